@@ -1,0 +1,1 @@
+"""Scene Localization: find in a picture what a phrase names."""

@@ -1,0 +1,84 @@
+"""Where everything lies. Notebooks and commands take every path from here.
+
+papermill runs a notebook in the caller's folder and nbval in the notebook's own, so no path may
+depend on the working directory.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(os.environ.get("SCENE_ROOT") or Path(__file__).resolve().parent.parent)
+DATA = ROOT / "data"
+PRETRAINED = DATA / "pretrained"
+PHOTOS = DATA / "photos"
+RAW = DATA / "raw"
+
+
+def _profile(kind: Path, profile: str) -> Path:
+    if not re.fullmatch(r"[a-z0-9_]+", profile):
+        raise ValueError(f"profile: expected lower-case letters, digits and _, got {profile!r}")
+    return kind / profile
+
+
+def cache(profile: str) -> Path:
+    """Folder of a profile's artefacts, `data/cache/<profile>`."""
+    return _profile(DATA / "cache", profile)
+
+
+def figures(profile: str) -> Path:
+    """Folder of a profile's final figures and metrics, `figures/<profile>`."""
+    return _profile(ROOT / "figures", profile)
+
+
+def build(profile: str) -> Path:
+    """Folder of a profile's executed notebooks, `build/<profile>`."""
+    return _profile(ROOT / "build", profile)
+
+
+@contextlib.contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; move it onto `target` when the block succeeds.
+
+    The file is synced before it is moved, so after a crash `target` is either the old whole file
+    or the new whole file. On any failure (a full disk too) the temporary file is removed, and an
+    `OSError` of writing is raised again with the target's name in it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent
+    )
+    os.close(handle)
+    os.chmod(name, 0o644)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EIO,  # NumPy reports a short write without a number
+            f"could not write {target.name}: {error.strerror or error}; what was written before is "
+            "kept: free some space or choose another folder and run again",
+            str(target),
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` (UTF-8) atomically, and only if it differs, so that make sees no change."""
+    if target.is_file() and target.read_text(encoding="utf-8") == text:
+        return
+    with atomic(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def data_root(profile: str, data: str = "") -> Path:
+    """The data root `data`, or where it is empty the embedded sample's, in the cache."""
+    return Path(data) if data else cache(profile) / "scenes"
