@@ -1,0 +1,119 @@
+"""Boxes as plain NumPy arrays, in one format.
+
+A box is `xyxy`: x_min, y_min, x_max, y_max in absolute pixels of the original image, 0-based,
+x_max and y_max exclusive, so that width = x_max - x_min. An array of boxes is `(..., 4)` float32.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
+
+
+def check(boxes: ArrayLike, where: str = "boxes") -> np.ndarray:
+    """Return `boxes` as `(..., 4)` float32, or refuse what cannot be a box.
+
+    Raises ValueError that shows the first offender: not four numbers, not finite, or no area.
+
+    >>> check([[1, 2, 4, 6]]).shape
+    (1, 4)
+    """
+    array = np.asarray(boxes, dtype=np.float32)
+    if array.ndim == 0 or array.shape[-1] != 4:
+        raise ValueError(
+            f"{where}: expected (..., 4) as x_min, y_min, x_max, y_max, got shape {array.shape}"
+        )
+    flat = array.reshape(-1, 4)
+    bad = ~np.isfinite(flat).all(axis=1) | (flat[:, 2] <= flat[:, 0]) | (flat[:, 3] <= flat[:, 1])
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(
+            f"{where}: expected finite x_min < x_max and y_min < y_max, got "
+            f"{flat[first].tolist()} in row {first} ({int(bad.sum())} such rows of {len(flat)})"
+        )
+    return array
+
+
+def from_inclusive(boxes: ArrayLike) -> np.ndarray:
+    """Turn 1-based inclusive pixels (Flickr30k Entities' XML) into the box type, `(..., 4)`.
+
+    >>> from_inclusive([1, 1, 10, 20]).tolist()
+    [0.0, 0.0, 10.0, 20.0]
+    """
+    return np.asarray(boxes, dtype=np.float32) - np.float32([1, 1, 0, 0])
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    """Area in square pixels, `(...)`; 0 where a box is empty."""
+    sides = np.clip(boxes[..., 2:] - boxes[..., :2], 0, None)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes that broadcast against each other, in [0, 1].
+
+    Pairs: `iou(a, b)` with both `(n, 4)` gives `(n,)`; all against all:
+    `iou(a[:, None], b[None])` gives `(n, m)`. A pair with no area on either side gives 0.
+
+    >>> round(float(iou(np.float32([0, 0, 2, 2]), np.float32([1, 0, 3, 2]))), 4)
+    0.3333
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    both = area(np.concatenate([low, high], axis=-1))
+    either = area(first) + area(second) - both
+    return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+
+
+def merge(boxes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Smallest box around each run of boxes, `(n, 4)` and `(g,)` run starts to `(g, 4)`.
+
+    Runs are consecutive and not empty: run i is `boxes[starts[i]:starts[i + 1]]`.
+    """
+    if len(starts) == 0:
+        return np.zeros((0, 4), np.float32)
+    low = np.minimum.reduceat(boxes[:, :2], starts, axis=0)
+    high = np.maximum.reduceat(boxes[:, 2:], starts, axis=0)
+    return np.concatenate([low, high], axis=1)
+
+
+def to_relative(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndarray:
+    """Pixels to fractions of the image, `(n, 4)` float32; width and height `(n,)` or numbers."""
+    return np.asarray(boxes / _scale(width, height), np.float32)
+
+
+def to_pixels(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndarray:
+    """Fractions of the image to the box type, `(n, 4)` float32, clipped to the image."""
+    return np.asarray(np.clip(boxes, 0, 1) * _scale(width, height), np.float32)
+
+
+def _scale(width: ArrayLike, height: ArrayLike) -> np.ndarray:
+    size = np.stack(np.broadcast_arrays(width, height), axis=-1).astype(np.float32)
+    return np.concatenate([size, size], axis=-1)
+
+
+def best_constant(relative: np.ndarray) -> np.ndarray:
+    """The one box, in fractions of the image, with the highest mean IoU to `(n, 4)` boxes.
+
+    Coordinate ascent from the centred .8 box, step halved until .001. IoU is taken in fractions:
+    an image's width and height cancel out of the ratio.
+    """
+    relative = check(relative, "boxes to fit")
+    best = np.float32([0.1, 0.1, 0.9, 0.9])
+    score = iou(best, relative).mean()
+    step = 0.1
+    while step >= 0.001:
+        moved = False
+        for side in range(4):
+            for sign in (-1, 1):
+                trial = best.copy()
+                trial[side] = np.clip(trial[side] + sign * step, 0, 1)
+                if trial[2] <= trial[0] or trial[3] <= trial[1]:
+                    continue
+                value = iou(trial, relative).mean()
+                if value > score:
+                    best, score, moved = trial, value, True
+        if not moved:
+            step /= 2
+    return best
