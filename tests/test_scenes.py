@@ -1,0 +1,362 @@
+"""The drawn sample keeps its promises: whole folders, tight boxes, phrases true of one place."""
+
+import dataclasses
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scene_utils import scene_layout, scenes
+
+COUNTS = {"train": 30, "val": 3, "test": 4}
+NUMBERS = {"two": 2, "three": 3}
+SINGULAR = {f"{kind}s": kind for kind in scene_layout.KINDS} | {"boxes": "box"}
+PHRASE = re.compile(
+    r"(?P<first>a|an|the|two|three) (?P<noun>[a-z ]+?)"
+    r"(?: (?:to the )?(?P<relation>left of|right of|above|below) the (?P<anchor>[a-z ]+))?"
+)
+BRACKET = re.compile(r"\[/EN#(\d+)/(\w+) ([^\]]+)\]")
+
+
+@pytest.fixture(scope="module")
+def described():
+    return [scene_layout.describe(0, "train", index) for index in range(300)]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sample") / "drawn"
+    scenes.generate(root, progress=False, **COUNTS)
+    return root
+
+
+def content(root):
+    return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def boxed(scene):
+    return [mention for mention in scene.mentions if mention.targets]
+
+
+def parse(phrase):
+    """(singular noun's words, relation or None, anchor's words) of a boxed phrase."""
+    found = PHRASE.fullmatch(phrase.lower())
+    assert found, phrase
+    noun, anchor = found["noun"].split(), (found["anchor"] or "").split()
+    return [SINGULAR.get(word, word) for word in noun], found["relation"], anchor
+
+
+def matching(scene, words):
+    named = [(t.size, t.texture, t.colour, t.kind) for t in scene.things]
+    return {i for i, properties in enumerate(named) if set(words) <= set(properties)}
+
+
+def offset(scene, relation, a, b):
+    """How far a lies from b along and across the relation's axis, in shorter sides."""
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = scene.things[a].box, scene.things[b].box
+    dx, dy = (ax0 + ax1 - bx0 - bx1) / 2, (ay0 + ay1 - by0 - by1) / 2
+    along = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]
+    short = min(scene.width, scene.height)
+    return along / short, (abs(dy) if "of" in relation else abs(dx)) / short
+
+
+def test_same_arguments_give_the_same_bytes(sample, tmp_path):
+    scenes.generate(tmp_path / "again", progress=False, **COUNTS)
+    assert content(tmp_path / "again") == content(sample)
+
+
+def test_picture_does_not_depend_on_the_counts(sample, tmp_path):
+    scenes.generate(tmp_path / "few", train=2, val=1, test=0, progress=False)
+    few, many = content(tmp_path / "few"), content(sample)
+    pictures = [path for path in few if len(path.parts) == 2]
+    assert len(pictures) == 9
+    assert all(few[path] == many[path] for path in pictures)
+
+
+def test_another_seed_gives_other_pictures():
+    assert (
+        scene_layout.describe(1, "train", 0).sentences
+        != scene_layout.describe(0, "train", 0).sentences
+    )
+
+
+def test_splits_name_every_picture_once(sample):
+    ids = [i for split in COUNTS for i in (sample / f"{split}.txt").read_text().split()]
+    assert len(set(ids)) == len(ids) == sum(COUNTS.values())
+    assert all(i.isdigit() for i in ids)
+    for folder in ("Annotations", "Sentences", "flickr30k-images"):
+        assert {path.stem for path in (sample / folder).iterdir()} == set(ids)
+
+
+def test_whole_sample_is_left_alone(sample, monkeypatch):
+    monkeypatch.setattr(scenes, "describe", None)
+    scenes.generate(sample, progress=False, **COUNTS)
+
+
+def test_damaged_or_different_sample_is_made_anew(tmp_path):
+    root = tmp_path / "drawn"
+    scenes.generate(root, train=2, val=0, test=0, progress=False)
+    before = content(root)
+    pictures = sorted((root / "flickr30k-images").iterdir())
+    pictures[0].unlink()
+    pictures[1].write_bytes(b"")
+    scenes.generate(root, train=2, val=0, test=0, progress=False)
+    assert content(root) == before
+    scenes.generate(root, train=1, val=0, test=0, progress=False)
+    assert len(list((root / "flickr30k-images").iterdir())) == 1
+
+
+def test_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
+    root = tmp_path / "drawn"
+    scenes.generate(root, train=1, val=0, test=0, progress=False)
+    before = content(tmp_path)
+    describe = scenes.describe
+
+    def fails(seed, split, index):
+        if index == 2:
+            raise KeyboardInterrupt
+        return describe(seed, split, index)
+
+    monkeypatch.setattr(scenes, "describe", fails)
+    for name in ("drawn", "other"):
+        with pytest.raises(KeyboardInterrupt):
+            scenes.generate(tmp_path / name, train=3, val=0, test=0, progress=False)
+    assert content(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "sample.json", "flickr30k-images/mine.jpg"])
+def test_foreign_folder_is_refused(tmp_path, name):
+    if "/" in name:  # a user's file within a sample of other arguments
+        scenes.generate(tmp_path / "drawn", train=1, val=0, test=0, progress=False)
+    path = tmp_path / "drawn" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[]")
+    before = content(tmp_path)
+    with pytest.raises(FileExistsError, match=r"drawn .*move"):
+        scenes.generate(tmp_path / "drawn", train=2, val=0, test=0, progress=False)
+    assert content(tmp_path) == before
+
+
+def test_folder_of_links_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "flickr30k-images").symlink_to(tmp_path / "photos")
+    with pytest.raises(FileExistsError, match="drawn"):
+        scenes.generate(tmp_path / "drawn", train=1, val=0, test=0, progress=False)
+    assert (tmp_path / "drawn" / "flickr30k-images").is_symlink()
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(ValueError, match="-1"):
+        scenes.generate(tmp_path / "drawn", train=-1, progress=False)
+    with pytest.raises(ValueError, match="dev"):
+        scene_layout.describe(0, "dev", 0)
+
+
+def test_files_say_what_the_description_says(sample):
+    for index in range(COUNTS["train"]):
+        scene = scene_layout.describe(0, "train", index)
+        tree = ET.parse(sample / "Annotations" / f"{scene.image_id}.xml").getroot()
+        with Image.open(sample / "flickr30k-images" / f"{scene.image_id}.jpg") as picture:
+            assert picture.size == (scene.width, scene.height)
+        size = [int(tree.findtext(f"size/{tag}")) for tag in ("width", "height", "depth")]
+        assert size == [scene.width, scene.height, 3]
+        boxes, marks = {}, {}
+        for one in tree.iter("object"):
+            for name in one.findall("name"):
+                if one.find("bndbox") is None:
+                    marks[name.text] = (one.findtext("scene"), one.findtext("nobndbox"))
+                    continue
+                box = tuple(int(side.text) for side in one.find("bndbox"))
+                assert [side.tag for side in one.find("bndbox")] == ["xmin", "ymin", "xmax", "ymax"]
+                assert 1 <= box[0] < box[2] <= scene.width
+                assert 1 <= box[1] < box[3] <= scene.height
+                boxes.setdefault(name.text, set()).add(box)
+        assert boxes == {
+            m.phrase_id: {scene.things[i].box for i in m.targets} for m in boxed(scene)
+        }
+        assert marks == {
+            m.phrase_id: ("1", "0") if m.mark == "scene" else ("0", "1")
+            for m in scene.mentions
+            if m.mark in ("scene", "nobndbox")
+        }
+        lines = (sample / "Sentences" / f"{scene.image_id}.txt").read_text().splitlines()
+        assert len(lines) == 5
+        assert all(line.endswith(" .") and "{" not in line for line in lines)
+        assert [found for line in lines for found in BRACKET.findall(line)] == [
+            (m.phrase_id, m.category, m.phrase) for m in scene.mentions
+        ]
+
+
+def test_unrelated_captions_have_no_boxes(sample):
+    first, *rows = (sample / "UNRELATED_CAPTIONS").read_text().splitlines()
+    assert first == "# format: <imageID> <sentence number>"
+    assert rows
+    for image_id, number in map(str.split, rows):
+        line = (sample / "Sentences" / f"{image_id}.txt").read_text().splitlines()[int(number) - 1]
+        names = {name for name, *_ in BRACKET.findall(line)}
+        with_box = [
+            name.text
+            for one in ET.parse(sample / "Annotations" / f"{image_id}.xml").iter("object")
+            if one.find("bndbox") is not None
+            for name in one.findall("name")
+        ]
+        assert names
+        assert not names & set(with_box)
+
+
+def test_boxes_are_tight_and_objects_stay_visible(described):
+    for scene in described[:12]:
+        empty = np.asarray(scenes.render(dataclasses.replace(scene, things=())))
+        whole = np.asarray(scenes.render(scene))
+        for i, thing in enumerate(scene.things):
+            odd = dataclasses.replace(thing, rgb=(255, 0, 255), texture="plain")
+            alone = np.asarray(scenes.render(dataclasses.replace(scene, things=(odd,))))
+            drawn = (alone != empty).any(2)
+            rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+            extent = (columns[0] + 1, rows[0] + 1, columns[-1] + 1, rows[-1] + 1)
+            assert np.abs(np.subtract(extent, thing.box)).max() <= 1, thing
+            others = (*scene.things[:i], odd, *scene.things[i + 1 :])
+            recoloured = np.asarray(scenes.render(dataclasses.replace(scene, things=others)))
+            assert (recoloured != whole).any(2).sum() > 0.6 * drawn.sum(), thing
+
+
+def test_sizes_are_told_apart(described):
+    for scene in described:
+        sides = {"small": [], "big": []}
+        for thing in scene.things:
+            sides[thing.size].append((thing.frame[2] * thing.frame[3]) ** 0.5)
+        assert min(sides["big"], default=1e9) > 1.3 * max(sides["small"], default=0)
+
+
+def test_every_phrase_is_true_of_its_boxes_alone(described):
+    for scene in described:
+        for mention in boxed(scene):
+            words, relation, anchor = parse(mention.phrase)
+            found = matching(scene, words)
+            if relation:
+                (mark,) = matching(scene, anchor)
+                assert mark not in found
+                (target,) = mention.targets
+                along, across = offset(scene, relation, target, mark)
+                assert along > max(0.11, 1.4 * across), mention
+                for other in found - {target}:
+                    along, across = offset(scene, relation, other, mark)
+                    assert along < max(0.03, 0.6 * across), mention
+                found = {target}
+            assert found == set(mention.targets), mention
+            first = mention.phrase.lower().split()[0]
+            count = len(mention.targets)
+            assert count == NUMBERS[first] if first in NUMBERS else (count == 1) or first == "the"
+
+
+def test_a_single_word_away_lies_another_object(described):
+    for scene in described:
+        for mention in boxed(scene):
+            words, relation, _ = parse(mention.phrase)
+            if relation:
+                assert matching(scene, words) > set(mention.targets)
+            else:
+                for word in words:
+                    others = [other for other in words if other != word]
+                    assert matching(scene, others) > set(mention.targets), (word, mention)
+
+
+def test_phrase_kind_is_read_from_the_wording(described):
+    kind = scene_layout.scene_phrase_kind
+    assert kind("The ball to the left of the red cup") == "relation"
+    assert kind("Two fish") == kind("the striped boxes") == "plural"
+    assert kind("the small striped fish") == "attribute"
+    assert kind("a sandy beach") == kind("the top left corner") == kind("") == "other"
+    for scene in described:
+        for mention in scene.mentions:
+            if mention.targets:
+                relation = parse(mention.phrase)[1]
+                plural = len(mention.targets) > 1
+                expected = "relation" if relation else "plural" if plural else "attribute"
+                assert kind(mention.phrase) == expected
+            elif mention.category in ("scene", "notvisual"):
+                assert kind(mention.phrase) == "other"
+
+
+def test_each_sort_of_mention_occurs(described):
+    related = [scene for scene in described if not scene.unrelated]
+    assert 0.01 < 1 - len(related) / len(described) < 0.1
+    for scene in related:
+        sorts = Counter(scene_layout.scene_phrase_kind(m.phrase) for m in boxed(scene))
+        assert 7 <= sorts.total() <= 10
+        assert sorts["relation"] >= 2
+        assert sorts["plural"] >= 1
+        assert len({m.targets for m in boxed(scene)}) >= 4
+    said = Counter(w for scene in related for m in boxed(scene) for w in parse(m.phrase)[0])
+    assert set(said) == {
+        *scene_layout.SIZES,
+        *scene_layout.TEXTURES,
+        *scene_layout.COLOURS,
+        *scene_layout.KINDS,
+    }
+    assert min(said.values()) > 40
+    ids = [{(m.targets, m.phrase_id) for m in boxed(scene)} for scene in related]
+    twins = [len(pairs) > len({targets for targets, _ in pairs}) for pairs in ids]
+    assert 0.1 < np.mean(twins) < 0.6  # one box under two ids
+    again = [Counter(m.phrase_id for m in boxed(scene)).most_common(1)[0][1] for scene in related]
+    assert np.mean(np.array(again) > 1) > 0.5  # one id in several sentences
+    marks = Counter(m.category if not m.targets else "box" for s in related for m in s.mentions)
+    assert min(marks[sort] for sort in ("scene", "other", "notvisual")) > 100
+
+
+def test_relation_words_are_balanced(described):
+    words = Counter(parse(m.phrase)[1] for scene in described for m in boxed(scene))
+    counts = [words[relation] for relation in scene_layout.RELATIONS]
+    assert min(counts) > 0.75 * max(counts) > 100
+
+
+def iou(a, b):
+    """(...,) of boxes (..., 4) as x0, y0, x1, y1."""
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    both = sides.clip(0).prod(-1)
+    return both / ((a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - both)
+
+
+def test_words_alone_do_not_tell_the_place(described):
+    boxes, words = [], []
+    for scene in described:
+        for mention in boxed(scene):
+            if len(mention.targets) == 1:
+                x0, y0, x1, y1 = scene.things[mention.targets[0]].box
+                scale = np.array([scene.width, scene.height] * 2)
+                boxes.append(np.array([x0 - 1, y0 - 1, x1, y1]) / scale)
+                noun, relation, _ = parse(mention.phrase)
+                size = next((word for word in noun if word in scene_layout.SIZES), None)
+                words.append({"relation": relation, "size": size, "kind": noun[-1]})
+    boxes = np.array(boxes)
+    fitted = np.arange(len(boxes)) < len(boxes) // 2
+    middle, side = np.linspace(0.2, 0.8, 7), np.array([0.2, 0.3, 0.4, 0.5])
+    x, y, w, h = (g.ravel() for g in np.meshgrid(middle, middle, side, side))
+    grid = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1).clip(0, 1)
+
+    def best(some):
+        return grid[iou(grid[:, None], some[None]).mean(1).argmax()]
+
+    blind = iou(best(boxes[fitted]), boxes[~fitted]).mean()
+    for sort in ("relation", "size", "kind"):
+        values = np.array([str(word[sort]) for word in words])
+        for guess in (best, lambda some: some.mean(0)):
+            told = np.zeros(len(boxes))
+            for value in set(values):
+                chosen = values == value
+                told[chosen] = iou(guess(boxes[fitted & chosen]), boxes[chosen])
+            assert told[~fitted].mean() < blind + 0.03, sort
+
+
+def test_sample_json_holds_the_arguments(sample):
+    assert json.loads((sample / "sample.json").read_text()) == {
+        "version": scenes.VERSION,
+        "seed": 0,
+        **COUNTS,
+    }
