@@ -1,0 +1,319 @@
+"""Pretrained picture encoders: from RGB pixels to the last map of a convolutional network.
+
+Two encoders, both trained for classification on ImageNet-1k:
+
+- `resnet50`: He et al. 2016, "Deep Residual Learning for Image Recognition" (keras.applications);
+  2048 channels.
+- `efficientnet_lite0`: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional
+  Neural Networks", in its Lite variant (no squeeze-and-excitation, ReLU6, unscaled stem and head);
+  1280 channels. The weights are in the repository, see `data/pretrained/README.md`.
+
+Every model takes RGB pixels in 0..255. Colour order and scaling are the first layers of the graph,
+so that no caller can pair a network with the preprocessing of another. Weights come from a file
+whose hash is checked; random weights are given only to a caller who asks for them.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import numpy as np
+
+from scene_utils.paths import PRETRAINED
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published weights file: its name, size in bytes, hash and the way to get it."""
+
+    name: str
+    size: int
+    algorithm: str
+    digest: str
+    remedy: str
+
+
+RESNET50_FILE = WeightsFile(
+    name="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    size=94_765_736,
+    algorithm="md5",
+    digest="4d473c1dd8becc155b73f8504c6f6626",
+    remedy="run `make data` to download it",
+)
+EFFICIENTNET_LITE0_FILE = WeightsFile(
+    name="efficientnet_lite0.weights.h5",
+    size=14_041_560,
+    algorithm="sha256",
+    digest="87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
+    remedy="restore it from the repository, where it is committed, or make it again with "
+    "data/pretrained/convert_efficientnet_lite0.py",
+)
+WEIGHTS_FILES = {"resnet50": RESNET50_FILE, "efficientnet_lite0": EFFICIENTNET_LITE0_FILE}
+
+# Layer-name prefix of the part of each network that ends in the map of stride 8, 16 and 32.
+MAPS = {
+    "resnet50": {"C3": "conv3_", "C4": "conv4_", "C5": "conv5_"},
+    "efficientnet_lite0": {"C3": "stage3_", "C4": "stage5_", "C5": "head_"},
+}
+
+# EfficientNet's seven stages: repeats, kernel side, stride, expansion, output channels.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A built encoder and where its weights come from.
+
+    `model` maps pixels (N, size, size, 3), RGB in 0..255, to (N, size / 32, size / 32, channels).
+    `weights` describes the weights in words. `file_sha256` is the SHA-256 of the weights file as it
+    was when it was loaded, None for an untrained encoder.
+    """
+
+    name: str
+    size: int
+    channels: int
+    weights: str
+    untrained: bool
+    file_sha256: str | None
+    model: keras.Model = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """Name for tables and figures; it says so when the weights are random."""
+        return f"{self.name} (untrained)" if self.untrained else self.name
+
+
+def load_backbone(
+    name: str, weights: str | Path | None = None, untrained: bool = False, size: int = 224
+) -> Backbone:
+    """Build the encoder `name` (`resnet50`, `efficientnet_lite0`) and load its ImageNet weights.
+
+    `weights` is the path of the weights file; without it the file is looked for in
+    `data/pretrained` and in the Keras models folder. `untrained=True` gives random weights instead,
+    the same ones on every call. `size` is the side of the input in px, a multiple of 32; the
+    published weights were trained at 224.
+
+    Raises FileNotFoundError when the weights file is missing, and ValueError when it is not the
+    published file (size or hash differ), for an unknown name, for a size that is no multiple of 32,
+    and for `weights` together with `untrained=True`.
+    """
+    if name not in WEIGHTS_FILES:
+        raise ValueError(f"name: expected one of {', '.join(WEIGHTS_FILES)}, got {name!r}")
+    if size < 32 or size % 32:
+        raise ValueError(f"size: expected a positive multiple of 32 px, got {size}")
+    if untrained and weights is not None:
+        raise ValueError(f"weights: expected None with untrained=True, got {str(weights)!r}")
+    if untrained:
+        model = _build(name, size)
+        _randomise(model, residual=name == "resnet50")
+        origin, file_sha256 = "random (seed 0), untrained", None
+    else:
+        # The file comes first: a missing one is then reported at once, not after the build.
+        path = _find(name, weights)
+        file_sha256 = _verify(path, WEIGHTS_FILES[name])
+        model = _build(name, size)
+        model.load_weights(path)
+        origin = f"ImageNet-1k, {WEIGHTS_FILES[name].name}"
+    return Backbone(
+        name=name,
+        size=size,
+        channels=model.output_shape[-1],
+        weights=origin,
+        untrained=untrained,
+        file_sha256=file_sha256,
+        model=model,
+    )
+
+
+def weights_hash(backbone: Backbone) -> str:
+    """Hex SHA-256 that identifies the weights, for the manifest of stored features.
+
+    It is the hash of the weights file that was loaded, whatever training did to the model since;
+    for an untrained encoder it is the hash of the arrays, in the model's order.
+    """
+    if backbone.file_sha256 is not None:
+        return backbone.file_sha256
+    digest = hashlib.sha256()
+    for array in backbone.model.get_weights():
+        digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def feature_maps(backbone: Backbone, names: Sequence[str] = ("C3", "C4", "C5")) -> keras.Model:
+    """Model from the same pixels to a list of maps (N, size / stride, size / stride, channels).
+
+    C3, C4 and C5 have strides 8, 16 and 32; C5 is `backbone.model`'s own output. Layers and weights
+    are shared with `backbone.model`: training one trains the other. Raises ValueError for another
+    name.
+    """
+    prefixes = MAPS[backbone.name]
+    unknown = [name for name in names if name not in prefixes]
+    if unknown:
+        raise ValueError(f"names: expected some of {', '.join(prefixes)}, got {unknown}")
+    layers = backbone.model.layers
+    last = {name: [x for x in layers if x.name.startswith(prefixes[name])][-1] for name in names}
+    return keras.Model(
+        backbone.model.input,
+        [last[name].output for name in names],
+        name=f"{backbone.name}_maps",
+    )
+
+
+def resnet50(size: int = 224) -> keras.Model:
+    """ResNet50 without its classifier, random weights: (N, size, size, 3) to (N, s, s, 2048).
+
+    Input RGB in 0..255. The published weights expect BGR minus the ImageNet means and no scaling
+    (those of Caffe).
+    """
+    pixels = keras.Input((size, size, 3), name="pixels")
+    x = keras.ops.flip(pixels, axis=-1)
+    x = keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="minus_mean")(x)
+    return keras.applications.ResNet50(include_top=False, weights=None, input_tensor=x)
+
+
+def efficientnet_lite(
+    width: float = 1.0, depth: float = 1.0, size: int = 224, name: str = "efficientnet_lite0"
+) -> keras.Model:
+    """EfficientNet-Lite without its classifier, random weights: (N, size, size, 3) to
+    (N, s, s, 1280).
+
+    `width` multiplies the channels and `depth` the repeats of a stage, as in Tan and Le 2019,
+    section 3.3. In the Lite variants the stem, the head and the repeats of the first and last stage
+    keep their size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named
+    `stem_*`, `stage<1-7>_block<n>_*` and `head_*`.
+    """
+    pixels = keras.Input((size, size, 3), name="pixels")
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)
+    x = _conv(x, "stem", 32, kernel=3, stride=2)
+    for stage, (repeats, kernel, stride, expansion, channels) in enumerate(STAGES, start=1):
+        scaled = repeats if stage in (1, len(STAGES)) else math.ceil(depth * repeats)
+        for block in range(1, scaled + 1):
+            prefix = f"stage{stage}_block{block}"
+            channels_out = _round_channels(channels * width)
+            x = _block(x, prefix, channels_out, kernel, stride if block == 1 else 1, expansion)
+    x = _conv(x, "head", 1280, kernel=1)
+    return keras.Model(pixels, x, name=name)
+
+
+def _build(name: str, size: int) -> keras.Model:
+    return resnet50(size) if name == "resnet50" else efficientnet_lite(size=size, name=name)
+
+
+def _round_channels(channels: float, divisor: int = 8) -> int:
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def _batch_norm(x: keras.KerasTensor, prefix: str) -> keras.KerasTensor:
+    return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{prefix}_bn")(x)
+
+
+def _conv(
+    x: keras.KerasTensor,
+    prefix: str,
+    channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    activate: bool = True,
+) -> keras.KerasTensor:
+    x = keras.layers.Conv2D(
+        channels, kernel, stride, padding="same", use_bias=False, name=f"{prefix}_conv"
+    )(x)
+    x = _batch_norm(x, prefix)
+    return keras.layers.ReLU(6.0, name=f"{prefix}_relu6")(x) if activate else x
+
+
+def _block(
+    x: keras.KerasTensor, prefix: str, channels: int, kernel: int, stride: int, expansion: int
+) -> keras.KerasTensor:
+    """Inverted bottleneck: expand, filter, project (Sandler et al. 2018, MobileNetV2)."""
+    shortcut, channels_in = x, x.shape[-1]
+    if expansion != 1:
+        x = _conv(x, f"{prefix}_expand", channels_in * expansion)
+    x = keras.layers.DepthwiseConv2D(
+        kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv"
+    )(x)
+    x = _batch_norm(x, f"{prefix}_depthwise")
+    x = keras.layers.ReLU(6.0, name=f"{prefix}_depthwise_relu6")(x)
+    x = _conv(x, f"{prefix}_project", channels, activate=False)
+    if stride == 1 and channels == channels_in:
+        x = keras.layers.Add(name=f"{prefix}_add")([shortcut, x])
+    return x
+
+
+def _randomise(model: keras.Model, residual: bool, seed: int = 0) -> None:
+    """Draw every kernel anew, N(0, variance), from a generator of its own.
+
+    The variance is 2 / fan in (He et al. 2015) for a plain chain of layers. Where most layers lie
+    on residual branches (`residual`) it is 2 / (fan in + fan out) (Glorot and Bengio 2010), because
+    the branches add up. Either way the maps keep the order of magnitude of trained ones, which the
+    defaults of Keras do not (EfficientNet-Lite0 shrinks to 1e-12).
+
+    NumPy's generator, not the global seed of Keras: the caller's random state stays as it was.
+    Batch-norm layers and biases keep their constant initial values.
+    """
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+            continue
+        rows, columns, channels_in, channels_out = layer.kernel.shape
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            channels_in, channels_out = 1, 1
+        fan_in, fan_out = rows * columns * channels_in, rows * columns * channels_out
+        variance = 2 / (fan_in + fan_out) if residual else 2 / fan_in
+        kernel = rng.standard_normal(layer.kernel.shape, dtype=np.float32)
+        layer.kernel.assign(kernel * np.float32(math.sqrt(variance)))
+
+
+def _find(name: str, weights: str | Path | None) -> Path:
+    """Path of the weights file; FileNotFoundError with what to do when there is none."""
+    file = WEIGHTS_FILES[name]
+    if weights is not None:
+        places = [Path(weights)]
+    else:
+        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        places = [PRETRAINED / file.name, keras_home / "models" / file.name]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = "\n".join(f"  {place}" for place in places)
+    raise FileNotFoundError(
+        f"the ImageNet weights of {name} are missing: {file.name} "
+        f"({file.size:,} bytes, {file.algorithm} {file.digest}). Looked in\n{looked}\n"
+        f"To go on, {file.remedy}; or give weights=PATH; or ask for random weights with "
+        "untrained=True, and the results are then called untrained."
+    )
+
+
+def _verify(path: Path, file: WeightsFile) -> str:
+    """SHA-256 of the file at `path`; ValueError unless it is the published one."""
+    size = path.stat().st_size
+    digest = _file_hash(path, file.algorithm)
+    if (size, digest) != (file.size, file.digest):
+        raise ValueError(
+            f"{path} is not the published {file.name}: expected {file.size:,} bytes, "
+            f"{file.algorithm} {file.digest}; got {size:,} bytes, {file.algorithm} {digest}. "
+            f"Remove it, then {file.remedy}."
+        )
+    return _file_hash(path, "sha256")
+
+
+def _file_hash(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as stream:
+        # md5 only recognises the published file; it protects nothing.
+        return hashlib.file_digest(
+            stream, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
