@@ -1,0 +1,186 @@
+"""Training: it learns, it repeats to the bit, it resumes; and the losses are the published ones."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scene_utils import boxes, ground, model, training
+from scene_utils.text import PAD, UNKNOWN, Vocabulary
+
+WORDS = ("left", "right", "thing")
+VOCABULARY = Vocabulary.of([PAD, UNKNOWN, *WORDS])
+EMBEDDINGS = np.random.default_rng(5).normal(size=(5, 8)).astype(np.float32)
+MADE_WITH = {"backbone": "none", "untrained": False, "label": "none", "vectors": "random"}
+SMALL = training.Settings(
+    epochs=4, batch_size=32, widths=(48, 24), dropout=0.2, learning_rate=5e-3, loss="giou"
+)
+
+
+def examples(count: int, seed: int) -> training.Examples:
+    """The word tells the side, the picture tells the height: both are needed to be right."""
+    rng = np.random.default_rng(seed)
+    pictures = rng.random((count // 4, 6)).astype(np.float16)
+    rows = np.repeat(np.arange(count // 4), 4).astype(np.int32)
+    side = rng.integers(0, 2, count)
+    top = pictures[rows, 0].astype(np.float32) * 0.5
+    x = side * 0.5
+    corners = np.stack([x, top, x + 0.45, top + 0.4], axis=1).astype(np.float32)
+    phrases = [f"{WORDS[s]} thing" for s in side]
+    tokens = VOCABULARY.encode(phrases)
+    return training.Examples(pictures, rows, tokens, corners, np.array(["other", "people"])[side])
+
+
+TRAIN, VAL = examples(1024, 0), examples(256, 1)
+
+
+def run(folder, settings=SMALL, train_set=TRAIN):
+    return training.train(
+        settings, train_set, VAL, EMBEDDINGS, VOCABULARY, MADE_WITH, folder, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder)
+    return folder
+
+
+def weights(folder):
+    return ground.load_model(folder).network.get_weights()
+
+
+def same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def figures(history):
+    return history.drop(columns="seconds")
+
+
+def test_each_input_is_worth_something_and_both_are_worth_most(tmp_path):
+    best = {}
+    for name in ("constant", "per-category", "text-only", "image-only", "seed"):
+        settings = replace(SMALL, model=name, epochs=12)
+        best[name] = run(tmp_path / name, settings)["val_mean_iou"].max()
+    assert best["constant"] < best["image-only"] < best["seed"]
+    assert best["constant"] < best["text-only"] < best["seed"]
+    # The category tells the side here, as the word does.
+    assert abs(best["per-category"] - best["text-only"]) < 0.03
+    assert best["seed"] > 0.75
+
+
+def test_controls_ignore_what_they_may_not_see(tmp_path):
+    for name, unseen in (("text-only", "feature"), ("image-only", "tokens")):
+        run(tmp_path / name, replace(SMALL, model=name, epochs=1))
+        network = ground.load_model(tmp_path / name).network
+        feature, tokens = VAL.features[VAL.rows].astype(np.float32), VAL.tokens
+        before = network.predict_on_batch([feature, tokens])
+        changed = [feature[::-1], tokens] if unseen == "feature" else [feature, tokens[::-1]]
+        np.testing.assert_array_equal(before, network.predict_on_batch(changed))
+
+
+def test_same_seed_same_bits_other_seed_other_bits(undisturbed, tmp_path):
+    again = run(tmp_path / "again")
+    pd.testing.assert_frame_equal(figures(again), figures(run(undisturbed)))
+    same(weights(tmp_path / "again"), weights(undisturbed))
+    other = run(tmp_path / "other", replace(SMALL, seed=1))
+    assert not np.allclose(other["loss"], again["loss"])
+
+
+def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path):
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "import test_training\n"
+        "test_training.run(Path(sys.argv[2]))\n"
+    )
+    here = str(__file__).rsplit("/", 1)[0]
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", program, here, str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        until = time.monotonic() + 90
+        while not (folder / "state.keras").is_file() and time.monotonic() < until:
+            time.sleep(0.005)
+        running.kill()
+    assert (folder / "state.keras").is_file()
+    assert not (folder / "settings.json").is_file()
+    with pytest.raises(FileNotFoundError, match="finished training"):
+        ground.load_model(folder)
+    history = run(folder)
+    assert len(history) == SMALL.epochs
+    pd.testing.assert_frame_equal(figures(history), figures(run(undisturbed)))
+    same(weights(folder), weights(undisturbed))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in undisturbed.iterdir()
+    )
+
+
+def test_a_finished_training_is_not_repeated_but_new_data_or_settings_are(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    stamp = (folder / "model.keras").stat().st_mtime_ns
+    run(folder)
+    assert (folder / "model.keras").stat().st_mtime_ns == stamp
+    moved = replace(TRAIN, boxes=np.clip(TRAIN.boxes + 0.01, 0, 1))
+    first = json.loads((folder / "settings.json").read_text())["fingerprint"]
+    run(folder, replace(SMALL, epochs=1), moved)
+    assert json.loads((folder / "settings.json").read_text())["fingerprint"] != first
+    assert len(pd.read_csv(folder / "history.csv")) == 1
+
+
+def test_the_kept_model_is_the_best_epochs(undisturbed):
+    history = pd.read_csv(undisturbed / "history.csv")
+    network = ground.load_model(undisturbed).network
+    iou = boxes.iou(training.predict(network, VAL), VAL.boxes)
+    assert iou.mean() == pytest.approx(history["val_mean_iou"].max(), abs=1e-6)
+
+
+def test_mean_vector_is_the_mean_of_known_tokens(undisturbed):
+    network = ground.load_model(undisturbed).network
+    layer = network.get_layer("mean_vector")
+    tokens = VOCABULARY.encode(["left thing", "thing", ""])
+    expected = [EMBEDDINGS[[2, 4]].mean(0), EMBEDDINGS[4], EMBEDDINGS[1]]
+    np.testing.assert_allclose(layer(tokens), expected, rtol=1e-6)
+
+
+def random_boxes(count, seed):
+    corners = np.sort(np.random.default_rng(seed).random((count, 2, 2)), axis=1)
+    return corners.reshape(count, 4).astype(np.float32)
+
+
+def test_iou_loss_agrees_with_the_evaluators_iou():
+    true, guess = random_boxes(200, 0), random_boxes(200, 1)
+    expected = 1 - boxes.iou(true, guess)
+    np.testing.assert_allclose(model.iou_loss(true, guess), expected, atol=1e-5)
+
+
+def test_giou_loss_known_answers():
+    # Rezatofighi et al. 2019, algorithm 1, worked by hand: two unit squares with a unit gap have
+    # IoU 0, union 2 and hull 3, so GIoU = 0 - (3 - 2) / 3; equal boxes have GIoU 1; two half
+    # overlapping ones have IoU 1/3 and a hull that is their union.
+    true = np.float32([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 1]])
+    guess = np.float32([[2, 0, 3, 1], [0, 0, 1, 1], [1, 0, 3, 1]])
+    np.testing.assert_allclose(model.giou_loss(true, guess), [1 + 1 / 3, 0, 2 / 3], atol=1e-6)
+
+
+def test_giou_loss_still_pulls_boxes_that_do_not_meet():
+    true = np.float32([[0, 0, 1, 1]])
+    near, far = np.float32([[1.5, 0, 2.5, 1]]), np.float32([[5, 0, 6, 1]])
+    assert float(model.giou_loss(true, near)[0]) < float(model.giou_loss(true, far)[0])
+    assert float(model.iou_loss(true, near)[0]) == float(model.iou_loss(true, far)[0]) == 1
+
+
+@pytest.mark.parametrize("change", [{"model": "transformer"}, {"loss": "diou"}])
+def test_unknown_names_are_refused_with_the_known_ones(change):
+    with pytest.raises(ValueError, match=r"expected one of \(.*got"):
+        training.Settings(**change)
