@@ -1,0 +1,137 @@
+"""Commands: python -m scene_utils {data,predict,evaluate,table,notebook}."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from scene_utils import paths
+from scene_utils.paths import atomic, write_text
+
+
+def data(arguments: argparse.Namespace) -> None:
+    from scene_utils import downloads
+
+    failed = False
+    if not arguments.check_only:
+        for item in downloads.registry():
+            try:
+                print(f"{downloads.fetch(item).relative_to(paths.ROOT)}: ok", flush=True)
+            except (OSError, ValueError) as error:
+                failed = True
+                print(f"{item.name}: not fetched: {error}", file=sys.stderr, flush=True)
+    if arguments.data_root:
+        root = Path(arguments.data_root)
+        print(downloads.check_flickr30k(root, paths.cache("flickr30k")))
+    else:
+        print(downloads.FLICKR30K_STEPS)
+    if failed:
+        sys.exit("some downloads failed: run again to resume them; the embedded sample needs none")
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    from scene_utils import ground
+
+    localizer = ground.load_model(arguments.model)
+    table, problems = ground.predict_split(
+        localizer, arguments.data_root, arguments.split, arguments.weights
+    )
+    with atomic(Path(arguments.out)) as temporary:
+        table.to_parquet(temporary, index=False)
+    print(f"{arguments.out}: {len(table):,} phrases of {table.image_id.nunique():,} pictures")
+    if len(problems):
+        print(f"{len(problems)} files could not be read:", file=sys.stderr)
+        print(problems.to_string(index=False), file=sys.stderr)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    from scene_utils import entities
+    from scene_utils import evaluate as scoring
+
+    ids = entities.read_ids(Path(arguments.data_root), arguments.split)
+    found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
+    predictions = scoring.read_predictions(arguments.predictions)
+    if arguments.only_answered:
+        answered = found.phrases.image_id.isin(predictions.image_id)
+        found = entities.Entities(found.phrases[answered], found.boxes, found.problems)
+    result = scoring.evaluate(
+        predictions, found.phrases, found.boxes, arguments.resamples, arguments.seed
+    )
+    result["annotation_problems"] = found.problems.to_dict("records")
+    if arguments.out:
+        write_text(Path(arguments.out), json.dumps(result, indent=1) + "\n")
+    print(
+        f"{result['mentions']:,} boxed mentions of {result['images']:,} images; answered "
+        f"{result['answered']:,}, the others count as missed; annotation files that could not be "
+        f"read: {len(found.problems)}"
+    )
+    for protocol in scoring.PROTOCOLS:
+        print(f"\n{protocol} boxes, 95 % interval by image")
+        print(scoring.table({Path(arguments.predictions).stem: result}, protocol).T.to_string())
+
+
+def table(arguments: argparse.Namespace) -> None:
+    from scene_utils import report
+
+    metrics = report.read_metrics(paths.figures(arguments.profile) / "metrics.json")
+    print(report.markdown(metrics, arguments.protocol))
+
+
+def notebook(arguments: argparse.Namespace) -> None:
+    from scene_utils import notebooks
+
+    parameters = notebooks.parse_parameters(arguments.parameter)
+    notebooks.run_notebook(Path(arguments.script), Path(arguments.target), parameters)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m scene_utils", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("data", help="fetch weights and vectors, check a data root")
+    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities to check")
+    command.add_argument("--check-only", action="store_true", help="download nothing")
+    command.set_defaults(run=data)
+
+    command = commands.add_parser("predict", help="boxes for every phrase of a list of pictures")
+    command.add_argument("--data-root", required=True, help="folder with Sentences and pictures")
+    command.add_argument("--split", required=True, help="NAME of NAME.txt there, or a path to .txt")
+    command.add_argument("--model", required=True, help="folder of a finished training")
+    command.add_argument("--out", required=True, help="parquet file to write")
+    command.add_argument("--weights", default=None, help="backbone weights, if elsewhere")
+    command.set_defaults(run=predict)
+
+    command = commands.add_parser("evaluate", help="score a prediction file")
+    command.add_argument("--predictions", required=True, help="parquet file")
+    command.add_argument("--data-root", required=True, help="folder with the annotations")
+    command.add_argument("--split", required=True, help="NAME of NAME.txt there, or a path to .txt")
+    command.add_argument(
+        "--only-answered",
+        action="store_true",
+        help="score only pictures that the file has predictions for; the counts say how many",
+    )
+    command.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    command.add_argument("--out", default="", help="also write the result as JSON")
+    command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("table", help="a profile's result table as Markdown")
+    command.add_argument("--profile", default="sample")
+    command.add_argument("--protocol", default="merged", choices=["merged", "any"])
+    command.set_defaults(run=table)
+
+    command = commands.add_parser("notebook", help="execute a notebook script")
+    command.add_argument("script")
+    command.add_argument("target")
+    command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    command.set_defaults(run=notebook)
+
+    arguments = parser.parse_args()
+    try:
+        arguments.run(arguments)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
