@@ -1,0 +1,158 @@
+# A bare `make` lists the targets. Variables: PROFILE, DATA, BACKBONE, WEIGHTS, UNTRAINED, VECTORS,
+# SEED, EPOCHS, PICTURES.
+PROFILE   ?= sample
+DATA      ?=
+BACKBONE  ?= efficientnet_lite0
+WEIGHTS   ?=
+UNTRAINED ?= false
+VECTORS   ?= glove50
+SEED      ?= 0
+EPOCHS    ?= 20
+PICTURES  ?= 1600
+PYTHON    ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
+
+BIN    := .venv/bin
+RUN    := $(BIN)/python -m scene_utils
+BUILD  := build/$(PROFILE)
+CACHE  := data/cache/$(PROFILE)
+FIGS   := figures/$(PROFILE)
+ROOT   := $(if $(DATA),$(abspath $(DATA)))
+NAMES  := 01_explore 02_vocabulary 03_features 04_train 05_iou_analysis 06_query_widget
+BOOKS  := $(NAMES:%=$(BUILD)/%.ipynb)
+PAGES  := $(NAMES:%=$(BUILD)/%.html)
+
+ifneq ($(filter flickr30k,$(PROFILE)),)
+ifeq ($(DATA),)
+$(if $(filter reproduce html figures,$(MAKECMDGOALS)),$(error PROFILE=flickr30k needs DATA=<folder of Flickr30k Entities>; `make data` says how to obtain it))
+endif
+endif
+
+.PHONY: help
+help: ## this list
+	@echo 'make TARGET [PROFILE=sample|smoke|flickr30k] [DATA=<folder>] ...'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+.PHONY: env
+env: .venv/.done ## create .venv from requirements.lock
+.venv/.done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(None if (3, 11) <= v <= (3, 13) else "expected Python 3.11 to 3.13, got %d.%d: set PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: lock
+lock: ## resolve pyproject.toml into requirements.lock, with hashes, for all platforms
+	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv==0.13.9
+	build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras \
+	  --no-header --quiet -o requirements.lock pyproject.toml
+
+.PHONY: data
+data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA or say how to get it
+	$(RUN) data $(if $(ROOT),--data-root $(ROOT))
+
+# Each notebook is a script; it runs to a temporary name and is moved when it succeeded. It depends
+# on the modules it imports, on the notebook before it, and on its parameters. Where its artefact is
+# gone from the cache it runs again.
+MODULES = $(1:%=scene_utils/%.py)
+BASE    := environment paths
+READER  := $(BASE) boxes entities
+ENCODER := $(READER) images quiet_tensorflow backbones features
+TRAINER := $(ENCODER) text model training
+GROUND  := $(TRAINER) evaluate ground
+
+USE_01 := $(READER) images plots scenes scene_layout
+USE_02 := $(BASE) boxes text plots
+USE_03 := $(ENCODER) plots
+USE_04 := $(TRAINER) plots report evaluate
+USE_05 := $(GROUND) plots report
+USE_06 := $(GROUND) plots widget
+
+GIVES_01 := $(CACHE)/phrases.parquet
+GIVES_02 := $(CACHE)/embeddings.npy
+GIVES_03 := $(CACHE)/features/manifest.json
+GIVES_04 := $(CACHE)/models/seed/settings.json
+GIVES_05 := $(FIGS)/metrics.json
+GIVES_06 := $(FIGS)/query.png
+
+ASK_01 = data=$(ROOT) pictures=$(PICTURES)
+ASK_02 = vectors=$(VECTORS)
+ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAINED)
+ASK_04 = seed=$(SEED) epochs=$(EPOCHS)
+ASK_05 = data=$(ROOT) seed=$(SEED)
+ASK_06 = data=$(ROOT) weights=$(WEIGHTS)
+
+.PHONY: FORCE
+FORCE:
+
+define rule
+$(BUILD)/$(1).ipynb: notebooks/$(1).py .venv/.done $$(call MODULES,$$(USE_$(2))) \
+  $(BUILD)/.parameters.$(2) $$(if $$(wildcard $$(GIVES_$(2))),,FORCE)
+	@echo "== $(1) ($(PROFILE))"
+	@$(RUN) notebook $$< $$@ -p profile=$(PROFILE) $$(foreach pair,$$(ASK_$(2)),-p '$$(pair)')
+$(BUILD)/.parameters.$(2): FORCE
+	@mkdir -p $$(@D)
+	@echo '$$(ASK_$(2))' | cmp -s - $$@ || echo '$$(ASK_$(2))' > $$@
+endef
+$(foreach name,$(NAMES),$(eval $(call rule,$(name),$(firstword $(subst _, ,$(name))))))
+
+$(BUILD)/02_vocabulary.ipynb: $(BUILD)/01_explore.ipynb
+$(BUILD)/03_features.ipynb: $(BUILD)/01_explore.ipynb
+$(BUILD)/04_train.ipynb: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb
+$(BUILD)/05_iou_analysis.ipynb: $(BUILD)/04_train.ipynb
+$(BUILD)/06_query_widget.ipynb: $(BUILD)/04_train.ipynb
+
+$(BUILD)/%.html: $(BUILD)/%.ipynb
+	@$(BIN)/jupyter nbconvert --to html --log-level ERROR --output-dir $(@D) --output .$(@F) $<
+	@mv $(@D)/.$(@F) $@
+
+.PHONY: reproduce
+reproduce: $(BOOKS) $(PAGES) ## the whole study: notebooks, figures, metrics.json, result table
+	@echo
+	@$(RUN) table --profile $(PROFILE)
+	@echo
+	@echo 'notebooks and HTML  $(BUILD)/'
+	@echo 'figures, metrics    $(FIGS)/'
+	@echo 'models, predictions $(CACHE)/models/, $(CACHE)/predictions/'
+
+.PHONY: smoke
+smoke: ## the same on a tiny sample, in about a minute
+	@$(MAKE) --no-print-directory reproduce PROFILE=smoke PICTURES=64 EPOCHS=2
+
+.PHONY: figures
+figures: $(BUILD)/05_iou_analysis.ipynb ## notebooks up to 05 and their figures
+	@ls $(FIGS)
+
+.PHONY: html
+html: $(PAGES) ## executed notebooks as HTML pages
+
+.PHONY: test
+test: .venv/.done ## fast tests
+	$(BIN)/python -m pytest -q tests
+
+.PHONY: check-notebooks
+check-notebooks: $(BOOKS) ## run the executed notebooks again and compare what they state as facts
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(BOOKS)
+
+.PHONY: lint
+lint: .venv/.done ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: lab
+lab: .venv/.done ## JupyterLab on the notebooks
+	$(BIN)/jupytext --quiet --set-formats py:percent notebooks/*.py >/dev/null
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir notebooks
+
+.PHONY: widget
+widget: $(BUILD)/06_query_widget.ipynb ## the query widget as a page on this machine
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/voila $< --Voila.ip=127.0.0.1 --strip_sources=True
+
+.PHONY: clean
+clean: ## remove executed notebooks and the cache of PROFILE
+	rm -rf $(BUILD) $(CACHE)
+
+.PHONY: distclean
+distclean: ## remove everything that is not committed: environment, builds, caches, downloads
+	rm -rf .venv build data/cache data/raw *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,87 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2 Vocabulary and GloVe vectors
+#
+# Phrases become tokens as GloVe writes them, tokens become ids of a vocabulary taken from the train
+# split alone, and ids become GloVe vectors. Writes `vocabulary.txt` and `embeddings.npy`.
+
+# %% tags=["parameters"]
+profile = "sample"
+vectors = "glove50"  # glove50 (embedded), glove300 (after `make data`), or a file in GloVe's format
+
+# %%
+import json
+
+import pandas as pd
+
+from scene_utils import environment, paths, plots, text
+
+environment.check()
+cache = paths.cache(profile)
+phrases = pd.read_parquet(cache / "phrases.parquet")
+train = phrases[phrases.split == "train"]
+
+# %% [markdown]
+# ## From phrases to tokens
+
+# %%
+# NBVAL_CHECK_OUTPUT
+shown = ["The man's T-shirt", "three café-goers", "A rock 'n' roll band", "the No. 7 jersey"]
+pd.DataFrame({"phrase": shown, "tokens": [" ".join(text.tokenize(p)) for p in shown]})
+
+# %% [markdown]
+# ## The vocabulary
+#
+# A word that GloVe lacks is looked for by its parts, as a number, or one edit away; what still has
+# no vector becomes `<unk>`.
+
+# %%
+if vectors == "glove50":
+    glove = text.load_vectors(vectors)
+else:
+    glove = text.load_vectors(vectors, words=None)
+vocabulary, embeddings, table = text.build_vocabulary(train.phrase, glove)
+vocabulary.save(cache / "vocabulary.txt")
+text.save_embeddings(cache / "embeddings.npy", embeddings)
+paths.write_text(cache / "vectors.json", json.dumps({"vectors": glove.name}) + "\n")
+print(f"{glove.name}: {len(glove.index):,} words of {glove.dim} numbers")
+print(f"vocabulary: {len(vocabulary.words):,} entries")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+table.groupby("found")["count"].agg(["size", "sum"]).rename(
+    columns={"size": "words", "sum": "tokens in train"}
+).sort_values("tokens in train", ascending=False)
+
+# %% [markdown]
+# ## Coverage
+#
+# How much of each split's language the vocabulary knows, and which words it misses most.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+rows = {}
+for split, group in phrases.groupby("split", sort=False):
+    share, unknown = text.coverage(group.phrase, vocabulary)
+    common = ", ".join(f"{word} ({count})" for word, count in unknown.most_common(6))
+    rows[split] = {"tokens known (%)": round(100 * share, 2), "most frequent unknown": common}
+pd.DataFrame.from_dict(rows, orient="index")
+
+# %%
+figure = plots.token_coverage(table["count"].to_numpy(), f"train phrases, {profile}, {glove.name}")
+plots.save(figure, paths.figures(profile) / "token_coverage.png")
+
+# %% [markdown]
+# Next: `03_features` turns pictures into vectors.

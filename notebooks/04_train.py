@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4 Training
+#
+# The source system as published: the pooled picture feature and the mean GloVe vector of the
+# phrase, concatenated, dense layers with dropout, four coordinates. Beside it what it must beat:
+# the best constant box, the best box of each category, and the same network with the picture or
+# the phrase taken away. All are trained by one function; the loss is chosen on val.
+
+# %% tags=["parameters"]
+profile = "sample"
+seed = 0
+epochs = 20
+
+# %%
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import environment, features, paths, plots, report, text, training
+
+environment.check()
+cache = paths.cache(profile)
+models = cache / "models"
+
+# %% [markdown]
+# ## Examples
+
+# %%
+# NBVAL_CHECK_OUTPUT
+phrases = pd.read_parquet(cache / "phrases.parquet")
+vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
+store = features.open_store(cache / "features")
+train_set, val_set = (
+    training.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")
+)
+made_with = features.origin(store) | json.loads((cache / "vectors.json").read_text())
+for name, examples in (("train", train_set), ("val", val_set)):
+    print(f"{name}: {len(examples.rows):,} mentions of {len(examples.features):,} pictures")
+
+
+# %%
+def run(name: str, **settings) -> pd.DataFrame:
+    chosen = training.Settings(epochs=epochs, seed=seed, **settings)
+    return training.train(
+        chosen, train_set, val_set, embeddings, vocabulary, made_with, models / name
+    )
+
+
+# %% [markdown]
+# ## Which loss?
+#
+# The paper's squared error, and three others, on the source system.
+
+# %%
+losses = {loss: run(f"seed-{loss}", model="seed", loss=loss) for loss in training.LOSSES}
+best_loss = max(losses, key=lambda loss: losses[loss]["val_mean_iou"].max())
+shutil.copytree(models / f"seed-{best_loss}", models / "seed", dirs_exist_ok=True)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+rows = {
+    loss: history.loc[history["val_mean_iou"].idxmax(), ["epoch", "val_mean_iou"]]
+    for loss, history in losses.items()
+}
+print(f"chosen on val: {best_loss}")
+pd.DataFrame(rows).T.astype({"epoch": int}).round(4)
+
+# %% [markdown]
+# ## The controls
+
+# %%
+histories = {f"seed ({loss})": history for loss, history in losses.items()}
+for model in ("text-only", "image-only"):
+    histories[model] = run(model, model=model, loss=best_loss)
+for model in ("constant", "per-category"):
+    histories[model] = run(model, model=model)
+
+# %%
+note = f"{profile}, {made_with['label']}, {made_with['vectors']}, seed {seed}"
+figure = plots.learning_curves(histories, note)
+plots.save(figure, paths.figures(profile) / "learning_curves.png")
+
+# %% [markdown]
+# What each run took on this machine, and its best epoch on val:
+
+# %%
+report.times(models)
+
+# %% [markdown]
+# Next: `05_iou_analysis` scores them on test, once.
