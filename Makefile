@@ -56,18 +56,16 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 # on the modules it imports, on the notebook before it, and on its parameters. Where its artefact is
 # gone from the cache it runs again.
 MODULES = $(1:%=scene_utils/%.py)
-BASE    := environment paths
-READER  := $(BASE) boxes entities
-ENCODER := $(READER) images quiet_tensorflow backbones features
+BASE    := environment paths boxes plots
+ENCODER := images quiet_tensorflow backbones features
 TRAINER := $(ENCODER) text model training
-GROUND  := $(TRAINER) evaluate ground
 
-USE_01 := $(READER) images plots scenes scene_layout
-USE_02 := $(BASE) boxes text plots
-USE_03 := $(ENCODER) plots
-USE_04 := $(TRAINER) plots report evaluate
-USE_05 := $(GROUND) plots report
-USE_06 := $(GROUND) plots widget
+USE_01 := $(BASE) entities images scenes scene_layout
+USE_02 := $(BASE) text
+USE_03 := $(BASE) $(ENCODER) entities
+USE_04 := $(BASE) $(TRAINER)
+USE_05 := $(BASE) $(TRAINER) entities ground evaluate report
+USE_06 := $(BASE) $(TRAINER) entities ground widget
 
 GIVES_01 := $(CACHE)/phrases.parquet
 GIVES_02 := $(CACHE)/embeddings.npy

@@ -31,7 +31,7 @@ import shutil
 import numpy as np
 import pandas as pd
 
-from scene_utils import environment, features, paths, plots, report, text, training
+from scene_utils import environment, features, paths, plots, text, training
 
 environment.check()
 cache = paths.cache(profile)
@@ -100,7 +100,7 @@ plots.save(figure, paths.figures(profile) / "learning_curves.png")
 # What each run took on this machine, and its best epoch on val:
 
 # %%
-report.times(models)
+training.times(models)
 
 # %% [markdown]
 # Next: `05_iou_analysis` scores them on test, once.

@@ -114,8 +114,10 @@ plots.save(figure, paths.figures(profile) / "iou_distribution.png")
 # Two of its best, two middling and two of its worst answers.
 
 # %%
-seen = scored["seed"].merge(test[[*evaluate.KEY, "width", "height", *boxes.COLUMNS]])
-seen = seen.merge(predictions["seed"], on=[*evaluate.KEY, "phrase"], suffixes=("", "_guess"))
+seen = scored["seed"].merge(test[[*entities.MENTION_KEY, "width", "height", *boxes.COLUMNS]])
+seen = seen.merge(
+    predictions["seed"], on=[*entities.MENTION_KEY, "phrase"], suffixes=("", "_guess")
+)
 seen = seen.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
 items = []
 for row in (len(seen) // 50, len(seen) // 20, len(seen) // 3, len(seen) // 2, -20, -5):

@@ -24,6 +24,9 @@ from scene_utils import boxes as box_type
 from scene_utils.paths import atomic, write_text
 
 SPLITS = ("train", "val", "test")
+# What tells one mention from all others, and what a table of predictions has for it.
+MENTION_KEY = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
+PREDICTION_COLUMNS = [*MENTION_KEY, "phrase", "rank", "score", *box_type.COLUMNS]
 IMAGE_FOLDERS = ("flickr30k-images", "flickr30k_images")
 # The largest real file has 27 kB; one past this is damage or an attack, never an annotation.
 LARGEST_FILE = 1_000_000

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import boxes as box_type
+from scene_utils.entities import MENTION_KEY as KEY
+from scene_utils.entities import PREDICTION_COLUMNS
 
-KEY = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
-PREDICTION_COLUMNS = [*KEY, "phrase", "rank", "score", *box_type.COLUMNS]
 PROTOCOLS = ("merged", "any")
 THRESHOLDS = (0.3, 0.5, 0.7)
 METRICS = ["mean_iou", *(f"accuracy_{threshold}" for threshold in THRESHOLDS), "pointing"]

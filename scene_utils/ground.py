@@ -14,7 +14,6 @@ import pandas as pd
 from scene_utils import boxes as box_type
 from scene_utils import entities, training
 from scene_utils.backbones import Backbone, load_backbone
-from scene_utils.evaluate import KEY, PREDICTION_COLUMNS
 from scene_utils.features import FeatureStore, cache_features, describe, pooled_features
 from scene_utils.images import ImageError, ImageSource, open_image, read_squeezed
 from scene_utils.model import INPUTS
@@ -112,7 +111,7 @@ def _with_area(relative: np.ndarray) -> np.ndarray:
 def predict_phrases(
     localizer: Localizer, phrases: pd.DataFrame, store: FeatureStore | None
 ) -> pd.DataFrame:
-    """A prediction table (`evaluate.PREDICTION_COLUMNS`) for rows of an entities phrase table.
+    """A prediction table (`entities.PREDICTION_COLUMNS`) for rows of an entities phrase table.
 
     Phrases of a picture that is not in the store get no row, if the model sees. No column of
     boxes is read. These models give one box and no confidence: rank 1, score 1.
@@ -122,7 +121,7 @@ def predict_phrases(
         phrases = phrases[phrases.image_id.isin(store.row)]
         codes, ids = pd.factorize(phrases.image_id)
         features, rows = store.array(list(ids)), codes.astype(np.int32)
-    table = phrases[[*KEY, "phrase"]].reset_index(drop=True)
+    table = phrases[[*entities.MENTION_KEY, "phrase"]].reset_index(drop=True)
     table["rank"], table["score"] = 1, np.float32(1)
     if table.empty:
         boxes = np.zeros((0, 4), np.float32)
@@ -134,7 +133,7 @@ def predict_phrases(
             _with_area(relative), phrases.width.to_numpy(), phrases.height.to_numpy()
         )
     table[box_type.COLUMNS] = boxes
-    return table[PREDICTION_COLUMNS]
+    return table[entities.PREDICTION_COLUMNS]
 
 
 def predict_split(

@@ -4,8 +4,6 @@ import json
 import subprocess
 from pathlib import Path
 
-import pandas as pd
-
 from scene_utils import environment, evaluate
 from scene_utils.paths import ROOT, write_text
 
@@ -78,19 +76,3 @@ def markdown(metrics: dict, protocol: str = "merged") -> str:
 
 def _heading(column: str) -> str:
     return column if column == "mean iou" else f"{column} (%)"
-
-
-def times(folder: Path) -> pd.DataFrame:
-    """Epochs and seconds of each finished run under `folder`/<model>/history.csv."""
-    rows = {}
-    for path in sorted(folder.glob("*/history.csv")):
-        history = pd.read_csv(path)
-        best = history.loc[history["val_mean_iou"].idxmax()]
-        rows[path.parent.name] = {
-            "epochs": len(history),
-            "best epoch": int(best["epoch"]),
-            "val mean IoU": round(best["val_mean_iou"], 4),
-            "val accuracy .5 (%)": round(100 * best["val_accuracy_0.5"], 2),
-            "seconds": round(history["seconds"].sum(), 1),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")

@@ -271,3 +271,19 @@ def predict(network: keras.Model, examples: Examples, batch_size: int = 1024) ->
         inputs = [examples.features[examples.rows[part]].astype(np.float32), examples.tokens[part]]
         parts.append(np.asarray(network.predict_on_batch(inputs)))
     return np.concatenate(parts)
+
+
+def times(folder: Path) -> pd.DataFrame:
+    """Epochs and seconds of each finished run under `folder`/<model>/history.csv."""
+    rows = {}
+    for path in sorted(folder.glob("*/history.csv")):
+        history = pd.read_csv(path)
+        best = history.loc[history["val_mean_iou"].idxmax()]
+        rows[path.parent.name] = {
+            "epochs": len(history),
+            "best epoch": int(best["epoch"]),
+            "val mean IoU": round(best["val_mean_iou"], 4),
+            "val accuracy .5 (%)": round(100 * best["val_accuracy_0.5"], 2),
+            "seconds": round(history["seconds"].sum(), 1),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")

@@ -1,0 +1,153 @@
+"""Downloads from a server on this machine: hashed, resumed, safely unpacked."""
+
+import hashlib
+import json
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from scene_utils import downloads, paths
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serves `files`; breaks off after `limit` bytes of an answer; keeps the ranges asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        files, ranges, limit, resumes = {}, [], None, True
+
+        def do_GET(self):
+            content = self.files[self.path.strip("/")]
+            asked = self.headers.get("Range")
+            self.ranges.append(asked)
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.resumes else 0
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start : start + (self.limit or len(content))])
+
+        def log_message(self, *_):
+            pass
+
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    Handler.address = f"http://127.0.0.1:{listening.server_address[1]}"
+    yield Handler
+    listening.shutdown()
+    listening.server_close()
+
+
+def entry(server, content=CONTENT, digest=None, **kwargs):
+    server.files["file.bin"] = content
+    return downloads.Download(
+        **{"name": "file.bin", "url": f"{server.address}/file.bin", "bytes": len(content)}
+        | {"known_hash": f"sha256:{digest or hashlib.sha256(content).hexdigest()}", "folder": "raw"}
+        | kwargs
+    )
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_fetched_once(server, tmp_path):
+    item = entry(server)
+    path = downloads.fetch(item, tmp_path, progress=False)
+    assert path == tmp_path / "raw" / "file.bin"
+    assert path.read_bytes() == CONTENT
+    downloads.fetch(item, tmp_path, progress=False)
+    assert server.ranges == [None]
+
+
+def test_an_interrupted_transfer_is_resumed(server, tmp_path):
+    item = entry(server)
+    server.limit = 1_300_000
+    with pytest.raises(OSError, match=r"IncompleteRead|broken"):
+        downloads.fetch(item, tmp_path, progress=False)
+    assert names(tmp_path / "raw") == ["file.bin.part"]
+    server.limit = None
+    assert downloads.fetch(item, tmp_path, progress=False).read_bytes() == CONTENT
+    assert len(server.ranges) == 2
+    assert int(server.ranges[1].removeprefix("bytes=").rstrip("-")) > 1_000_000
+    assert names(tmp_path / "raw") == ["file.bin"]
+
+
+def test_a_server_that_cannot_resume_sends_it_all_again(server, tmp_path):
+    item = entry(server)
+    server.limit, server.resumes = 1_300_000, False
+    with pytest.raises(OSError, match=r"IncompleteRead|broken"):
+        downloads.fetch(item, tmp_path, progress=False)
+    server.limit = None
+    assert downloads.fetch(item, tmp_path, progress=False).read_bytes() == CONTENT
+
+
+def test_a_wrong_hash_is_named_and_nothing_stays(server, tmp_path):
+    with pytest.raises(ValueError, match=r"file\.bin: expected 3,000,000 bytes with sha256:0{64}"):
+        downloads.fetch(entry(server, digest="0" * 64), tmp_path, progress=False)
+    assert names(tmp_path / "raw") == []
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_only_the_named_member_is_unpacked(server, tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"wanted.txt": "yes", "../evil.txt": "no", "big": "x"})
+    item = entry(server, archive.read_bytes(), member="wanted.txt")
+    path = downloads.fetch(item, tmp_path / "data", progress=False)
+    assert path.read_text() == "yes"
+    assert names(tmp_path / "data" / "raw") == ["wanted.txt"]
+    assert not (tmp_path / "data" / "evil.txt").exists()
+
+
+def test_a_bomb_is_stopped(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"words.txt": b"0" * 10_000_000})
+    with pytest.raises(ValueError, match=r"at most 1,000,000 bytes in words\.txt"):
+        downloads.extract_member(archive, "words.txt", tmp_path / "out.txt", largest=1_000_000)
+    assert names(tmp_path) == ["a.zip"]
+
+
+def test_a_missing_member_is_named(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"other.txt": "x"})
+    with pytest.raises(ValueError, match=r"expected a member 'words\.txt', got \['other\.txt'\]"):
+        downloads.extract_member(archive, "words.txt", tmp_path / "out.txt")
+
+
+def test_the_registry_names_hash_and_size_of_each_file():
+    items = {item.name: item for item in downloads.registry()}
+    weights = items["resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"]
+    assert (weights.bytes, weights.known_hash) == (
+        94_765_736,
+        "md5:4d473c1dd8becc155b73f8504c6f6626",
+    )
+    assert all(item.url.startswith("https://") for item in items.values())
+    assert items["glove.6B.zip"].member == "glove.6B.300d.txt"
+
+
+def test_the_check_counts_and_names_what_changed(tmp_path):
+    from scene_utils import scenes
+
+    root = tmp_path / "set"
+    scenes.generate(root, train=4, val=1, test=2, progress=False)
+    listed = (root / "test.txt").read_bytes()
+    sums = [f"{hashlib.sha256(listed).hexdigest()}  test.txt", f"{'0' * 64}  train.txt"]
+    (root / "SHA256SUMS").write_text("\n".join([*sums, f"{'0' * 64}  annotations.zip"]) + "\n")
+    (root / "flickr30k-images" / f"{listed.split()[0].decode()}.jpg").unlink()
+    report = downloads.check_flickr30k(root, tmp_path / "cache", progress=False)
+    assert "ok      test.txt" in report
+    assert "CHANGED train.txt" in report
+    assert "MISSING annotations.zip" in report
+    assert "pictures at hand: 6 of 31,783" in report
+
+
+def test_how_to_obtain_the_data_names_the_folder_that_the_reader_looks_for():
+    assert "flickr30k-images" in downloads.FLICKR30K_STEPS
+    assert json.loads((paths.DATA / "registry.json").read_text())

@@ -1,0 +1,131 @@
+"""Notebooks: scripts are sound, a failed run leaves nothing that looks finished, make is right."""
+
+import ast
+import re
+import subprocess
+
+import jupytext
+import pytest
+
+from scene_utils import notebooks, paths
+
+SCRIPTS = sorted((paths.ROOT / "notebooks").glob("*.py"))
+HEADER = """\
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+"""
+
+
+def write(folder, body):
+    script = folder / "book.py"
+    script.write_text(HEADER + '# %% tags=["parameters"]\nvalue = 1\n\n# %%\n' + body)
+    return script
+
+
+def test_there_are_six_numbered_notebooks():
+    assert [path.stem[:2] for path in SCRIPTS] == ["01", "02", "03", "04", "05", "06"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_round_trip_and_declare_what_papermill_needs(script):
+    book = jupytext.read(script)
+    written = jupytext.writes(book, fmt="py:percent")
+    # Past the header, where jupytext would note its own version.
+    assert written.split("# ---\n")[2] == script.read_text().split("# ---\n")[2]
+    assert book.metadata["kernelspec"]["language"] == "python"
+    tagged = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert 'profile = "sample"' in tagged[0].source
+    assert any("environment.check()" in cell.source for cell in book.cells)
+
+
+def imports(path) -> set[str]:
+    """Modules of scene_utils that a file imports, by the syntax tree."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "scene_utils":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scene_utils."):
+            found.add(node.module.split(".")[1])
+    return {name for name in found if (paths.ROOT / "scene_utils" / f"{name}.py").is_file()}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_make_knows_every_module_that_a_notebook_uses(script):
+    needed, new = set(), imports(script)
+    while new:
+        needed |= new
+        new = set().union(*(imports(paths.ROOT / "scene_utils" / f"{n}.py") for n in new)) - needed
+    printed = subprocess.run(
+        ["make", "--no-print-directory", "-pn", "help"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    rule = re.search(rf"^build/sample/{script.stem}\.ipynb: (.*)$", printed, re.MULTILINE)
+    assert set(re.findall(r"scene_utils/(\w+)\.py", rule[1])) == needed
+    # The evaluator may change without anything but the analysis running again.
+    assert ("evaluate" in needed) == (script.stem == "05_iou_analysis")
+
+
+def test_parameters_reach_the_notebook(tmp_path):
+    script = write(tmp_path, "print('value is', value)\n")
+    target = tmp_path / "out" / "book.ipynb"
+    notebooks.run_notebook(script, target, {"value": 7})
+    assert "value is 7" in target.read_text()
+    assert [path.name for path in target.parent.iterdir()] == ["book.ipynb"]
+
+
+def test_a_failing_cell_leaves_nothing_that_looks_finished(tmp_path):
+    target = tmp_path / "book.ipynb"
+    target.write_text("an older result")
+    with pytest.raises(Exception, match="division by zero"):
+        notebooks.run_notebook(write(tmp_path, "value / 0\n"), target, {})
+    assert not target.exists()
+    assert "division by zero" in (tmp_path / "book.failed.ipynb").read_text()
+
+
+def test_an_unknown_parameter_is_an_error(tmp_path):
+    target = tmp_path / "book.ipynb"
+    target.write_text("an older result")
+    with pytest.raises(ValueError, match=r"got \['vlaue'\]"):
+        notebooks.run_notebook(write(tmp_path, "pass\n"), target, {"vlaue": 7})
+    assert target.read_text() == "an older result"
+
+
+def test_parameters_from_the_command_line_keep_their_types():
+    given = ["profile=sample", "seed=3", "untrained=false", "data=", "path=/a=b"]
+    assert notebooks.parse_parameters(given) == {
+        "profile": "sample",
+        "seed": 3,
+        "untrained": False,
+        "data": "",
+        "path": "/a=b",
+    }
+    with pytest.raises(ValueError, match="expected name=value, got 'seed'"):
+        notebooks.parse_parameters(["seed"])
+
+
+def make(*words):
+    return subprocess.run(
+        ["make", "--no-print-directory", *words], cwd=paths.ROOT, capture_output=True, text=True
+    )
+
+
+def test_a_bare_make_lists_every_target():
+    listed = set(re.findall(r"^([a-z-]+) ", make().stdout, re.MULTILINE))
+    wanted = "env lock data reproduce smoke figures html test check-notebooks lint lab widget"
+    assert set(f"{wanted} clean distclean".split()) <= listed
+
+
+def test_real_data_without_a_folder_says_what_to_do():
+    answer = make("-n", "reproduce", "PROFILE=flickr30k")
+    assert answer.returncode != 0
+    assert "PROFILE=flickr30k needs DATA=<folder" in answer.stderr
