@@ -42,7 +42,7 @@ from scene_utils import (
 environment.check()
 cache = paths.cache(profile)
 root = paths.data_root(profile, data)
-names = ["constant", "per-category", "text-only", "image-only", "seed"]
+names = ["constant", "per-category", "text-only", "image-only", "seed-mse", "seed"]
 
 # %% [markdown]
 # ## Predictions

@@ -1,0 +1,677 @@
+"""The reader of Flickr30k Entities: known counts of the real set, and faults that harm one picture.
+
+The small data roots are written here by hand, as folders and as an archive; the counts of the real
+set are the published ones, or regular expressions over the archive.
+"""
+
+import json
+import os
+import re
+import zipfile
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scene_utils import boxes as box_type
+from scene_utils import entities
+from scene_utils.entities import load_entities, parse_annotation, parse_sentences, read_entities
+
+# Images in train.txt to boxed mentions: the whole set as published, and the part without the 999
+# images that the archive at hand lacks.
+TRAIN_MENTIONS = {29_783: 427_226, 28_784: 414_333}
+PICTURES_AT_HAND = {"train": 6_560, "val": 247, "test": 285}
+
+
+def thing(*names, box=None, scene=None):
+    """An <object> of the XML: its phrase ids, and a box 1-based inclusive or none."""
+    inside = "".join(f"<name>{name}</name>" for name in names)
+    if box is None:
+        inside += f"<scene>{scene or 0}</scene><nobndbox>{0 if scene else 1}</nobndbox>"
+    else:
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+        inside += "<bndbox>" + "".join(f"<{k}>{v}</{k}>" for k, v in sides) + "</bndbox>"
+    return f"<object>{inside}</object>"
+
+
+def annotation(*things, size=(500, 375), head=""):
+    width, height = size
+    return (
+        f"{head}<annotation><filename>x.jpg</filename><size><width>{width}</width>"
+        f"<height>{height}</height><depth>3</depth></size>{''.join(things)}</annotation>"
+    ).encode()
+
+
+GOOD = {
+    "Annotations/11.xml": annotation(
+        thing(1, 7, box=(11, 21, 110, 220)),  # one thing with two names
+        thing(2, box=(1, 1, 10, 20)),  # two boxes of one phrase
+        thing(2, box=(31, 5, 500, 12)),
+        thing(3, scene=1),
+        thing(4),
+    ),
+    "Sentences/11.txt": (
+        b"[/EN#1/people A man] of [/EN#0/notvisual the year] in [/EN#2/clothing two hats] .\n"
+        b"[/EN#7/people/other The Boss] is at [/EN#3/scene the old beach] with [/EN#4/other it] .\n"
+        b"Nobody is here .\n"
+    ),
+    "Annotations/12.xml": annotation(thing(1, box=(3, 4, 5, 6)), size=(333, 500)),
+    "Sentences/12.txt": b"[/EN#1/animals A dog] sees [/EN#1/animals itself] .\n",
+}
+
+
+def write_root(root, files, kind="folders", **lists):
+    root.mkdir(parents=True, exist_ok=True)
+    if kind == "folders":
+        for name, content in files.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_bytes(content)
+    else:
+        with zipfile.ZipFile(root / "annotations.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    for name, ids in (lists or {"train": ["11"], "test": ["12"]}).items():
+        (root / f"{name}.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
+    return root
+
+
+def read(root, **options):
+    return read_entities(root, progress=False, **options)
+
+
+def assert_same(first, second):
+    for name in ("phrases", "boxes", "problems"):
+        pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.fixture(params=["folders", "archive"])
+def kind(request):
+    return request.param
+
+
+def test_a_small_root_gives_every_column(tmp_path, kind):
+    root = write_root(tmp_path / "root", GOOD, kind)
+    (root / "UNRELATED_CAPTIONS").write_text("# format: <imageID> <sentence number>\n11 2\n99 1\n")
+    found = read(root)
+    assert found.problems.empty
+    nan = np.nan
+    expected = pd.DataFrame(
+        [
+            ("11", "train", 0, 1, 0, "A man", "people", False, False, 1, 10, 20, 110, 220),
+            # "A man of the year in": six words, those of the mark left out among them.
+            ("11", "train", 0, 2, 6, "two hats", "clothing", False, False, 2, 0, 0, 500, 20),
+            ("11", "train", 1, 7, 0, "The Boss", "people", False, True, 1, 10, 20, 110, 220),
+            ("11", "train", 1, 3, 4, "the old beach", "scene", True, True, 0, nan, nan, nan, nan),
+            ("11", "train", 1, 4, 8, "it", "other", False, True, 0, nan, nan, nan, nan),
+            ("12", "test", 0, 1, 0, "A dog", "animals", False, False, 1, 2, 3, 5, 6),
+            ("12", "test", 0, 1, 3, "itself", "animals", False, False, 1, 2, 3, 5, 6),
+        ],
+        columns=[
+            *("image_id", "split", "sentence_id", "phrase_id", "first_word_index", "phrase"),
+            *("category", "scene", "unrelated", "n_boxes", *box_type.COLUMNS),
+        ],
+    )
+    expected.insert(7, "width", [500] * 5 + [333] * 2)
+    expected.insert(8, "height", [375] * 5 + [500] * 2)
+    pd.testing.assert_frame_equal(found.phrases, expected, check_dtype=False)
+    assert (found.phrases[box_type.COLUMNS].dtypes == np.float32).all()
+    assert (found.boxes[box_type.COLUMNS].dtypes == np.float32).all()
+    rows = [
+        ("11", 1, 10, 20, 110, 220),
+        ("11", 7, 10, 20, 110, 220),
+        ("11", 2, 0, 0, 10, 20),
+        ("11", 2, 30, 4, 500, 12),
+        ("12", 1, 2, 3, 5, 6),
+    ]
+    assert list(found.boxes.itertuples(index=False, name=None)) == rows
+
+
+def test_folders_and_archive_give_equal_tables(tmp_path):
+    roots = [write_root(tmp_path / kind, GOOD, kind) for kind in ("folders", "archive")]
+    assert_same(*map(read, roots))
+
+
+def test_ids_given_by_hand_choose_pictures_and_splits(tmp_path, kind):
+    root = write_root(tmp_path / "root", GOOD, kind)
+    phrases = read(root, ids={"12": "mine"}).phrases
+    assert phrases[["image_id", "split"]].drop_duplicates().values.tolist() == [["12", "mine"]]
+
+
+def test_without_boxes_only_sentences_and_size_are_read(tmp_path, kind):
+    nonsense = annotation(
+        thing("x", box=(9, 9, 1, 1)), thing(1, box=("?", 2, "", 4)), size=(500, 375)
+    )
+    files = GOOD | {"Annotations/11.xml": nonsense}
+    del files["Annotations/12.xml"]
+    root = write_root(tmp_path / "root", files, kind)
+    found = read(root, boxes=False)
+    assert found.problems.empty
+    assert found.boxes.empty
+    with_boxes = read(write_root(tmp_path / "whole", GOOD, kind))
+    text_columns = ["image_id", "split", "sentence_id", "phrase_id", "first_word_index", "phrase"]
+    pd.testing.assert_frame_equal(found.phrases[text_columns], with_boxes.phrases[text_columns])
+    assert list(found.phrases) == list(with_boxes.phrases)
+    assert found.phrases[box_type.COLUMNS].isna().all(axis=None)
+    assert (found.phrases.n_boxes == 0).all()
+    sizes = found.phrases.groupby("image_id")[["width", "height"]].first()
+    assert sizes.loc["11"].tolist() == [500, 375]
+    assert sizes.loc["12"].tolist() == [0, 0], "not known without an XML file"
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY b "1"><!ENTITY c "&b;&b;&b;&b;">]>'
+XML, SENTENCES = "Annotations/bad.xml", "Sentences/bad.txt"
+MARKED = b"[/EN#1/people A man] runs .\n"
+FAULTS = {
+    "truncated": (XML, annotation(thing(1, box=(1, 1, 5, 5)))[:-20], "expected a whole XML file"),
+    "empty XML": (XML, b"", "expected a whole XML file"),
+    "no XML": (XML, b"\xff\xfe\x00picture", "expected a "),
+    "entity bomb": (XML, annotation(thing(1, box=(1, 1, "&c;", 5)), head=BOMB), "<! declaration"),
+    "hidden bomb": (
+        XML,
+        annotation(thing(1, box=(1, 1, "&c;", 5)), head=BOMB).decode().encode("utf-16"),
+        "<! declaration",
+    ),
+    "missing XML": (XML, None, "missing: its phrases have no box"),
+    "oversized": (XML, b"<annotation>" + b" " * 1_000_000 + b"</annotation>", "at most 1,000,000"),
+    "no size": (XML, b"<annotation></annotation>", "expected an integer in <size/width>, got None"),
+    "coordinate": (XML, annotation(thing(1, box=(1, "1.5", 5, 5))), "in <ymin>, got '1.5'"),
+    "no coordinate": (XML, annotation(thing(1, box=(1, 1, "", 5))), "in <xmax>, got ''"),
+    "endless coordinate": (XML, annotation(thing(1, box=(1, 1, "9" * 400, 5))), "in <xmax>, got"),
+    "word as name": (XML, annotation(thing("man", box=(1, 1, 5, 5))), "in <name>, got 'man'"),
+    "no name": (XML, annotation(thing("", box=(1, 1, 5, 5))), "in <name>, got None"),
+    "endless name": (XML, annotation(thing("9" * 30, box=(1, 1, 5, 5))), "in <name>, got '999"),
+    "word as width": (XML, annotation(size=("wide", 3)), "in <size/width>, got 'wide'"),
+    "endless width": (XML, annotation(size=("9" * 30, 3)), "in <size/width>, got '999"),
+    "inverted": (XML, annotation(thing(1, box=(9, 1, 5, 5))), "[8.0, 0.0, 5.0, 5.0] in row 0"),
+    "no height": (
+        XML,
+        annotation(thing(1, box=(1, 1, 5, 5)), thing(2, box=(1, 6, 5, 5))),
+        "[0.0, 5.0, 5.0, 5.0] in row 1 (1 such rows of 2)",
+    ),
+    "missing sentences": (SENTENCES, None, "missing"),
+    "empty sentences": (SENTENCES, b"", "expected sentences with phrases, found none"),
+    "no phrases": (SENTENCES, b"A man runs .\n", "expected sentences with phrases, found none"),
+    "broken mark": (
+        SENTENCES,
+        MARKED + b"[/EN#1/people A man runs .\n",
+        "line 2: expected phrases",
+    ),
+    "mark without id": (SENTENCES, b"[/EN#/people A man] runs .\n", "line 1: expected phrases"),
+    "mark in a mark": (SENTENCES, b"[/EN#1/other a [/EN#2/x b] c] .\n", "line 1: expected phrases"),
+    "endless id": (SENTENCES, b"[/EN#" + b"9" * 20 + b"/people A man] .\n", "expected phrases"),
+    "oversized sentences": (SENTENCES, MARKED * 40_000, "at most 1,000,000"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_listed_and_harms_no_other_picture(fault, tmp_path, kind):
+    name, content, reason = FAULTS[fault]
+    files = GOOD | {XML: annotation(thing(1, box=(1, 1, 5, 5))), SENTENCES: MARKED}
+    if content is None:
+        del files[name]
+    else:
+        files[name] = content
+    root = write_root(tmp_path / "root", files, kind, train=["11", "bad"], test=["12"])
+    found = read(root)
+    assert found.problems.file.tolist() == [name]
+    assert reason in found.problems.reason[0]
+    good = read(write_root(tmp_path / "good", GOOD, kind))
+    others = found.phrases[found.phrases.image_id != "bad"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others, good.phrases)
+    pd.testing.assert_frame_equal(
+        found.boxes[found.boxes.image_id != "bad"].reset_index(drop=True), good.boxes
+    )
+    bad = found.phrases[found.phrases.image_id == "bad"]
+    if name == XML:
+        assert bad.phrase.tolist() == ["A man"], "the sentences are whole"
+        assert bad.n_boxes.tolist() == [0]
+        assert bad[[*box_type.COLUMNS]].isna().all(axis=None)
+        assert "bad" not in set(found.boxes.image_id)
+    else:
+        assert bad.empty
+
+
+def test_damaged_bytes_in_an_archive_are_listed(tmp_path):
+    root = write_root(tmp_path / "root", GOOD, "archive")
+    path = root / "annotations.zip"
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("Annotations/11.xml")
+    start = member.header_offset + 30 + len(member.filename)
+    reasons = set()
+    for place in range(start, start + member.compress_size, 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        found = read(root)
+        assert found.problems.file.tolist() == ["Annotations/11.xml"]
+        reasons.update(found.problems.reason.str.extract(r"(expected a whole file in \S+)")[0])
+        assert (found.phrases[found.phrases.image_id == "12"].n_boxes == 1).all()
+    assert reasons == {"expected a whole file in annotations.zip,"}
+
+
+def test_random_damage_never_stops_the_reader(tmp_path):
+    rng = np.random.default_rng(4)
+    files, ids = dict(GOOD), []
+    signs = np.frombuffer(b'<>/[]#&;"0129 \n\0\xff!EN', np.uint8)
+    for number in range(400):
+        ids.append(f"d{number}")
+        for source, name in (("Annotations/11.xml", "xml"), ("Sentences/11.txt", "txt")):
+            content = np.frombuffer(GOOD[source], np.uint8).copy()
+            places = rng.integers(0, len(content), rng.integers(1, 5))
+            content[places] = rng.choice(signs, len(places))
+            end = rng.integers(0, len(content)) if rng.random() < 0.2 else len(content)
+            files[f"{source.split('/')[0]}/d{number}.{name}"] = content[:end].tobytes()
+    root = write_root(tmp_path / "root", files, "archive", train=["11", *ids], test=["12"])
+    found = read(root)
+    assert len(found.problems) > 200
+    assert found.problems.file.str.contains("/d").all()
+    assert (found.problems.reason.str.len() > 5).all()
+    boxed = found.phrases[found.phrases.n_boxes > 0]
+    box_type.check(boxed[box_type.COLUMNS].to_numpy())
+
+
+def test_an_archive_that_is_none_is_named(tmp_path):
+    root = write_root(tmp_path / "root", GOOD, "archive")
+    path = root / "annotations.zip"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(ValueError, match="expected a whole zip archive") as caught:
+        read(root)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_root_without_annotations_or_lists_says_what_is_expected(tmp_path):
+    root = write_root(tmp_path / "root", {}, train=["11"])
+    with pytest.raises(FileNotFoundError, match=r"expected annotations.zip, or the folders"):
+        read(root)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"expected train.txt, val.txt or test.txt"):
+        read(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", []),
+        ("No mark .", []),
+        ("[/EN#5/people A man]", [(0, 5, 0, "people", "A man")]),
+        ("In [/EN#5/scene a  park] now", [(0, 5, 1, "scene", "a  park")]),
+        ("a b [/EN#0/notvisual c d] e [/EN#6/other f]", [(0, 6, 5, "other", "f")]),
+        ("[/EN#1/people/animals They] go", [(0, 1, 0, "people", "They")]),
+        (
+            "[/EN#1/people A man] , [/EN#1/people he] .",
+            [(0, 1, 0, "people", "A man"), (0, 1, 3, "people", "he")],
+        ),
+        ("\nx\n[/EN#9/other y]\n", [(2, 9, 0, "other", "y")]),
+    ],
+)
+def test_parse_sentences(line, expected):
+    assert parse_sentences(line) == expected
+
+
+def test_first_word_index_points_at_the_phrase_in_the_plain_caption():
+    line = "On [/EN#1/other a red bike] and [/EN#0/notvisual all of it] , [/EN#2/people she] sits ."
+    plain = re.sub(r"\[\S+ ([^\]]*)\]", r"\1", line).split()
+    for _, _, word, _, phrase in parse_sentences(line):
+        assert plain[word : word + len(phrase.split())] == phrase.split()
+
+
+def test_parse_annotation_turns_coordinates_into_the_box_type():
+    found = parse_annotation(annotation(thing(4, 9, box=(1, 1, 500, 375)), thing(5, scene=1)))
+    assert (found.width, found.height) == (500, 375)
+    assert found.phrase_ids == [4, 9]
+    assert found.boxes.tolist() == [[0, 0, 500, 375]] * 2
+    assert found.scenes == {5}
+    assert parse_annotation(annotation()).boxes.shape == (0, 4)
+
+
+def test_read_ids(tmp_path):
+    (tmp_path / "val.txt").write_text("12\n\n 7 \r\n12\nphoto_3-b\n")
+    assert entities.read_ids(tmp_path, "val") == ["12", "7", "photo_3-b"]
+    assert entities.read_ids(tmp_path / "elsewhere", str(tmp_path / "val.txt")) == [
+        *("12", "7", "photo_3-b")
+    ]
+
+
+def test_read_ids_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected a list of image ids.*give a path"):
+        entities.read_ids(tmp_path, "mine")
+    with pytest.raises(FileNotFoundError) as caught:
+        entities.read_ids(tmp_path, "mine")
+    assert str(caught.value).startswith(f"{tmp_path / 'mine.txt'}: ")
+
+
+@pytest.mark.parametrize("bad", ["../12", "/etc/passwd", "..", "12.jpg", "a\\b", "12,13", "x\0"])
+def test_read_ids_refuses_what_could_be_a_path(bad, tmp_path):
+    root = write_root(tmp_path / "root", GOOD, train=["11", bad])
+    with pytest.raises(ValueError, match="expected image ids, one a line") as caught:
+        entities.read_ids(root, "train")
+    assert str(caught.value).startswith(f"{root / 'train.txt'}: ")
+    assert str(caught.value).endswith(repr(bad))
+    with pytest.raises(ValueError, match="expected image ids"):
+        read(root)
+
+
+def test_image_ids_are_the_pictures_of_either_folder(tmp_path):
+    assert entities.image_ids(tmp_path) == set()
+    assert entities.image_folder(tmp_path) == tmp_path / "flickr30k-images"
+    (tmp_path / "flickr30k_images").mkdir()
+    for name in ("11.jpg", "12.jpg", "readme.txt"):
+        (tmp_path / "flickr30k_images" / name).touch()
+    assert entities.image_ids(tmp_path) == {"11", "12"}
+    assert entities.image_folder(tmp_path) == tmp_path / "flickr30k_images"
+
+
+def test_count_tells_lists_from_pictures_at_hand(tmp_path):
+    phrases = read(write_root(tmp_path / "root", GOOD)).phrases
+    table = entities.count(phrases, ["12", "other"])
+    assert table.loc["train"].tolist() == [1, 5, 3, 0, 0]
+    assert table.loc["test"].tolist() == [1, 2, 2, 1, 2]
+
+
+class Reads:
+    """Counts how often the official files are read."""
+
+    def __init__(self, monkeypatch):
+        self.count = 0
+        real = entities.read_entities
+
+        def counted(*args, **options):
+            self.count += 1
+            return real(*args, **options)
+
+        monkeypatch.setattr(entities, "read_entities", counted)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    return Reads(monkeypatch)
+
+
+@pytest.fixture
+def small(tmp_path, kind):
+    return write_root(tmp_path / "root", GOOD, kind)
+
+
+def load(root, cache):
+    return load_entities(root, cache, progress=False)
+
+
+def test_the_second_load_reads_the_cache(small, tmp_path, reads):
+    first = load(small, tmp_path / "cache")
+    second = load(small, tmp_path / "cache")
+    assert reads.count == 1
+    assert_same(second, first)
+    assert_same(second, read(small))
+    assert len(first.phrases) == 7
+
+
+def test_problems_are_kept_too(tmp_path, reads):
+    files = GOOD | {"Annotations/11.xml": b"<annot"}
+    root = write_root(tmp_path / "root", files)
+    first, second = load(root, tmp_path / "cache"), load(root, tmp_path / "cache")
+    assert reads.count == 1
+    assert second.problems.file.tolist() == ["Annotations/11.xml"]
+    assert_same(second, first)
+
+
+def edit_list(root):
+    (root / "test.txt").write_text("")
+
+
+def add_list(root):
+    (root / "train.txt").write_text("")
+    (root / "val.txt").write_text("11\n")
+
+
+def edit_unrelated(root):
+    (root / "UNRELATED_CAPTIONS").write_text("12 1\n")
+
+
+def edit_annotations(root):
+    files = GOOD | {"Annotations/12.xml": annotation(thing(1, box=(3, 4, 5, 7)), size=(333, 500))}
+    write_root(root, files, "archive" if (root / "annotations.zip").exists() else "folders")
+
+
+def add_a_picture(root):
+    files = GOOD | {"Annotations/13.xml": annotation(), "Sentences/13.txt": MARKED}
+    kind = "archive" if (root / "annotations.zip").exists() else "folders"
+    write_root(root, files, kind, train=["11"], test=["12", "13"])
+
+
+EDITS = [edit_list, add_list, edit_unrelated, edit_annotations, add_a_picture]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_is_read_anew(edit, small, tmp_path, reads):
+    before = load(small, tmp_path / "cache")
+    edit(small)
+    after = load(small, tmp_path / "cache")
+    assert reads.count == 2
+    assert not after.phrases.equals(before.phrases)
+    assert_same(after, read(small))
+    assert_same(load(small, tmp_path / "cache"), after)
+    assert reads.count == 2
+
+
+def cut_in_half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("entities.json", os.remove),
+        ("entities.json", cut_in_half),
+        ("entities.json", lambda path: path.write_text("")),
+        ("entities.json", lambda path: path.write_text("[]")),
+        ("entities.json", lambda path: path.write_text("{}")),
+        ("entities.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("phrases.parquet", os.remove),
+        ("phrases.parquet", cut_in_half),
+        ("boxes.parquet", cut_in_half),
+        ("boxes.parquet", lambda path: path.write_bytes(b"")),
+        ("problems.parquet", cut_in_half),
+    ],
+)
+def test_a_half_written_cache_is_not_whole(name, damage, tmp_path, reads):
+    root, cache = write_root(tmp_path / "root", GOOD), tmp_path / "cache"
+    first = load(root, cache)
+    damage(cache / name)
+    assert_same(load(root, cache), first)
+    assert reads.count == 2
+    assert_same(load(root, cache), first)
+    assert reads.count == 2
+
+
+def test_a_stop_between_two_tables_leaves_no_mixture(tmp_path, reads, monkeypatch):
+    root, cache = write_root(tmp_path / "root", GOOD), tmp_path / "cache"
+    first = load(root, cache)
+    original = (root / "test.txt").read_text()
+    edit_list(root)
+    write = pd.DataFrame.to_parquet
+
+    def stop_at_boxes(table, path, **options):
+        if "boxes" in path.name:
+            raise KeyboardInterrupt
+        return write(table, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_parquet", stop_at_boxes)
+        with pytest.raises(KeyboardInterrupt):
+            load(root, cache)
+    (root / "test.txt").write_text(original)
+    assert_same(load(root, cache), first)
+    assert reads.count == 3
+    assert sorted(path.name for path in cache.iterdir()) == [
+        *("boxes.parquet", "entities.json", "phrases.parquet", "problems.parquet")
+    ]
+
+
+def test_the_stamp_is_json_with_a_fingerprint(tmp_path):
+    load(write_root(tmp_path / "root", GOOD), tmp_path / "cache")
+    stamp = json.loads((tmp_path / "cache/entities.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", stamp["fingerprint"])
+
+
+# The real set.
+
+
+@pytest.fixture(scope="module")
+def boxed(real_entities):
+    return real_entities.phrases[real_entities.phrases.n_boxes > 0]
+
+
+@pytest.fixture(scope="module")
+def at_hand(real_data):
+    """Ids of the pictures, where they are the known part of the set."""
+    ids = {name.removesuffix(".jpg") for name in os.listdir(real_data / "flickr30k-images")}
+    if len(ids) != sum(PICTURES_AT_HAND.values()):
+        pytest.skip(
+            f"needs the known {sum(PICTURES_AT_HAND.values()):,} pictures, got {len(ids):,}"
+        )
+    return ids
+
+
+def relative(phrases):
+    return box_type.to_relative(
+        phrases[box_type.COLUMNS].to_numpy(), phrases.width.to_numpy(), phrases.height.to_numpy()
+    )
+
+
+def test_real_counts(real_entities, boxed):
+    assert real_entities.problems.empty
+    images = real_entities.phrases.groupby("split").image_id.nunique()
+    mentions = boxed.groupby("split").size()
+    assert images[["val", "test"]].tolist() == [1_000, 1_000]
+    assert mentions[["val", "test"]].tolist() == [14_433, 14_481]
+    assert images["train"] in TRAIN_MENTIONS
+    assert mentions["train"] == TRAIN_MENTIONS[images["train"]]
+
+
+def test_real_counts_of_pictures_at_hand(real_data, real_entities, at_hand):
+    table = entities.count(real_entities.phrases, entities.image_ids(real_data))
+    assert table["images at hand"].to_dict() == PICTURES_AT_HAND
+    assert table.loc["test", "boxed mentions at hand"] == 3_868
+
+
+def test_real_boxes_equal_a_count_by_regular_expressions(real_data, real_entities):
+    if not (real_data / "annotations.zip").is_file():
+        pytest.skip("needs annotations.zip")
+    listed = set(real_entities.phrases.image_id)
+    elements, unique, named, scenes = 0, 0, Counter(), set()
+    with zipfile.ZipFile(real_data / "annotations.zip") as archive:
+        for name in archive.namelist():
+            image_id = name.removeprefix("Annotations/").removesuffix(".xml")
+            if image_id not in listed:
+                continue
+            xml = archive.read(name).decode()
+            elements += xml.count("<bndbox>")
+            boxes = set()
+            for part in xml.split("<object>")[1:]:
+                names = re.findall(r"<name>(\d+)</name>", part)
+                if "<scene>1</scene>" in part:
+                    scenes.update((image_id, int(name)) for name in names)
+                if "<bndbox>" in part:
+                    boxes.add(tuple(re.findall(r"<[xy]m(?:in|ax)>(\d+)<", part)))
+                    named[image_id] += len(names)
+            unique += len(boxes)
+    assert real_entities.boxes.groupby("image_id").size().to_dict() == named
+    # An object with two names has two rows: rows past the elements are the further names.
+    assert len(real_entities.boxes) == named.total() > elements
+    corners = real_entities.boxes.drop_duplicates(["image_id", *box_type.COLUMNS])
+    assert len(corners) == unique <= elements
+    marked = real_entities.phrases[real_entities.phrases.scene]
+    assert set(zip(marked.image_id, marked.phrase_id, strict=True)) <= scenes
+    mentioned = set(
+        zip(real_entities.phrases.image_id, real_entities.phrases.phrase_id, strict=True)
+    )
+    assert len(set(zip(marked.image_id, marked.phrase_id, strict=True))) == len(scenes & mentioned)
+    if len(listed) == 31_783:
+        assert elements == 275_775
+
+
+def test_real_tables_fit_together(real_entities, boxed):
+    phrases, boxes = real_entities.phrases, real_entities.boxes
+    key = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
+    assert not phrases.duplicated(key).any()
+    assert set(phrases.sentence_id) == set(range(5))
+    assert phrases.phrase_id.min() > 0
+    assert (phrases[["width", "height"]].max(axis=1) == 500).mean() > 0.99
+    box_type.check(boxes[box_type.COLUMNS].to_numpy())
+    assert (relative(boxed) >= 0).all()
+    assert (relative(boxed) <= 1).all()
+    unboxed = phrases[phrases.n_boxes == 0]
+    assert unboxed[box_type.COLUMNS].isna().all(axis=None)
+    several = boxed[boxed.n_boxes > 1].iloc[::2000]
+    assert len(several) > 10
+    for row in several.itertuples():
+        own = boxes[(boxes.image_id == row.image_id) & (boxes.phrase_id == row.phrase_id)]
+        assert len(own) == row.n_boxes
+        assert [own.x_min.min(), own.y_min.min(), own.x_max.max(), own.y_max.max()] == [
+            *(row.x_min, row.y_min, row.x_max, row.y_max)
+        ]
+
+
+def test_real_unrelated_captions_are_among_those_without_a_phrase(real_data, real_entities):
+    # The annotators marked no phrase in a caption that is not of the picture, so the list, which
+    # counts from 1, must name captions that have no row; those are few.
+    lines = (real_data / "UNRELATED_CAPTIONS").read_text().splitlines()
+    pairs = {tuple(line.split()) for line in lines if not line.startswith("#")}
+    phrases = real_entities.phrases
+    sentences = phrases.groupby("image_id").sentence_id.agg(set)
+    without = {
+        (image_id, str(sentence_id + 1))
+        for image_id, found in sentences.items()
+        for sentence_id in set(range(5)) - found
+    }
+    listed = {pair for pair in pairs if pair[0] in sentences.index}
+    assert listed
+    assert listed <= without
+    assert len(without) < 0.001 * 5 * len(sentences)
+    assert not phrases.unrelated.any()
+
+
+def test_real_cache_gives_equal_tables(real_data, real_cache, real_entities, monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("the official files were read again")
+
+    monkeypatch.setattr(entities, "read_entities", refuse)
+    assert_same(load_entities(real_data, real_cache, progress=False), real_entities)
+
+
+def blind(box, phrases):
+    iou = box_type.iou(np.float32(box), relative(phrases))
+    return iou.mean(), 100 * (iou >= 0.5).mean()
+
+
+def assert_blind(phrases, train, expected):
+    boxes = {
+        "mean": relative(train).mean(axis=0),
+        "whole": [0, 0, 1, 1],
+        "centred": [0.1, 0.1, 0.9, 0.9],
+    }
+    for name, (iou, accuracy) in expected.items():
+        found = blind(boxes[name], phrases)
+        assert found[0] == pytest.approx(iou, abs=0.002), name
+        assert found[1] == pytest.approx(accuracy, abs=0.2), name
+
+
+def test_blind_boxes_score_what_is_known_on_the_test_split(boxed):
+    train, test = boxed[boxed.split == "train"], boxed[boxed.split == "test"]
+    known = {"mean": (0.254, 7.8), "whole": (0.299, 22.0), "centred": (0.312, 25.6)}
+    assert_blind(test, train, known)
+    best = box_type.best_constant(relative(train.iloc[::8]))
+    assert blind(best, test)[0] >= 0.324
+
+
+def test_blind_boxes_score_what_is_known_on_the_pictures_at_hand(boxed, at_hand):
+    here = boxed[boxed.image_id.isin(at_hand)]
+    train, test = here[here.split == "train"], here[here.split == "test"]
+    known = {"mean": (0.272, 9.1), "whole": (0.328, 25.1), "centred": (0.338, 29.3)}
+    assert_blind(test, train, known)
+    iou, accuracy = blind(box_type.best_constant(relative(train)), test)
+    assert iou == pytest.approx(0.349, abs=0.002)
+    assert accuracy == pytest.approx(29.9, abs=1)

@@ -1,0 +1,444 @@
+"""Words as GloVe writes them, vectors from real files, and a vocabulary that survives the disk."""
+
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from scene_utils import paths, text
+from scene_utils.text import (
+    Vectors,
+    Vocabulary,
+    build_vocabulary,
+    coverage,
+    load_vectors,
+    locate,
+    read_glove_text,
+    tokenize,
+)
+
+SUBSET = paths.ROOT.parent / "shared/data/glove/glove.6B.300d.subset.txt"
+PHRASES = [
+    "A man",
+    "the man 's red T-shirt",
+    "two dogs",
+    "An old caf\u00e9",
+    "a man in a hat",
+    "3 o'clock",
+]
+
+
+def vectors_of(*words, dim=4):
+    rows = np.random.default_rng(len(words)).normal(size=(len(words), dim)).astype(np.float32)
+    return Vectors("made", {word: row for row, word in enumerate(words)}, rows)
+
+
+@pytest.fixture(scope="module")
+def glove50():
+    return load_vectors("glove50")
+
+
+@pytest.fixture(scope="module")
+def subset():
+    if not SUBSET.is_file():
+        pytest.skip(f"no GloVe vectors of 300 numbers at {SUBSET}")
+    return read_glove_text(SUBSET)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "tokens"),
+    [
+        ("", ""),
+        ("  \t\n ", ""),
+        (" , . ( ) \" ' - ", ""),
+        ("\U0001f600 \u2764\ufe0f", ""),
+        ("A Man", "a man"),
+        ("The man's hat", "the man 's hat"),
+        ("The man 's hat", "the man 's hat"),
+        ("The man\u2019s hat", "the man 's hat"),
+        ("the man`s", "the man 's"),
+        ("MAN'S", "man 's"),
+        ("the boys' ball", "the boys ball"),
+        ("a 'quoted' sign", "a quoted sign"),
+        ("\u201cquoted\u201d \u2018sign\u2019", "quoted sign"),
+        ("that doesn't", "that does n't"),
+        ("they're", "they 're"),
+        ("O'Neill", "o'neill"),
+        ("T-shirt", "t-shirt"),
+        ("T\u2010shirt", "t-shirt"),
+        ("a black-and-white dog", "a black-and-white dog"),
+        ("red -- blue", "red blue"),
+        ("pre- and post-war", "pre and post-war"),
+        ("No.7, 2 x4 and 3.5", "no.7 2 x4 and 3.5"),
+        ("U.S. flag.", "u.s flag"),
+        ("snake_case", "snake case"),
+        ("Caf\u00e9 CR\u00c8ME", "caf\u00e9 cr\u00e8me"),
+        ("cafe\u0301", "caf\u00e9"),  # the accent typed as a sign of its own
+        ("\ufb01sh", "fish"),  # a ligature
+        ("man\U0001f600hat", "man hat"),
+        ("\u72ac", "\u72ac"),
+    ],
+)
+def test_tokenize(phrase, tokens):
+    assert tokenize(phrase) == tokens.split()
+
+
+def test_tokens_of_any_text_are_lower_case_words():
+    rng = np.random.default_rng(3)
+    alphabet = list("aBcD's n't-.,\u2019\u2014 _3\u00e9\U0001f600\n\"()&/\0")
+    for _ in range(500):
+        phrase = "".join(rng.choice(alphabet, rng.integers(0, 30)))
+        tokens = tokenize(phrase)
+        assert "".join(tokens) == "".join(tokens).lower()
+        for token in tokens:
+            assert any(character.isalnum() for character in token)
+            assert not set(token) & set(' \n_,"()&/\0\u2019\u2014')
+        assert tokenize(f"  {phrase}  ") == tokens
+        assert tokenize(f"{phrase} , hat") == [*tokens, "hat"]
+
+
+def write_vectors(path, lines):
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    return path
+
+
+def test_read_made_vectors(tmp_path):
+    path = write_vectors(tmp_path / "three.txt", ["the 1 2 3", "caf\u00e9 -0.5 1e-3 0", ". 7 8 9"])
+    vectors = read_glove_text(path)
+    assert (vectors.name, vectors.dim) == ("three", 3)
+    assert vectors.index == {"the": 0, "caf\u00e9": 1, ".": 2}
+    assert vectors.matrix.dtype == np.float32
+    np.testing.assert_array_equal(
+        vectors.matrix, np.float32([[1, 2, 3], [-0.5, 1e-3, 0], [7, 8, 9]])
+    )
+    assert read_glove_text(path, "mine").name == "mine"
+
+
+def test_a_word_given_twice_keeps_its_first_vector(tmp_path):
+    vectors = read_glove_text(write_vectors(tmp_path / "v.txt", ["a 1 2", "b 3 4", "a 5 6"]))
+    assert vectors.index == {"a": 0, "b": 1}
+    assert vectors.matrix.tolist() == [[1, 2], [3, 4]]
+
+
+def test_words_limits_what_is_kept(tmp_path):
+    path = write_vectors(tmp_path / "v.txt", [f"w{n} {n} {2 * n}" for n in range(50)])
+    vectors = read_glove_text(path, words={"w7", "w30", "absent"})
+    assert vectors.index == {"w7": 0, "w30": 1}
+    assert vectors.matrix.tolist() == [[7, 14], [30, 60]]
+    with pytest.raises(ValueError, match="found none of the words in 50 lines") as caught:
+        read_glove_text(path, words={"absent"})
+    assert str(caught.value).startswith(f"{path}: expected GloVe's text format")
+
+
+def test_windows_line_ends_and_no_last_line_end(tmp_path):
+    path = tmp_path / "v.txt"
+    path.write_bytes(b"a 1 2\r\nb 3 4")
+    assert read_glove_text(path).matrix.tolist() == [[1, 2], [3, 4]]
+
+
+def test_odd_words_of_real_files_are_words(tmp_path):
+    # Only a line feed ends a line, not the other signs that str.splitlines breaks at.
+    path = write_vectors(tmp_path / "v.txt", ["a 1 2", "\u0085 3 4", "\u2028 5 6", "' 7 8"])
+    assert list(read_glove_text(path).index) == ["a", "\u0085", "\u2028", "'"]
+
+
+DAMAGE = {
+    "too few numbers": ("w5 1 2", "2 numbers"),
+    "too many numbers": ("w5 1 2 3 4", "4 numbers"),
+    "no number": ("w5 1 two 3", "two"),
+    "not finite": ("w5 1 nan 3", "not finite"),
+    "infinite": ("w5 1 inf 3", "not finite"),
+    "two spaces": ("w5 1  2 3", "4 numbers"),
+    "only a word": ("w5", "0 numbers"),
+    "nothing": ("", "0 numbers"),
+    "not UTF-8": ("\udcff 1 2 3", "decode"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_line_is_passed_over_and_many_are_refused(damage, tmp_path):
+    line, shown = DAMAGE[damage]
+    lines = [f"w{n} {n} 1 0" for n in range(40)]
+    path = tmp_path / "v.txt"
+
+    def write(*bad):
+        rows = [line if row in bad else good for row, good in enumerate(lines)]
+        path.write_bytes("\n".join(rows).encode("utf-8", "surrogateescape") + b"\n")
+
+    write(5)
+    vectors = read_glove_text(path)
+    assert list(vectors.index) == [f"w{n}" for n in range(40) if n != 5]
+    assert vectors.matrix[:, 0].tolist() == [n for n in range(40) if n != 5]
+    write(5, 6, 7, 20)
+    with pytest.raises(ValueError, match="expected GloVe's text format") as caught:
+        read_glove_text(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "a word and 3 numbers a line; line 6: got " in message
+    assert shown in message
+
+
+def test_one_line_in_a_thousand_may_be_damaged(tmp_path):
+    lines = [f"w{n} {n} 1 0" for n in range(5000)]
+    few = [("broken" if n % 1000 == 999 else line) for n, line in enumerate(lines)]
+    assert len(read_glove_text(write_vectors(tmp_path / "few.txt", few)).index) == 4995
+    many = [("broken" if n % 300 == 299 else line) for n, line in enumerate(lines)]
+    with pytest.raises(ValueError, match="line 300: got 0 numbers"):
+        read_glove_text(write_vectors(tmp_path / "many.txt", many))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n\n", b"PK\x03\x04\x00\xff\xfe" * 500])
+def test_a_file_of_another_kind_is_refused(content, tmp_path):
+    path = tmp_path / "other.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="expected GloVe's text format") as caught:
+        read_glove_text(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("piece", [b"x", b"1 "])
+def test_a_huge_line_costs_little_memory(piece, tmp_path):
+    path = tmp_path / "huge.txt"
+    path.write_bytes(piece * (16_000_000 // len(piece)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="expected GloVe's text format"):
+            read_glove_text(path)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_huge_line_among_many_good_ones_is_passed_over(tmp_path):
+    lines = [f"w{n} {n} 1 0" for n in range(5000)]
+    lines[4000] = "x" * 350_000
+    vectors = read_glove_text(write_vectors(tmp_path / "v.txt", lines))
+    assert list(vectors.index) == [f"w{n}" for n in range(5000) if n != 4000]
+
+
+def test_a_missing_file_of_vectors_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make data") as caught:
+        load_vectors(str(tmp_path / "none.txt"))
+    assert str(tmp_path / "none.txt") in str(caught.value)
+
+
+def test_real_300_numbers_equal_a_naive_reading(subset):
+    assert (len(subset.index), subset.matrix.shape) == (1912, (1912, 300))
+    naive = {}
+    for line in SUBSET.read_text(encoding="utf-8").split("\n"):
+        if line:
+            word, _, numbers = line.partition(" ")
+            naive[word] = [float(number) for number in numbers.split(" ")]
+    assert list(naive) == list(subset.index)
+    np.testing.assert_array_equal(subset.matrix, np.array(list(naive.values()), np.float32))
+    few = read_glove_text(SUBSET, words={"man", "woman"})
+    assert sorted(few.index) == ["man", "woman"]
+    for word, row in few.index.items():
+        np.testing.assert_array_equal(few.matrix[row], np.float32(naive[word]))
+
+
+def cosine(vectors, first, second):
+    a, b = vectors.matrix[vectors.index[first]], vectors.matrix[vectors.index[second]]
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def nearest(vectors, query, count):
+    norms = np.linalg.norm(vectors.matrix, axis=1)
+    words = list(vectors.index)
+    return [words[row] for row in np.argsort(-(vectors.matrix @ query) / norms)[:count]]
+
+
+def test_packaged_glove_is_glove_6b(glove50):
+    assert (glove50.name, glove50.dim, glove50.matrix.shape) == ("glove50", 50, (400_000, 50))
+    assert sorted(glove50.index.values()) == list(range(400_000))
+    # The start of the published file: its most frequent words, and the first numbers of "the".
+    assert list(glove50.index)[:6] == ["the", ",", ".", "of", "to", "and"]
+    np.testing.assert_allclose(
+        glove50.matrix[0, :5], [0.418, 0.24968, -0.41242, 0.1217, 0.34527], atol=1e-6
+    )
+    assert np.isfinite(glove50.matrix).all()
+
+
+def test_packaged_glove_knows_what_is_alike(glove50):
+    assert cosine(glove50, "man", "woman") > cosine(glove50, "man", "banana") + 0.3
+    assert set(nearest(glove50, glove50.matrix[glove50.index["three"]], 5)[1:]) <= {
+        *("two", "four", "five", "six", "seven")
+    }
+    king, man, woman = (glove50.matrix[glove50.index[word]] for word in ("king", "man", "woman"))
+    assert "queen" in nearest(glove50, king - man + woman, 3)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("shirt", (["shirt"], "exact")),
+        ("t-shirt", (["t-shirt"], "exact")),
+        ("blue-shirt", (["blue", "shirt"], "parts")),
+        ("blue-zzz", (["blue"], "parts")),
+        ("blue.shirt", (["blue", "shirt"], "parts")),
+        ("zz9", (["number"], "digits")),
+        ("skatebord", (["skateboard"], "spelling")),  # a letter left out
+        ("skateboaard", (["skateboard"], "spelling")),  # one too many
+        ("skatebaord", (["skateboard"], "spelling")),  # two swapped
+        ("skateboatd", (["skateboard"], "spelling")),  # one wrong
+        ("sksteboatd", ([], "unknown")),  # two wrong
+        ("shlrts", (["shirts"], "spelling")),
+        ("blux", ([], "unknown")),  # too short to correct
+        ("\U0001f600", ([], "unknown")),
+        ("", ([], "unknown")),
+    ],
+)
+def test_locate(word, expected):
+    vectors = vectors_of("blue", "shirt", "t-shirt", "number", "skateboard", "shirts")
+    assert locate(word, vectors) == expected
+
+
+def test_locate_takes_the_most_frequent_correction_and_no_rare_one():
+    vectors = vectors_of("brown", "crown", "drown")
+    assert locate("xrown", vectors) == (["brown"], "spelling")
+    rare = Vectors("made", {"brown": text.COMMON, "crown": text.COMMON - 1}, np.zeros((0, 4)))
+    assert locate("xrown", rare) == (["crown"], "spelling")
+    assert locate("browx", rare) == ([], "unknown")
+    assert locate("no9", vectors) == ([], "unknown"), "there is no word `number` here"
+
+
+def test_locate_on_real_vectors(glove50):
+    assert locate("skatebord", glove50) == (["skateboard"], "spelling")
+    assert locate("womann", glove50) == (["woman"], "spelling")
+    assert locate("no.7", glove50) == (["no", "7"], "parts")
+    assert locate("xqzzy", glove50) == ([], "unknown")
+
+
+def test_vocabulary_holds_the_given_phrases_words_alone(glove50):
+    vocabulary, embeddings, table = build_vocabulary(PHRASES, glove50)
+    expected = Counter(" ".join(PHRASES).lower().split())
+    assert dict(zip(table.word, table["count"], strict=True)) == expected
+    assert set(vocabulary.words[2:]) == set(expected)
+    assert vocabulary.words[:3] == ("<pad>", "<unk>", "a")
+    assert embeddings.shape == (len(vocabulary.words), 50)
+    order = [(-expected[word], word) for word in vocabulary.words[2:]]
+    assert order == sorted(order)
+    assert vocabulary.index == {word: row for row, word in enumerate(vocabulary.words)}
+
+
+def test_vocabulary_does_not_depend_on_the_order_of_phrases(glove50):
+    vocabulary, embeddings, _ = build_vocabulary(PHRASES, glove50)
+    other, again, _ = build_vocabulary(PHRASES[::-1], glove50)
+    assert other.words == vocabulary.words
+    np.testing.assert_array_equal(again, embeddings)
+
+
+def test_embeddings_are_the_words_own_vectors():
+    vectors = vectors_of("red", "hat", "skateboard", "big", "number")
+    phrases = ["red hat", "red skatebord", "big-red hat zq 77", "red zq zq"]
+    vocabulary, embeddings, table = build_vocabulary(phrases, vectors)
+    assert vocabulary.words == ("<pad>", "<unk>", "red", "hat", "77", "big-red", "skatebord")
+    row = {word: vectors.matrix[place] for word, place in vectors.index.items()}
+    expected = {
+        "red": row["red"],
+        "hat": row["hat"],
+        "77": row["number"],
+        "big-red": (row["big"] + row["red"]) / 2,
+        "skatebord": row["skateboard"],
+    }
+    for word, vector in expected.items():
+        np.testing.assert_allclose(embeddings[vocabulary.index[word]], vector, rtol=1e-6)
+    np.testing.assert_array_equal(embeddings[2], row["red"])
+    assert not embeddings[0].any()
+    counts = {"red": 3, "hat": 2, "77": 1, "big-red": 1, "skatebord": 1}
+    mean = sum(counts[word] * vector for word, vector in expected.items()) / 8
+    np.testing.assert_allclose(embeddings[1], mean, rtol=1e-5)
+    found = table.set_index("word")[["count", "found", "stands_for"]].T.to_dict("list")
+    assert found["zq"] == [3, "unknown", ""]
+    assert found["big-red"] == [1, "parts", "big red"]
+    assert found["skatebord"] == [1, "spelling", "skateboard"]
+
+
+def test_real_embeddings_equal_glove_rows(glove50):
+    vocabulary, embeddings, table = build_vocabulary(PHRASES, glove50)
+    assert (table.found == "exact").all()
+    for word in vocabulary.words[2:]:
+        np.testing.assert_array_equal(
+            embeddings[vocabulary.index[word]], glove50.matrix[glove50.index[word]]
+        )
+
+
+@pytest.mark.parametrize("phrases", [[], [""], ["zzqx qqzz"]])
+def test_no_known_word_is_refused(phrases):
+    with pytest.raises(ValueError, match=r"^vocabulary: expected phrases with words of made"):
+        build_vocabulary(phrases, vectors_of("red"))
+
+
+def test_vocabulary_comes_back_from_disk(tmp_path, glove50):
+    vocabulary, embeddings, _ = build_vocabulary(PHRASES, glove50)
+    vocabulary.save(tmp_path / "vocabulary.txt")
+    text.save_embeddings(tmp_path / "embeddings.npy", embeddings)
+    assert Vocabulary.load(tmp_path / "vocabulary.txt") == vocabulary
+    again = np.load(tmp_path / "embeddings.npy", allow_pickle=False)
+    assert again.dtype == np.float32
+    np.testing.assert_array_equal(again, embeddings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings.npy", "vocabulary.txt"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["<pad>"], ["man", "hat"], ["<unk>", "<pad>", "man"], ["<pad>", "<unk>", "man", "man"]],
+)
+def test_a_damaged_vocabulary_is_refused(words, tmp_path):
+    path = tmp_path / "vocabulary.txt"
+    path.write_text("\n".join(words))
+    with pytest.raises(ValueError, match=r"^vocabulary: expected <pad>, <unk>, then each word"):
+        Vocabulary.load(path)
+
+
+@pytest.fixture
+def vocabulary():
+    return Vocabulary.of(["<pad>", "<unk>", "a", "man", "'s", "hat"])
+
+
+def test_encode_pads_cuts_and_marks_unknown_words(vocabulary):
+    phrases = ["A man's hat", "the hat", "", "!?", "hat a hat a hat a"]
+    ids = vocabulary.encode(phrases, length=5)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [
+        [2, 3, 4, 5, 0],
+        [1, 5, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [5, 2, 5, 2, 5],
+    ]
+    assert vocabulary.encode(iter(phrases)).shape == (5, 12)
+    assert vocabulary.encode([], 5).shape == (0, 5)
+
+
+def test_words_typed_like_the_special_ones_are_not_padding(vocabulary):
+    assert vocabulary.encode(["<pad>", "<unk>"], 2).tolist() == [[1, 0], [1, 0]]
+
+
+def test_unknown_lists_the_words_in_order(vocabulary):
+    assert vocabulary.unknown("A tall man's red hat, red") == ["tall", "red", "red"]
+    assert vocabulary.unknown("a hat") == []
+
+
+def test_coverage_counts_tokens(vocabulary):
+    share, unknown = coverage(["A man's hat", "the red hat", "the end"], vocabulary)
+    assert share == pytest.approx(5 / 9)
+    assert unknown == Counter({"the": 2, "red": 1, "end": 1})
+    assert coverage([], vocabulary) == (1, Counter())
+
+
+def test_vocabulary_of_train_covers_real_test_phrases(real_entities, glove50):
+    phrases = real_entities.phrases
+    boxed = phrases[phrases.n_boxes > 0]
+    train, test = (boxed[boxed.split == split].phrase for split in ("train", "test"))
+    vocabulary, embeddings, table = build_vocabulary(train[::10], glove50)
+    assert np.isfinite(embeddings).all()
+    assert set(table.word) >= set(vocabulary.words[2:])
+    share, unknown = coverage(test, vocabulary)
+    assert 0.96 < share < 1
+    assert not set(unknown) & set(vocabulary.words)
+    ids = vocabulary.encode(test)
+    assert ids.min() == 0
+    assert ids.max() < len(vocabulary.words)
+    assert (ids[:, 0] > 0).all()
