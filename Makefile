@@ -57,10 +57,10 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 # gone from the cache it runs again.
 MODULES = $(1:%=scene_utils/%.py)
 BASE    := environment paths boxes plots
-ENCODER := images quiet_tensorflow backbones features
+ENCODER := progress images quiet_tensorflow backbones features
 TRAINER := $(ENCODER) text model training
 
-USE_01 := $(BASE) entities images scenes scene_layout
+USE_01 := $(BASE) progress entities images scenes scene_layout
 USE_02 := $(BASE) text
 USE_03 := $(BASE) $(ENCODER) entities
 USE_04 := $(BASE) $(TRAINER)
@@ -69,7 +69,7 @@ USE_06 := $(BASE) $(TRAINER) entities ground widget
 
 GIVES_01 := $(CACHE)/phrases.parquet
 GIVES_02 := $(CACHE)/embeddings.npy
-GIVES_03 := $(CACHE)/features/manifest.json
+GIVES_03 := $(CACHE)/features/chosen.txt
 GIVES_04 := $(CACHE)/models/seed/settings.json
 GIVES_05 := $(FIGS)/metrics.json
 GIVES_06 := $(FIGS)/query.png

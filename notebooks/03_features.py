@@ -46,7 +46,9 @@ print(f"{encoder.label}: {encoder.size} px to {encoder.channels} channels; {enco
 
 # %%
 ids = sorted(entities.image_ids(root))
-store = features.cache_features(folder, ids, encoder, paths.cache(profile) / "features")
+cache = paths.cache(profile)
+store = features.cache_features(folder, ids, encoder, features.store_folder(cache, encoder))
+features.choose(cache, store)
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -45,7 +45,7 @@ models = cache / "models"
 phrases = pd.read_parquet(cache / "phrases.parquet")
 vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
 embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
-store = features.open_store(cache / "features")
+store = features.open_chosen(cache)
 train_set, val_set = (
     training.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")
 )

@@ -50,7 +50,7 @@ names = ["constant", "per-category", "text-only", "image-only", "seed-mse", "see
 # %%
 phrases = pd.read_parquet(cache / "phrases.parquet")
 truth_boxes = pd.read_parquet(cache / "boxes.parquet")
-store = features.open_store(cache / "features")
+store = features.open_chosen(cache)
 test = phrases[(phrases.split == "test") & phrases.image_id.isin(store.row)]
 predictions = {}
 for name in names:

@@ -71,10 +71,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    from scene_utils import report
+    from scene_utils import notebooks, report
 
     metrics = report.read_metrics(paths.figures(arguments.profile) / "metrics.json")
     print(report.markdown(metrics, arguments.protocol))
+    took = notebooks.durations(paths.build(arguments.profile))
+    if took:
+        print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
 
 
 def notebook(arguments: argparse.Namespace) -> None:
@@ -129,7 +132,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pooch
 import requests
-from tqdm.auto import tqdm
 
 from scene_utils import entities
 from scene_utils.paths import DATA, atomic
+from scene_utils.progress import progress_bar
 
 FLICKR30K_STEPS = """\
 How to obtain Flickr30k Entities (pictures may be used for non-commercial research and education):
@@ -66,7 +66,7 @@ class _Resume:
                     done = 0  # the server cannot resume, so the whole file is on its way
                 with (
                     open(part, "ab" if done else "wb") as file,
-                    tqdm(
+                    progress_bar(
                         total=self.size,
                         initial=done,
                         unit="B",

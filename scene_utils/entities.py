@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from scene_utils import boxes as box_type
 from scene_utils.paths import atomic, write_text
+from scene_utils.progress import progress_bar
 
 SPLITS = ("train", "val", "test")
 # What tells one mention from all others, and what a table of predictions has for it.
@@ -219,9 +219,16 @@ def _unrelated(root: Path) -> set[tuple[str, int]]:
     path = root / "UNRELATED_CAPTIONS"
     if not path.is_file():
         return set()
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    # The file counts sentences from 1.
-    return {(line[0], int(line[1]) - 1) for line in lines if line and line[0] != "#"}
+    found = set()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") or not line.strip():
+            continue
+        match = re.fullmatch(r"(\S+)\s+(\d+)", line.strip())
+        if not match:
+            raise ValueError(f"{path}: expected `<image id> <sentence number>`, got {line!r}")
+        # The file counts sentences from 1.
+        found.add((match[1], int(match[2]) - 1))
+    return found
 
 
 def read_entities(
@@ -247,7 +254,7 @@ def read_entities(
     box_rows: list[tuple[str, int]] = []
     corners: list[np.ndarray] = []
     problems: list[tuple[str, str]] = []
-    for image_id, split in tqdm(
+    for image_id, split in progress_bar(
         ids.items(), desc="annotations", unit="image", disable=not progress, mininterval=1
     ):
         width, height, scenes = 0, 0, frozenset()

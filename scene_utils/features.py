@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from scene_utils.backbones import Backbone, weights_hash
 from scene_utils.images import ImageError, read_squeezed
 from scene_utils.paths import atomic, write_text
+from scene_utils.progress import progress_bar
 
 MANIFEST = "manifest.json"
 
@@ -136,7 +136,7 @@ def cache_features(
         unreadable.pop(image_id, None)
     with (
         ThreadPoolExecutor(2) as pool,
-        tqdm(total=len(todo), desc="features", unit="image", disable=not progress) as bar,
+        progress_bar(total=len(todo), desc="features", unit="image", disable=not progress) as bar,
     ):
         for start in range(0, len(todo), shard_size):
             part = todo[start : start + shard_size]
@@ -159,7 +159,7 @@ def cache_features(
     return open_store(folder, made_with)
 
 
-def _in_batches(pool, images: Path, ids: list[str], backbone: Backbone, batch_size: int, bar: tqdm):
+def _in_batches(pool, images: Path, ids: list[str], backbone: Backbone, batch_size: int, bar):
     """Yield (id, pooled feature or ImageError); pictures of the next batch decode meanwhile."""
 
     def read(image_id: str):
@@ -195,6 +195,24 @@ def _hash_file(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         return f"unreadable: {error.strerror}"
+
+
+def store_folder(cache: Path, backbone: Backbone) -> Path:
+    """The store of a backbone in a profile's cache: each has its own, so none is overwritten."""
+    return cache / "features" / (backbone.name + ("_untrained" if backbone.untrained else ""))
+
+
+def choose(cache: Path, store: FeatureStore) -> None:
+    """Make `store` the one that later notebooks of the profile use."""
+    write_text(cache / "features" / "chosen.txt", store.folder.name + "\n")
+
+
+def open_chosen(cache: Path) -> FeatureStore:
+    """The store that notebook 03 chose last."""
+    chosen = cache / "features" / "chosen.txt"
+    if not chosen.is_file():
+        raise FileNotFoundError(f"{chosen}: expected a feature store; run notebook 03 to make it")
+    return open_store(chosen.parent / chosen.read_text(encoding="utf-8").strip())
 
 
 def origin(store: FeatureStore) -> dict:

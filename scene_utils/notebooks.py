@@ -8,6 +8,8 @@ from pathlib import Path
 import jupytext
 import papermill
 
+from scene_utils.progress import TERMINAL
+
 PARAMETERS = "parameters"
 
 
@@ -33,6 +35,7 @@ def run_notebook(script: Path, target: Path, parameters: dict) -> None:
     running = target.with_name(f".{target.stem}.running.ipynb")
     # A kernel of the same name in the user's home would otherwise win over this environment's.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ[TERMINAL] = os.ttyname(2) if sys.stderr.isatty() else os.devnull
     source = _as_notebook(script, target.parent)
     try:
         unknown = set(parameters) - set(papermill.inspect_notebook(source))
@@ -50,14 +53,29 @@ def run_notebook(script: Path, target: Path, parameters: dict) -> None:
             kernel_name="python3",
             # ipykernel logs its own shutdown as an error; what fails in a cell is raised anyway.
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            progress_bar=sys.stderr.isatty(),
+            progress_bar=False,
             log_output=False,
         )
         os.replace(running, target)
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(
+            f"{script}: cell {error.exec_count} failed: {error.ename}: {error.evalue}\n"
+            f"The broken run, with the whole traceback, is {failed}"
+        ) from error
     finally:
         Path(source).unlink(missing_ok=True)
         if running.exists():
             os.replace(running, failed)
+
+
+def durations(folder: Path) -> dict[str, float]:
+    """Seconds that each executed notebook of a folder took, by name."""
+    found = {}
+    for path in sorted(folder.glob("[0-9]*.ipynb")):
+        if not path.name.endswith(".failed.ipynb"):
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            found[path.stem] = notebook["metadata"]["papermill"]["duration"]
+    return found
 
 
 def parse_parameters(pairs: list[str]) -> dict:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from tqdm.auto import tqdm
 
+from scene_utils.progress import progress_bar
 from scene_utils.scene_layout import SPLITS, Scene, Thing, describe, image_id
 
 # Raised whenever the same arguments give other files, so that old samples are made anew.
@@ -261,7 +261,7 @@ def generate(
         for folder in ("Annotations", "Sentences", "flickr30k-images"):
             (new / folder).mkdir(parents=True)
         unrelated = ["# format: <imageID> <sentence number>"]
-        with tqdm(total=train + val + test, desc="pictures", disable=not progress) as bar:
+        with progress_bar(total=train + val + test, desc="pictures", disable=not progress) as bar:
             for split in SPLITS:
                 ids = []
                 for index in range(arguments[split]):

@@ -19,7 +19,7 @@ import pandas as pd
 from scene_utils.paths import RAW, atomic, write_text
 
 PAD, UNKNOWN = "<pad>", "<unk>"
-_TOKEN = re.compile(r"'s\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
+_TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
 _CONTRACTION = re.compile(r"^(.+?)('s|n't|'re|'ve|'ll|'d|'m)$")
 
 

@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 from scene_utils import boxes as box_type
 from scene_utils import model as model_module
 from scene_utils.features import FeatureStore
 from scene_utils.paths import atomic, write_text
+from scene_utils.progress import progress_bar
 from scene_utils.text import Vocabulary
 
 LOSSES = model_module.LOSSES
@@ -217,7 +217,7 @@ def _fit_network(
             jit_compile=False,
         )
     features = tf.constant(train_set.features)
-    with tqdm(
+    with progress_bar(
         initial=len(rows),
         total=settings.epochs,
         desc=f"{settings.model} {settings.loss}",

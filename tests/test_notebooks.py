@@ -86,7 +86,7 @@ def test_parameters_reach_the_notebook(tmp_path):
 def test_a_failing_cell_leaves_nothing_that_looks_finished(tmp_path):
     target = tmp_path / "book.ipynb"
     target.write_text("an older result")
-    with pytest.raises(Exception, match="division by zero"):
+    with pytest.raises(RuntimeError, match=r"cell 2 failed: ZeroDivisionError"):
         notebooks.run_notebook(write(tmp_path, "value / 0\n"), target, {})
     assert not target.exists()
     assert "division by zero" in (tmp_path / "book.failed.ipynb").read_text()
@@ -129,3 +129,22 @@ def test_real_data_without_a_folder_says_what_to_do():
     answer = make("-n", "reproduce", "PROFILE=flickr30k")
     assert answer.returncode != 0
     assert "PROFILE=flickr30k needs DATA=<folder" in answer.stderr
+
+
+def test_progress_is_shown_on_the_terminal_and_not_in_the_result(tmp_path, monkeypatch):
+    shown = tmp_path / "terminal"
+    monkeypatch.setattr("os.ttyname", lambda _: str(shown))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    body = "from scene_utils.progress import progress_bar\n"
+    body += "for _ in progress_bar(range(3), desc='counting'):\n    pass\n"
+    target = tmp_path / "out" / "book.ipynb"
+    notebooks.run_notebook(write(tmp_path, body), target, {})
+    assert "counting: 100%" in shown.read_text()
+    assert "counting: " not in target.read_text()
+
+
+def test_durations_of_executed_notebooks(tmp_path):
+    notebooks.run_notebook(write(tmp_path, "pass\n"), tmp_path / "out" / "01_book.ipynb", {})
+    seconds = notebooks.durations(tmp_path / "out")
+    assert list(seconds) == ["01_book"]
+    assert 0 < seconds["01_book"] < 60
