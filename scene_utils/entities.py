@@ -31,6 +31,7 @@ IMAGE_FOLDERS = ("flickr30k-images", "flickr30k_images")
 # The largest real file has 27 kB; one past this is damage or an attack, never an annotation.
 LARGEST_FILE = 1_000_000
 
+_MARK = re.compile(r"\[/EN#\S+ ([^\[\]]*)\]")
 _PHRASE = re.compile(r"\[/EN#(\d{1,9})/([^\s\]]+) ([^\[\]]*)\]")
 
 
@@ -50,11 +51,12 @@ class Entities:
     """What a reader gets: two tables, and what could not be read.
 
     `phrases` has a row a mention of an entity (not visual ones are left out): image_id, split,
-    sentence_id (0-4), phrase_id (the number behind EN#), first_word_index, phrase, category (of
-    several, the first as written), width and height (pixels of the original image; 0 where not
-    known), scene, unrelated (the caption is not of the image), n_boxes, and x_min, y_min, x_max,
-    y_max of the box merged around the phrase's boxes (NaN where it has none). `boxes` has a row a
-    box of a phrase: image_id, phrase_id and its four columns. `problems` has file and reason.
+    sentence_id (0-4), phrase_id (the number behind EN#), first_word_index, phrase, sentence (its
+    words without marks), category (of several, the first as written), width and height (pixels of
+    the original image; 0 where not known), scene, unrelated (the caption is not of the image),
+    n_boxes, and x_min, y_min, x_max, y_max of the box merged around the phrase's boxes (NaN where
+    it has none). `boxes` has a row a box of a phrase: image_id, phrase_id and its four columns.
+    `problems` has file and reason.
     """
 
     phrases: pd.DataFrame
@@ -276,29 +278,32 @@ def read_entities(
         name = f"Sentences/{image_id}.txt"
         try:
             text = read(name)
-            found = parse_sentences((text or b"").decode("utf-8", "replace"))
+            decoded = (text or b"").decode("utf-8", "replace")
+            found = parse_sentences(decoded)
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))
             continue
+        sentences = [" ".join(_MARK.sub(r"\1", line).split()) for line in decoded.splitlines()]
         if not found:
             reason = "missing" if text is None else "expected sentences with phrases, found none"
             problems.append((name, reason))
         for sentence_id, phrase_id, word, category, phrase in found:
             mentions.append(
                 (
-                    *(image_id, split, sentence_id, phrase_id, word, phrase, category),
-                    *(width, height, phrase_id in scenes, (image_id, sentence_id) in unrelated),
+                    *(image_id, split, sentence_id, phrase_id, word, phrase),
+                    *(sentences[sentence_id], category, width, height),
+                    *(phrase_id in scenes, (image_id, sentence_id) in unrelated),
                 )
             )
     table = pd.DataFrame(box_rows, columns=["image_id", "phrase_id"])
     table[box_type.COLUMNS] = np.concatenate([*corners, np.zeros((0, 4), np.float32)])
     table = table.astype({"image_id": "str", "phrase_id": "int32"})
     columns = ["image_id", "split", "sentence_id", "phrase_id", "first_word_index", "phrase"]
-    columns += ["category", "width", "height", "scene", "unrelated"]
+    columns += ["sentence", "category", "width", "height", "scene", "unrelated"]
     phrases = pd.DataFrame(mentions, columns=columns).astype(
         {"sentence_id": "int8", "phrase_id": "int32", "first_word_index": "int16"}
         | {"width": "int32", "height": "int32", "scene": "bool", "unrelated": "bool"}
-        | dict.fromkeys(["image_id", "split", "phrase", "category"], "str")
+        | dict.fromkeys(["image_id", "split", "phrase", "sentence", "category"], "str")
     )
     grouped = table.groupby(["image_id", "phrase_id"], sort=False)[box_type.COLUMNS]
     merged = grouped.agg({"x_min": "min", "y_min": "min", "x_max": "max", "y_max": "max"})

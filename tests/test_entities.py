@@ -112,8 +112,11 @@ def test_a_small_root_gives_every_column(tmp_path, kind):
             *("category", "scene", "unrelated", "n_boxes", *box_type.COLUMNS),
         ],
     )
-    expected.insert(7, "width", [500] * 5 + [333] * 2)
-    expected.insert(8, "height", [375] * 5 + [500] * 2)
+    spoken = ["A man of the year in two hats ."] * 2
+    spoken += ["The Boss is at the old beach with it ."] * 3 + ["A dog sees itself ."] * 2
+    expected.insert(6, "sentence", spoken)
+    expected.insert(8, "width", [500] * 5 + [333] * 2)
+    expected.insert(9, "height", [375] * 5 + [500] * 2)
     pd.testing.assert_frame_equal(found.phrases, expected, check_dtype=False)
     assert (found.phrases[box_type.COLUMNS].dtypes == np.float32).all()
     assert (found.boxes[box_type.COLUMNS].dtypes == np.float32).all()
@@ -675,3 +678,12 @@ def test_blind_boxes_score_what_is_known_on_the_pictures_at_hand(boxed, at_hand)
     iou, accuracy = blind(box_type.best_constant(relative(train)), test)
     assert iou == pytest.approx(0.349, abs=0.002)
     assert accuracy == pytest.approx(29.9, abs=1)
+
+
+def test_every_phrase_stands_in_its_sentence_at_its_first_word(real_entities):
+    phrases = real_entities.phrases.iloc[::17]
+    for sentence, first, phrase in zip(
+        phrases.sentence, phrases.first_word_index, phrases.phrase, strict=True
+    ):
+        words = phrase.split()
+        assert sentence.split()[first : first + len(words)] == words
