@@ -1,0 +1,333 @@
+"""A model that scores places: a phrase's box from every cell of a grid, and which cell to trust.
+
+One pass over a picture serves all its phrases. The backbone's maps of stride 8, 16 and 32 meet on
+the grid of stride 16; a phrase, read by a bidirectional GRU over GloVe vectors with attention over
+its words, becomes a 1x1 convolution of that grid; residual blocks then compare places. Each cell
+gives a score and its own box. Boxes here are fractions of the picture, `xyxy` in [0, 1].
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from scene_utils import backbones
+from scene_utils.backbones import Backbone
+
+STRIDE = 16
+PARTS = ("visual", "text", "head")
+SMALL = keras.initializers.RandomNormal(stddev=0.01)
+
+
+@dataclass(frozen=True)
+class GridModel:
+    """The three parts, apart because a picture is seen once and asked many times.
+
+    `visual`: pixels (b, size, size, 3), RGB 0-255, to a map (b, cells, cells, d).
+    `text`: tokens and marks (n, length) to phrase vectors (n, d) and word weights (n, length).
+    `head`: maps (b, cells, cells, d) and vectors (b, p, d) to scores (b * p, cells²) and boxes
+    (b * p, cells², 4).
+    """
+
+    size: int
+    length: int
+    visual: keras.Model = field(repr=False)
+    text: keras.Model = field(repr=False)
+    head: keras.Model = field(repr=False)
+
+    @property
+    def cells(self) -> int:
+        return self.size // STRIDE
+
+    def parts(self) -> list[keras.Model]:
+        return [self.visual, self.text, self.head]
+
+    def save(self, folder: Path) -> None:
+        for name, part in zip(PARTS, self.parts(), strict=True):
+            part.save_weights(folder / f"{name}.weights.h5")
+
+    def load(self, folder: Path) -> None:
+        for name, part in zip(PARTS, self.parts(), strict=True):
+            part.load_weights(folder / f"{name}.weights.h5")
+
+
+def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
+    """The backbone's C3, C4, C5 with each batch norm folded into the convolution before it.
+
+    With its statistics frozen a batch norm is a scale and a shift, so the function is the same and
+    a pass on CPU takes half the time. Layers up to C3 are not trained: their maps are large, their
+    features general. With `tuned` false no layer is. Depthwise kernels of 5 and more stay in
+    float32, whose gradients TensorFlow computes five times as fast as bfloat16's.
+    """
+    source = backbones.feature_maps(backbone)
+    norms = {
+        layer.input._keras_history.operation.name: layer
+        for layer in source.layers
+        if isinstance(layer, layers.BatchNormalization)
+    }
+    prefix = backbones.MAPS[backbone.name]["C3"]
+    last_fixed = [
+        layer.name
+        for layer in source.layers
+        if layer.name.startswith(prefix) and not isinstance(layer, layers.BatchNormalization)
+    ][-1]
+    convolutions = (layers.Conv2D, layers.DepthwiseConv2D)
+
+    def clone(layer):
+        config = layer.get_config()
+        if isinstance(layer, convolutions):
+            config["use_bias"] = True
+        slow = isinstance(layer, layers.DepthwiseConv2D) and layer.kernel_size[0] >= 5
+        config["dtype"] = "float32" if slow or isinstance(layer, layers.InputLayer) else policy
+        return layer.__class__.from_config(config)
+
+    def call(layer, *args, **kwargs):
+        if isinstance(layer, layers.BatchNormalization):
+            return args[0]
+        output = layer(*args, **kwargs)
+        return ops.stop_gradient(output) if layer.name == last_fixed else output
+
+    maps = keras.models.clone_model(source, clone_function=clone, call_function=call)
+    for layer in source.layers:
+        if isinstance(layer, convolutions):
+            kernel = layer.kernel.numpy()
+            bias = layer.bias.numpy() if layer.use_bias else 0.0
+            norm = norms[layer.name]
+            scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+            depthwise = isinstance(layer, layers.DepthwiseConv2D)
+            kernel = kernel * (scale[:, None] if depthwise else scale)
+            shift = norm.beta.numpy() - norm.moving_mean.numpy() * scale
+            maps.get_layer(layer.name).set_weights([kernel, bias * scale + shift])
+    fixed = True
+    for layer in maps.layers:
+        layer.trainable = tuned and not fixed
+        fixed = fixed and layer.name != last_fixed
+    return maps
+
+
+def cell_centres(cells: int) -> np.ndarray:
+    """Centres of the grid's cells as fractions, x then y, `(cells, cells, 2)` float32."""
+    centres = (np.arange(cells, dtype=np.float32) + 0.5) / cells
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    return np.stack([x, y], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class AddPlace(layers.Layer):
+    """Add a learned linear function of eight coordinates of each cell to a map."""
+
+    def __init__(self, cells: int, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.cells, self.channels = cells, channels
+
+    def build(self, _):
+        self.kernel = self.add_weight(shape=(8, self.channels), name="kernel")
+        xy = cell_centres(self.cells)
+        edge = 2 * np.abs(xy - 0.5)
+        self.places = np.concatenate([xy, 2 * xy - 1, edge, edge**2], axis=-1)
+
+    def call(self, x):
+        return x + ops.matmul(ops.cast(self.places, x.dtype), ops.cast(self.kernel, x.dtype))
+
+    def get_config(self):
+        return super().get_config() | {"cells": self.cells, "channels": self.channels}
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class PhraseConvolution(layers.Layer):
+    """A 1x1 convolution made by each phrase: (b, c, c, d) and (b, p, d) to (b * p, c, c, out).
+
+    Its kernel is a fixed one plus one whose input channels the phrase scales, which is the product
+    of map and phrase followed by a convolution, in one matrix product for all phrases.
+    """
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def build(self, shapes):
+        self.cells, depth = shapes[0][1], shapes[0][-1]
+        self.fixed = self.add_weight(shape=(depth, self.channels), name="fixed")
+        self.scaled = self.add_weight(shape=(depth, self.channels), name="scaled")
+        self.gate = self.add_weight(shape=(shapes[1][-1], depth), name="gate")
+        self.shift = self.add_weight(shape=(shapes[1][-1], self.channels), name="shift")
+
+    def call(self, inputs):
+        grid, phrases = inputs
+        p, places, depth = ops.shape(phrases)[1], self.cells**2, grid.shape[-1]
+        gate = ops.cast(ops.tanh(ops.matmul(phrases, self.gate)), grid.dtype)
+        kernel = gate[..., None] * ops.cast(self.scaled, grid.dtype)
+        kernel = kernel + ops.cast(self.fixed, grid.dtype)
+        kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (-1, depth, p * self.channels))
+        out = ops.matmul(ops.reshape(grid, (-1, places, depth)), kernel)
+        out = ops.transpose(ops.reshape(out, (-1, places, p, self.channels)), (0, 2, 1, 3))
+        shift = ops.cast(ops.matmul(phrases, self.shift), grid.dtype)[:, :, None]
+        return ops.reshape(out + shift, (-1, self.cells, self.cells, self.channels))
+
+    def get_config(self):
+        return super().get_config() | {"channels": self.channels}
+
+
+def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> keras.Model:
+    """Pixels to the fused map of stride 16, `(b, size / 16, size / 16, depth)`."""
+    cells = backbone.size // STRIDE
+    pixels = keras.Input((backbone.size, backbone.size, 3), name="pixels")
+    c3, c4, c5 = folded_maps(backbone, policy, tuned)(pixels)
+    c3 = layers.Conv2D(64, 3, strides=2, padding="same", activation="relu", name="from_c3")(c3)
+    c5 = layers.Conv2D(depth, 1, activation="relu", name="from_c5")(c5)
+    c5 = layers.UpSampling2D(2, interpolation="nearest")(c5)
+    x = layers.Concatenate()([c3, c4, c5])
+    x = layers.Conv2D(depth, 1, activation="relu", name="fuse")(x)
+    around = layers.Conv2D(depth, 3, padding="same", activation="relu", name="around")(x)
+    x = layers.Conv2D(depth, 1, name="project")(x + around)
+    return keras.Model(pixels, AddPlace(cells, depth, name="place")(x), name="visual")
+
+
+def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160) -> keras.Model:
+    """Tokens `(n, length)` and marks (1 on the phrase's words, 0 on its context and padding) to
+    the phrase's vector `(n, depth)` and its words' weights `(n, length)`, which sum to 1."""
+    kwargs = {"dtype": "float32"}
+    tokens = keras.Input((length,), dtype="int32", name="tokens")
+    marks = keras.Input((length,), dtype="float32", name="marks")
+    table = keras.initializers.Constant(embeddings)
+    x = layers.Embedding(*embeddings.shape, embeddings_initializer=table, name="words", **kwargs)(
+        tokens
+    )
+    x = layers.Dropout(0.2, **kwargs)(x)
+    x = layers.Concatenate(**kwargs)([x, ops.expand_dims(marks, -1)])
+    x = layers.Dense(units, activation="relu", name="word", **kwargs)(x)
+    gru = {"return_sequences": True, "unroll": True, **kwargs}
+    forward = layers.GRU(units, name="forward", **gru)(x)
+    backward = ops.flip(layers.GRU(units, go_backwards=True, name="backward", **gru)(x), axis=1)
+    x = layers.Concatenate(**kwargs)([forward, backward, x])
+    x = layers.Dense(depth, activation="relu", name="in_context", **kwargs)(x)
+    weights = layers.Dense(1, name="attention", **kwargs)(x)[..., 0]
+    weights = ops.softmax(ops.where(marks > 0, weights, -1e9), axis=-1)
+    phrase = ops.sum(x * weights[..., None], axis=1)
+    return keras.Model([tokens, marks], [phrase, weights], name="text")
+
+
+def build_head(cells: int, depth: int, policy: str, channels: int, blocks: int) -> keras.Model:
+    """Map and phrases to each cell's score and box; see `GridModel`."""
+    grid = keras.Input((cells, cells, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
+    phrases = keras.Input((None, depth), dtype="float32", name="phrases")
+    q = layers.Dropout(0.1, dtype="float32")(phrases)
+    x = layers.ReLU()(PhraseConvolution(channels, name="phrase")([grid, q]))
+    each = ops.reshape(q, (-1, depth))
+    same = {"padding": "same", "use_bias": False}
+    for number in range(1, blocks + 1):
+        y = layers.Conv2D(channels, 3, name=f"block{number}_in", **same)(x)
+        everywhere = layers.Dense(channels, name=f"block{number}_picture")(ops.mean(x, axis=(1, 2)))
+        asked = layers.Dense(channels, name=f"block{number}_phrase")(each)
+        y = layers.ReLU()(y + (everywhere + asked)[:, None, None])
+        name = f"block{number}_out"
+        y = layers.Conv2D(channels, 3, kernel_initializer=SMALL, name=name, **same)(y)
+        x = layers.ReLU()(x + y)
+    x = layers.Conv2D(channels, 3, padding="same", activation="relu", name="out")(x)
+    score = layers.Conv2D(channels, 1, activation="relu", name="score_in")(x)
+    last = {"kernel_initializer": SMALL, "dtype": "float32"}
+    score = ops.reshape(layers.Conv2D(1, 1, name="score", **last)(score), (-1, cells**2))
+    sides = layers.Conv2D(channels, 1, activation="relu", name="sides_in")(x)
+    sides = ops.reshape(layers.Conv2D(4, 1, name="sides", **last)(sides), (-1, cells**2, 4))
+    # Distances to left, top, right and bottom; .2 of the picture before anything is learned.
+    sides = 0.2 * ops.exp(ops.clip(sides, -6, 3))
+    centres = ops.convert_to_tensor(cell_centres(cells).reshape(1, -1, 2))
+    corners = ops.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=-1)
+    return keras.Model([grid, phrases], [score, ops.clip(corners, 0.0, 1.0)], name="head")
+
+
+def build_grid(
+    backbone: Backbone,
+    embeddings: np.ndarray,
+    length: int = 20,
+    depth: int = 256,
+    channels: int = 128,
+    blocks: int = 3,
+    tuned: bool = True,
+    policy: str = "mixed_bfloat16",
+) -> GridModel:
+    """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        return GridModel(
+            backbone.size,
+            length,
+            build_visual(backbone, policy, depth, tuned),
+            build_text(embeddings, length, depth),
+            build_head(backbone.size // STRIDE, depth, policy, channels, blocks),
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def pair_iou(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """IoU and GIoU (Rezatofighi et al., CVPR 2019) of boxes that broadcast, `(..., 4)`."""
+    size = tf.nn.relu(
+        tf.minimum(first[..., 2:], second[..., 2:]) - tf.maximum(first[..., :2], second[..., :2])
+    )
+    both = size[..., 0] * size[..., 1]
+    areas = [
+        tf.reduce_prod(tf.nn.relu(box[..., 2:] - box[..., :2]), axis=-1) for box in (first, second)
+    ]
+    either = areas[0] + areas[1] - both
+    hull = tf.reduce_prod(
+        tf.maximum(first[..., 2:], second[..., 2:]) - tf.minimum(first[..., :2], second[..., :2]),
+        axis=-1,
+    )
+    iou = both / tf.maximum(either, 1e-7)
+    return iou, iou - (hull - either) / tf.maximum(hull, 1e-7)
+
+
+def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int) -> tuple:
+    """Means over phrases of the score loss and the box loss; scores `(n, cells²)`, truth `(n, 4)`.
+
+    Boxes: 1 - GIoU of the cells inside the truth, the nearer its middle the more. Scores: cross
+    entropy towards IoU³ of the cells' own boxes, so that the cell that is trusted is the one whose
+    box is good.
+    """
+    iou, giou = pair_iou(boxes, truth[:, None])
+    centres = tf.constant(cell_centres(cells).reshape(1, -1, 2))
+    inside = tf.reduce_all(
+        (centres >= truth[:, None, :2]) & (centres < truth[:, None, 2:]), axis=-1
+    )
+    middle = (truth[:, :2] + truth[:, 2:]) / 2
+    offset = centres - middle[:, None]
+    nearest = tf.argmin(tf.reduce_sum(offset**2, axis=-1), axis=-1)
+    # A box smaller than a cell may hold no centre.
+    inside |= tf.one_hot(nearest, cells**2, on_value=True, off_value=False, dtype=tf.bool)
+    inside = tf.cast(inside, tf.float32)
+    half = tf.maximum((truth[:, 2:] - truth[:, :2]) / 2, 0.02)
+    central = inside * (tf.exp(-tf.reduce_sum((offset / half[:, None]) ** 2, axis=-1)) + 1e-6)
+    box_loss = tf.reduce_sum((1 - giou) * central, axis=-1) / tf.reduce_sum(central, axis=-1)
+    target = inside * (tf.stop_gradient(iou) ** 3 + 1e-4)
+    target /= tf.reduce_sum(target, axis=-1, keepdims=True)
+    score_loss = -tf.reduce_sum(target * tf.nn.log_softmax(scores), axis=-1)
+    return tf.reduce_mean(score_loss), tf.reduce_mean(box_loss)
+
+
+def ranked_boxes(scores: tf.Tensor, boxes: tf.Tensor, count: int, candidates: int = 30) -> tuple:
+    """The `count` best boxes `(n, count, 4)` of each phrase and their expected IoU `(n, count)`.
+
+    Of the `candidates` cells with the highest score, a box's worth is the IoU with the others'
+    boxes that their probabilities let one expect; the next ranks avoid what overlaps the ranks
+    before by more than .7.
+    """
+    share, cell = tf.math.top_k(tf.nn.softmax(scores), candidates)
+    share /= tf.reduce_sum(share, axis=-1, keepdims=True)
+    boxes = tf.gather(boxes, cell, batch_dims=1)
+    overlap, _ = pair_iou(boxes[:, :, None], boxes[:, None])
+    worth = tf.einsum("nij,nj->ni", overlap, share)
+    chosen, values = [], []
+    left = worth
+    for _ in range(count):
+        best = tf.argmax(left, axis=-1)
+        chosen.append(tf.gather(boxes, best, batch_dims=1))
+        values.append(tf.gather(worth, best, batch_dims=1))
+        near = tf.gather(overlap, best, batch_dims=1) > 0.7
+        left = tf.where(near, left - 1.0, left)
+    return tf.stack(chosen, axis=1), tf.stack(values, axis=1)

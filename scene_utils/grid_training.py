@@ -1,0 +1,420 @@
+"""Train the grid model: all phrases of a picture share its pass through the backbone.
+
+Every step is a function of (state before it, seed, epoch, number), so a run that is killed and
+started again goes on from its last saved step.
+"""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from scene_utils import boxes as box_type
+from scene_utils.backbones import load_backbone
+from scene_utils.grid_model import GridModel, build_grid, grid_loss, ranked_boxes
+from scene_utils.paths import atomic, write_text
+from scene_utils.pictures import PictureStore
+from scene_utils.progress import progress_bar
+from scene_utils.text import Vocabulary
+
+SAVE_SECONDS = 240
+OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """What a run of the grid model depends on beside its data; rates are peaks of a cosine."""
+
+    size: int = 320
+    epochs: int = 12
+    pictures_per_step: int = 16
+    phrases_per_picture: int = 8
+    length: int = 20
+    learning_rate: float = 1e-3
+    backbone_rate: float = 1.5e-4
+    weight_decay: float = 0.01
+    context_dropped: float = 0.3
+    tuned: bool = True
+    augmented: bool = True
+    blocks: int = 3
+    policy: str = "mixed_bfloat16"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """Boxed mentions of one split with their pictures.
+
+    `rows (n,)` index `pictures (p, size, size, 3)`; `tokens`, `marks` `(n, length)` with the
+    sentence as context, `alone_tokens`, `alone_marks` without; `boxes (n, 4)` relative.
+    """
+
+    pictures: np.ndarray
+    picture_rows: np.ndarray
+    rows: np.ndarray
+    tokens: np.ndarray
+    marks: np.ndarray
+    alone_tokens: np.ndarray
+    alone_marks: np.ndarray
+    boxes: np.ndarray
+
+    def of_picture(self) -> list[np.ndarray]:
+        """Mention numbers of each picture, in order."""
+        order = np.argsort(self.rows, kind="stable")
+        starts = np.searchsorted(self.rows[order], np.arange(1, len(self.picture_rows)))
+        return np.split(order, starts)
+
+
+def make_mentions(
+    phrases: pd.DataFrame, split: str, store: PictureStore, vocabulary: Vocabulary, length: int
+) -> Mentions:
+    """Boxed mentions of `split` whose picture is in the store, in the table's order."""
+    chosen = phrases[(phrases.split == split) & (phrases.n_boxes > 0)]
+    chosen = chosen[chosen.image_id.isin(store.row)]
+    if chosen.empty:
+        raise ValueError(f"expected boxed mentions with a picture in split {split!r}, got none")
+    rows, ids = pd.factorize(chosen.image_id)
+    boxes = box_type.to_relative(
+        chosen[box_type.COLUMNS].to_numpy(), chosen.width.to_numpy(), chosen.height.to_numpy()
+    )
+    nothing = np.zeros(len(chosen), int)
+    return Mentions(
+        store.pictures,
+        np.array([store.row[image_id] for image_id in ids]),
+        rows,
+        *vocabulary.encode_in_context(
+            chosen.sentence, chosen.first_word_index, chosen.phrase, length
+        ),
+        *vocabulary.encode_in_context(chosen.phrase, nothing, chosen.phrase, length),
+        np.clip(boxes, 0, 1),
+    )
+
+
+def opposite_tokens(vocabulary: Vocabulary) -> np.ndarray:
+    """For each token id, the id to read instead in a mirrored picture (left for right)."""
+    mirrored = np.arange(len(vocabulary.words))
+    for one, other in OPPOSITES:
+        if one in vocabulary.index and other in vocabulary.index:
+            pair = [vocabulary.index[one], vocabulary.index[other]]
+            mirrored[pair] = pair[::-1]
+    return mirrored
+
+
+def _window(rng: np.random.Generator) -> np.ndarray:
+    """A random view, `xyxy` in fractions of the picture: a crop, or a step back past its edges."""
+    if rng.random() > 0.6:
+        return np.float32([0, 0, 1, 1])
+    scale, aspect = rng.uniform(0.65, 1.15), np.exp(rng.uniform(-0.12, 0.12))
+    size = np.array([scale * aspect, scale / aspect])
+    corner = rng.uniform(np.minimum(0, 1 - size), np.maximum(0, 1 - size))
+    return np.concatenate([corner, corner + size]).astype(np.float32)
+
+
+def _view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as fractions of the window, and the share of each that lies in it."""
+    size = window[2:] - window[:2]
+    moved = (boxes - np.tile(window[:2], 2)) / np.tile(size, 2)
+    clipped = np.clip(moved, 0, 1)
+    return clipped.astype(np.float32), box_type.area(clipped) / np.maximum(
+        box_type.area(moved), 1e-9
+    )
+
+
+def epoch_batches(
+    mentions: Mentions, settings: GridSettings, mirrored: np.ndarray, epoch: int, first: int = 0
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches of one epoch from number `first` on: pixels, window (y, x, y, x; x swapped where the
+    picture is mirrored), gain and shift of brightness, tokens, marks, boxes."""
+    per, count = settings.phrases_per_picture, settings.pictures_per_step
+    groups = mentions.of_picture()
+    order = np.random.default_rng([settings.seed, epoch]).permutation(len(groups))
+    for number in range(first, len(order) // count):
+        rng = np.random.default_rng([settings.seed, epoch, number])
+        chosen = order[number * count : (number + 1) * count]
+        light = np.stack([rng.uniform(0.75, 1.25, count), rng.uniform(-25, 25, count)], axis=1)
+        windows, parts = np.zeros((count, 4), np.float32), []
+        for place, picture in enumerate(chosen):
+            group = groups[picture]
+            window = _window(rng) if settings.augmented else np.float32([0, 0, 1, 1])
+            boxes, seen = _view(mentions.boxes[group], window)
+            usable = np.flatnonzero(seen >= 0.6)
+            if len(usable) < min(3, len(group)):
+                window, boxes = np.float32([0, 0, 1, 1]), mentions.boxes[group]
+                usable = np.arange(len(group))
+            pick = rng.permutation(usable)[:per]
+            pick = np.concatenate([pick, rng.choice(usable, per - len(pick))])
+            boxes, rows = boxes[pick], group[pick]
+            alone = (rng.random(per) < settings.context_dropped)[:, None]
+            tokens = np.where(alone, mentions.alone_tokens[rows], mentions.tokens[rows])
+            marks = np.where(alone, mentions.alone_marks[rows], mentions.marks[rows])
+            if settings.augmented and rng.random() < 0.5:
+                window = window[[2, 1, 0, 3]]
+                boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
+                tokens = mirrored[tokens]
+            windows[place] = window[[1, 0, 3, 2]]
+            parts.append((tokens, marks, boxes))
+        if not settings.augmented:
+            light = np.tile([1.0, 0.0], (count, 1))
+        tokens, marks, boxes = (np.stack(part) for part in zip(*parts, strict=True))
+        pixels = mentions.pictures[mentions.picture_rows[chosen]]
+        yield (
+            pixels,
+            windows,
+            light.astype(np.float32),
+            tokens.astype(np.int32),
+            marks,
+            boxes.astype(np.float32),
+        )
+
+
+def prefetched(batches: Iterable, ahead: int = 4) -> Iterator:
+    """The same batches, made by a thread while the model works."""
+    waiting: queue.Queue = queue.Queue(ahead)
+    end = object()
+
+    def run() -> None:
+        try:
+            for batch in batches:
+                waiting.put(batch)
+            waiting.put(end)
+        except BaseException as error:
+            waiting.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while (batch := waiting.get()) is not end:
+        if isinstance(batch, BaseException):
+            raise batch
+        yield batch
+
+
+class Trainer:
+    """Model, optimisers and averaged weights of one run, and the compiled step over them."""
+
+    def __init__(self, model: GridModel, settings: GridSettings, steps: int):
+        self.model, self.settings = model, settings
+        self.slow = model.visual.layers[1].trainable_variables
+        slow = {id(variable) for variable in self.slow}
+        every = [v for part in model.parts() for v in part.trainable_variables]
+        self.fast = [variable for variable in every if id(variable) not in slow]
+        self.variables = [*self.slow, *self.fast]
+        self.averaged = [tf.Variable(v.value, trainable=False) for v in self.variables]
+        warm = min(400, steps // 10)
+
+        def optimizer(rate: float, variables: list):
+            schedule = keras.optimizers.schedules.CosineDecay(
+                rate / 30, max(1, steps - warm), alpha=0.01, warmup_target=rate, warmup_steps=warm
+            )
+            made = keras.optimizers.AdamW(
+                schedule, weight_decay=settings.weight_decay, global_clipnorm=5.0
+            )
+            made.build(variables)
+            return made
+
+        self.optimizers = [optimizer(settings.learning_rate, self.fast)]
+        if self.slow:
+            self.optimizers.append(optimizer(settings.backbone_rate, self.slow))
+        parts = dict(zip(("visual", "text", "head"), model.parts(), strict=True))
+        self.checkpoint = tf.train.Checkpoint(
+            optimizers=self.optimizers, averaged=self.averaged, **parts
+        )
+
+    @tf.function
+    def step(self, pixels, windows, light, tokens, marks, truth):
+        """One update; gives score loss and box loss."""
+        size, length = self.settings.size, self.settings.length
+        pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
+        seen = tf.image.crop_and_resize(
+            tf.cast(pixels, tf.float32),
+            windows,
+            tf.range(pictures),
+            (size, size),
+            extrapolation_value=127.0,
+        )
+        light = light[:, None, None]
+        seen = tf.clip_by_value((seen - 127) * light[..., :1] + 127 + light[..., 1:], 0, 255)
+        with tf.GradientTape() as tape:
+            grid = self.model.visual(seen, training=True)
+            flat = [tf.reshape(tokens, (-1, length)), tf.reshape(marks, (-1, length))]
+            vectors, _ = self.model.text(flat, training=True)
+            vectors = tf.reshape(vectors, (pictures, phrases, -1))
+            scores, boxes = self.model.head([grid, vectors], training=True)
+            losses = grid_loss(scores, boxes, tf.reshape(truth, (-1, 4)), self.model.cells)
+            total = losses[0] + 2 * losses[1]
+        gradients = tape.gradient(total, self.variables)
+        count = len(self.slow)
+        self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
+        if self.slow:
+            self.optimizers[1].apply_gradients(zip(gradients[:count], self.slow, strict=True))
+        done = tf.cast(self.optimizers[0].iterations, tf.float32)
+        keep = tf.minimum(0.999, (1 + done) / (10 + done))
+        for average, variable in zip(self.averaged, self.variables, strict=True):
+            average.assign_sub((1 - keep) * (average - variable))
+        return losses
+
+    def swap(self) -> None:
+        """Exchange the model's weights with their moving average."""
+        for average, variable in zip(self.averaged, self.variables, strict=True):
+            kept = tf.identity(variable.value)
+            variable.assign(average)
+            average.assign(kept)
+
+
+class Asker:
+    """Answers phrases with a grid model, its graph compiled once."""
+
+    def __init__(self, model: GridModel, ranks: int = 1):
+        self.model, self.ranks = model, ranks
+
+    @tf.function(reduce_retracing=True)
+    def _ask(self, pixels, tokens, marks):
+        pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
+        grid = self.model.visual(tf.cast(pixels, tf.float32), training=False)
+        flat = [tf.reshape(part, (-1, self.model.length)) for part in (tokens, marks)]
+        vectors, _ = self.model.text(flat, training=False)
+        vectors = tf.reshape(vectors, (pictures, phrases, -1))
+        return ranked_boxes(*self.model.head([grid, vectors], training=False), self.ranks)
+
+    def ask(
+        self,
+        pictures: np.ndarray,
+        picture_rows: np.ndarray,
+        rows: np.ndarray,
+        tokens: np.ndarray,
+        marks: np.ndarray,
+        per_picture: int = 16,
+        batch: int = 8,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Relative boxes `(n, ranks, 4)` and scores `(n, ranks)` of n phrases, see `Mentions`."""
+        order = np.argsort(rows, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
+        jobs = [
+            group[start : start + per_picture]
+            for group in groups
+            for start in range(0, len(group), per_picture)
+        ]
+        boxes = np.zeros((len(rows), self.ranks, 4), np.float32)
+        scores = np.zeros((len(rows), self.ranks), np.float32)
+        for start in range(0, len(jobs), batch):
+            part = jobs[start : start + batch]
+            # Short groups repeat their phrases, so that every call has the same shape.
+            index = np.stack([np.resize(job, per_picture) for job in part])
+            index = np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
+            pixels = pictures[picture_rows[rows[index[:, 0]]]]
+            found, worth = self._ask(pixels, tokens[index], marks[index])
+            boxes[index] = np.reshape(found, (batch, per_picture, self.ranks, 4))
+            scores[index] = np.reshape(worth, (batch, per_picture, self.ranks))
+        return boxes, scores
+
+
+def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, seconds: float) -> dict:
+    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens, val.marks)
+    iou = box_type.iou(found[:, 0], val.boxes)
+    middle = (found[:, 0, :2] + found[:, 0, 2:]) / 2
+    hit = ((middle >= val.boxes[:, :2]) & (middle < val.boxes[:, 2:])).all(axis=1)
+    return {
+        "epoch": epoch,
+        "score_loss": round(float(losses[0]), 5),
+        "box_loss": round(float(losses[1]), 5),
+        "val_mean_iou": round(float(iou.mean()), 5),
+        "val_accuracy_0.5": round(float((iou >= 0.5).mean()), 5),
+        "val_pointing": round(float(hit.mean()), 5),
+        "seconds": round(seconds, 1),
+    }
+
+
+def train_grid(
+    settings: GridSettings,
+    train_set: Mentions,
+    val_set: Mentions,
+    embeddings: np.ndarray,
+    vocabulary: Vocabulary,
+    made_with: dict,
+    folder: Path,
+    weights: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train into `folder` and return the history, a row an epoch; see `training.train`.
+
+    Writes history.csv, the averaged weights of the epoch with the highest val mean IoU as
+    visual, text and head .weights.h5, embeddings.npy, vocabulary.txt, and at the end settings.json.
+    The state is saved every four minutes and after each epoch; a stopped run goes on from there.
+    """
+    finished, state = folder / "settings.json", folder / "state.json"
+    wanted = asdict(settings) | made_with | {"model": "grid"}
+    if finished.is_file() and json.loads(finished.read_text()) == wanted:
+        return pd.read_csv(folder / "history.csv")
+    finished.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(folder / "vocabulary.txt")
+    with atomic(folder / "embeddings.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, embeddings, allow_pickle=False)
+    keras.utils.set_random_seed(settings.seed)
+    backbone = load_backbone(
+        made_with["backbone"], weights, made_with["untrained"], size=settings.size
+    )
+    model = build_grid(
+        backbone,
+        embeddings,
+        settings.length,
+        blocks=settings.blocks,
+        tuned=settings.tuned,
+        policy=settings.policy,
+    )
+    per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
+    total = settings.epochs * per_epoch
+    trainer = Trainer(model, settings, total)
+    asker = Asker(model)
+    step, rows = 0, []
+    if state.is_file():
+        known = json.loads(state.read_text())
+        if known["settings"] == wanted:
+            step, rows = known["step"], known["rows"]
+            trainer.checkpoint.read(str(folder / known["file"])).expect_partial()
+
+    def save() -> None:
+        name = f"state-{step}"
+        trainer.checkpoint.write(str(folder / name))
+        write_text(
+            state, json.dumps({"settings": wanted, "step": step, "rows": rows, "file": name})
+        )
+        for path in folder.glob("state-*"):
+            if path.name.split(".")[0] != name:
+                path.unlink()
+
+    mirrored = opposite_tokens(vocabulary)
+    with progress_bar(
+        initial=step, total=total, desc="grid", unit="step", disable=not progress
+    ) as bar:
+        while step < total:
+            epoch, first = divmod(step, per_epoch)
+            began, saved, losses = time.perf_counter(), time.perf_counter(), []
+            for batch in prefetched(epoch_batches(train_set, settings, mirrored, epoch, first)):
+                losses.append([float(loss) for loss in trainer.step(*map(tf.constant, batch))])
+                step += 1
+                bar.update()
+                if time.perf_counter() - saved > SAVE_SECONDS and step % per_epoch:
+                    save()
+                    saved = time.perf_counter()
+            trainer.swap()
+            seconds = time.perf_counter() - began
+            row = _val_row(epoch + 1, np.mean(losses, axis=0), asker, val_set, seconds)
+            if row["val_mean_iou"] > max((r["val_mean_iou"] for r in rows), default=-1):
+                model.save(folder)
+            trainer.swap()
+            rows.append(row)
+            write_text(folder / "history.csv", pd.DataFrame(rows).to_csv(index=False))
+            save()
+            bar.set_postfix(val_iou=row["val_mean_iou"], val_accuracy=row["val_accuracy_0.5"])
+    write_text(finished, json.dumps(wanted, indent=1) + "\n")
+    for path in folder.glob("state*"):
+        path.unlink()
+    return pd.read_csv(folder / "history.csv")
