@@ -78,6 +78,8 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
     convolutions = (layers.Conv2D, layers.DepthwiseConv2D)
 
     def clone(layer):
+        if not isinstance(layer, layers.Layer):
+            return layer  # a plain operation has neither weights nor a dtype
         config = layer.get_config()
         if isinstance(layer, convolutions):
             config["use_bias"] = True
@@ -104,7 +106,8 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
             maps.get_layer(layer.name).set_weights([kernel, bias * scale + shift])
     fixed = True
     for layer in maps.layers:
-        layer.trainable = tuned and not fixed
+        if isinstance(layer, layers.Layer):
+            layer.trainable = tuned and not fixed
         fixed = fixed and layer.name != last_fixed
     return maps
 
@@ -154,18 +157,24 @@ class PhraseConvolution(layers.Layer):
         self.fixed = self.add_weight(shape=(depth, self.channels), name="fixed")
         self.scaled = self.add_weight(shape=(depth, self.channels), name="scaled")
         self.gate = self.add_weight(shape=(shapes[1][-1], depth), name="gate")
+        self.gate_bias = self.add_weight(shape=(depth,), initializer="zeros", name="gate_bias")
         self.shift = self.add_weight(shape=(shapes[1][-1], self.channels), name="shift")
+        self.shift_bias = self.add_weight(
+            shape=(self.channels,), initializer="zeros", name="shift_bias"
+        )
 
     def call(self, inputs):
         grid, phrases = inputs
         p, places, depth = ops.shape(phrases)[1], self.cells**2, grid.shape[-1]
-        gate = ops.cast(ops.tanh(ops.matmul(phrases, self.gate)), grid.dtype)
+        gate = ops.cast(ops.tanh(ops.matmul(phrases, self.gate) + self.gate_bias), grid.dtype)
         kernel = gate[..., None] * ops.cast(self.scaled, grid.dtype)
         kernel = kernel + ops.cast(self.fixed, grid.dtype)
         kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (-1, depth, p * self.channels))
         out = ops.matmul(ops.reshape(grid, (-1, places, depth)), kernel)
-        out = ops.transpose(ops.reshape(out, (-1, places, p, self.channels)), (0, 2, 1, 3))
-        shift = ops.cast(ops.matmul(phrases, self.shift), grid.dtype)[:, :, None]
+        out = ops.reshape(out, (-1, self.cells, self.cells, p, self.channels))
+        out = ops.transpose(out, (0, 3, 1, 2, 4))
+        shift = ops.matmul(phrases, self.shift) + self.shift_bias
+        shift = ops.cast(shift, grid.dtype)[:, :, None, None]
         return ops.reshape(out + shift, (-1, self.cells, self.cells, self.channels))
 
     def get_config(self):
@@ -317,7 +326,7 @@ def ranked_boxes(scores: tf.Tensor, boxes: tf.Tensor, count: int, candidates: in
     boxes that their probabilities let one expect; the next ranks avoid what overlaps the ranks
     before by more than .7.
     """
-    share, cell = tf.math.top_k(tf.nn.softmax(scores), candidates)
+    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(candidates, scores.shape[-1]))
     share /= tf.reduce_sum(share, axis=-1, keepdims=True)
     boxes = tf.gather(boxes, cell, batch_dims=1)
     overlap, _ = pair_iou(boxes[:, :, None], boxes[:, None])

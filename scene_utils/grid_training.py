@@ -21,7 +21,7 @@ import tensorflow as tf
 from scene_utils import boxes as box_type
 from scene_utils.backbones import load_backbone
 from scene_utils.grid_model import GridModel, build_grid, grid_loss, ranked_boxes
-from scene_utils.paths import atomic, write_text
+from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
 from scene_utils.text import Vocabulary
@@ -345,18 +345,16 @@ def train_grid(
     """Train into `folder` and return the history, a row an epoch; see `training.train`.
 
     Writes history.csv, the averaged weights of the epoch with the highest val mean IoU as
-    visual, text and head .weights.h5, embeddings.npy, vocabulary.txt, and at the end settings.json.
+    visual, text and head .weights.h5, vocabulary.txt, and at the end settings.json.
     The state is saved every four minutes and after each epoch; a stopped run goes on from there.
     """
     finished, state = folder / "settings.json", folder / "state.json"
-    wanted = asdict(settings) | made_with | {"model": "grid"}
+    wanted = asdict(settings) | made_with | {"model": "grid", "word_dim": embeddings.shape[1]}
     if finished.is_file() and json.loads(finished.read_text()) == wanted:
         return pd.read_csv(folder / "history.csv")
     finished.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary.save(folder / "vocabulary.txt")
-    with atomic(folder / "embeddings.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, embeddings, allow_pickle=False)
     keras.utils.set_random_seed(settings.seed)
     backbone = load_backbone(
         made_with["backbone"], weights, made_with["untrained"], size=settings.size

@@ -1,0 +1,167 @@
+"""The grid model at work: load it, ask it for phrases in one picture, or for a whole split."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from scene_utils import boxes as box_type
+from scene_utils.backbones import load_backbone
+from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
+from scene_utils.grid_model import PARTS, GridModel, build_grid, ranked_boxes
+from scene_utils.grid_training import Asker
+from scene_utils.images import ImageSource, read_squeezed
+from scene_utils.paths import PRETRAINED
+from scene_utils.pictures import PictureStore
+from scene_utils.text import Vocabulary, tokenize
+
+RANKS = 10
+PICTURES_REMEMBERED = 16
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The answer to one phrase: `boxes (k, 4)`, best first, in pixels of the picture as given;
+    `scores (k,)`, the expected IoU in [0, 1]; `heat (cells, cells)`, where the model looks, summing
+    to 1; each word's weight; and the words that the model does not know."""
+
+    phrase: str
+    boxes: np.ndarray
+    scores: np.ndarray
+    heat: np.ndarray = field(repr=False)
+    words: list[tuple[str, float]]
+    unknown: list[str]
+
+
+@dataclass(frozen=True)
+class GridLocalizer:
+    """A trained grid model with its vocabulary."""
+
+    settings: dict
+    vocabulary: Vocabulary
+    model: GridModel = field(repr=False)
+
+    @cached_property
+    def _maps(self) -> OrderedDict:
+        return OrderedDict()
+
+    @cached_property
+    def _see(self):
+        return tf.function(lambda pixels: self.model.visual(pixels, training=False))
+
+    @cached_property
+    def _answer(self):
+        def answer(grid, tokens, marks, count):
+            vectors, weights = self.model.text([tokens, marks], training=False)
+            scores, boxes = self.model.head([grid, vectors[None]], training=False)
+            return *ranked_boxes(scores, boxes, count), tf.nn.softmax(scores), weights
+
+        return tf.function(answer, reduce_retracing=True)
+
+    def ground(
+        self, image: ImageSource, phrases: str | Sequence[str], top_k: int = 5
+    ) -> Grounding | list[Grounding]:
+        """Boxes for a phrase, or a list of answers for a list of phrases, in one picture.
+
+        `image` is whatever `images.open_image` takes. A picture asked before is not seen again.
+        Raises ImageError for what is no picture, ValueError for `top_k` outside 1-30.
+        """
+        if not 1 <= top_k <= 30:
+            raise ValueError(f"top_k: expected 1 to 30, got {top_k}")
+        asked = [phrases] if isinstance(phrases, str) else list(phrases)
+        pixels, width, height = read_squeezed(image, self.model.size)
+        key = hashlib.sha256(pixels.tobytes()).digest()
+        if key not in self._maps:
+            self._maps[key] = self._see(tf.constant(pixels[None], tf.float32))
+            if len(self._maps) > PICTURES_REMEMBERED:
+                self._maps.popitem(last=False)
+        tokens, marks = self.vocabulary.encode_in_context(
+            asked, [0] * len(asked), asked, self.model.length
+        )
+        found = self._answer(self._maps[key], tf.constant(tokens), tf.constant(marks), top_k)
+        boxes, scores, heat, weights = (np.asarray(part) for part in found)
+        answers = []
+        for row, phrase in enumerate(asked):
+            words = tokenize(phrase)[: self.model.length]
+            answers.append(
+                Grounding(
+                    phrase,
+                    box_type.to_pixels(boxes[row], width, height),
+                    scores[row],
+                    heat[row].reshape(self.model.cells, self.model.cells),
+                    [(word, float(weights[row, place])) for place, word in enumerate(words)],
+                    self.vocabulary.unknown(phrase),
+                )
+            )
+        return answers[0] if isinstance(phrases, str) else answers
+
+    def predict(
+        self, phrases: pd.DataFrame, store: PictureStore, ranks: int = RANKS, context: bool = True
+    ) -> pd.DataFrame:
+        """A prediction table for rows of an entities phrase table, `ranks` boxes a mention.
+
+        Phrases of a picture that is not in the store get no row. No column of boxes is read. With
+        `context` the phrase is read in its sentence.
+        """
+        phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
+        rows, ids = pd.factorize(phrases.image_id)
+        picture_rows = np.array([store.row[image_id] for image_id in ids])
+        sentences, first = (
+            (phrases.sentence, phrases.first_word_index)
+            if context
+            else (phrases.phrase, np.zeros(len(phrases), int))
+        )
+        tokens, marks = self.vocabulary.encode_in_context(
+            sentences, first, phrases.phrase, self.model.length
+        )
+        boxes, scores = Asker(self.model, ranks).ask(
+            store.pictures, picture_rows, rows, tokens, marks
+        )
+        table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
+        table = table.reset_index(drop=True)
+        table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))
+        table["score"] = scores.ravel()
+        table[box_type.COLUMNS] = box_type.to_pixels(
+            boxes.reshape(-1, 4),
+            phrases.width.to_numpy().repeat(ranks),
+            phrases.height.to_numpy().repeat(ranks),
+        )
+        return table[PREDICTION_COLUMNS]
+
+
+def load_localizer(folder: Path | str = PRETRAINED / "grid") -> GridLocalizer:
+    """Load a grid model that `grid_training.train_grid` finished; by default the one that ships.
+
+    Raises FileNotFoundError for a folder that is no finished training.
+    """
+    folder = Path(folder)
+    missing = [
+        name
+        for name in ("settings.json", *(f"{part}.weights.h5" for part in PARTS))
+        if not (folder / name).is_file()
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: expected a finished grid model, found no {', '.join(missing)}"
+        )
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    vocabulary = Vocabulary.load(folder / "vocabulary.txt")
+    # The trained file holds all weights; the backbone's own are only the shape to put them in.
+    backbone = load_backbone(settings["backbone"], untrained=True, size=settings["size"])
+    model = build_grid(
+        backbone,
+        np.zeros((len(vocabulary.words), settings["word_dim"]), np.float32),
+        settings["length"],
+        blocks=settings["blocks"],
+        policy=settings["policy"],
+    )
+    model.load(folder)
+    return GridLocalizer(settings, vocabulary, model)

@@ -1,0 +1,272 @@
+"""The grid model: its parts compute what they say, and it learns to find what a phrase names."""
+
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from scene_utils import (
+    backbones,
+    boxes,
+    entities,
+    evaluate,
+    grid_model,
+    grid_training,
+    images,
+    localizer,
+    paths,
+    pictures,
+    scenes,
+    text,
+)
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return backbones.load_backbone("efficientnet_lite0", size=SIZE)
+
+
+def random_boxes(count, seed):
+    corners = np.sort(np.random.default_rng(seed).random((count, 2, 2)), axis=1)
+    return corners.reshape(count, 4).astype(np.float32)
+
+
+def test_folding_batch_norm_changes_nothing(backbone):
+    photo = images.read_squeezed(paths.PHOTOS / "coffee.jpg", SIZE)[0][None].astype(np.float32)
+    plain = backbones.feature_maps(backbone)(photo)
+    folded = grid_model.folded_maps(backbone, "float32", tuned=True)(photo)
+    for one, other in zip(plain, folded, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_resnet50_folds_the_same_way():
+    backbone = backbones.load_backbone("resnet50", untrained=True, size=64)
+    rng = np.random.default_rng(0)
+    for layer in backbone.model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            scale = [rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()]
+            layer.set_weights(scale)
+    pixels = rng.uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    plain = backbones.feature_maps(backbone)(pixels)
+    folded = grid_model.folded_maps(backbone, "float32", tuned=True)(pixels)
+    assert [part.shape[-1] for part in folded] == [512, 1024, 2048]
+    for one, other in zip(plain, folded, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_what_is_trained_of_the_backbone(backbone, tuned):
+    maps = grid_model.folded_maps(backbone, "float32", tuned)
+    trained = {variable.path.split("/")[0] for variable in maps.trainable_variables}
+    assert any(name.startswith("stage7") for name in trained) == tuned
+    assert not any(name.startswith(("stem", "stage1", "stage2", "stage3")) for name in trained)
+    if tuned:
+        with tf.GradientTape() as tape:
+            loss = sum(tf.reduce_sum(part) for part in maps(np.zeros((1, SIZE, SIZE, 3))))
+        assert all(g is not None for g in tape.gradient(loss, maps.trainable_variables))
+
+
+def test_phrase_convolution_is_product_then_convolution():
+    rng = np.random.default_rng(0)
+    grid, phrases = rng.normal(size=(2, 3, 3, 5)), rng.normal(size=(2, 4, 6))
+    layer = grid_model.PhraseConvolution(7)
+    out = np.asarray(layer([grid.astype(np.float32), phrases.astype(np.float32)]))
+    fixed, scaled, gate, gate_bias, shift, shift_bias = (np.asarray(w) for w in layer.weights)
+    for picture in range(2):
+        for phrase in range(4):
+            q = phrases[picture, phrase]
+            product = grid[picture] * np.tanh(q @ gate + gate_bias)
+            expected = product @ scaled + grid[picture] @ fixed + q @ shift + shift_bias
+            np.testing.assert_allclose(out[picture * 4 + phrase], expected, atol=1e-5)
+
+
+def test_pair_iou_agrees_with_the_evaluator_and_giou_with_answers_worked_by_hand():
+    first, second = random_boxes(300, 0), random_boxes(300, 1)
+    iou, giou = grid_model.pair_iou(tf.constant(first), tf.constant(second))
+    np.testing.assert_allclose(iou, boxes.iou(first, second), atol=1e-5)
+    assert (giou.numpy() <= iou.numpy() + 1e-6).all()
+    # Unit squares with a unit gap: no overlap, union 2, hull 3.
+    _, apart = grid_model.pair_iou(tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]]))
+    assert float(apart[0]) == pytest.approx(-1 / 3)
+
+
+def test_loss_falls_to_nothing_for_the_right_box_in_the_right_cell_only():
+    cells, truth = 4, tf.constant([[0.26, 0.26, 0.49, 0.49], [0.51, 0.52, 0.53, 0.54]])
+    right = tf.tile(truth[:, None], (1, cells**2, 1))
+    sure = 50.0 * tf.one_hot([5, 10], cells**2)
+    score, box = grid_model.grid_loss(sure, right, truth, cells)
+    assert float(box) == pytest.approx(0, abs=1e-5)
+    assert float(score) == pytest.approx(0, abs=1e-5)
+    astray, _ = grid_model.grid_loss(50.0 * tf.one_hot([6, 10], cells**2), right, truth, cells)
+    assert float(astray) > 10
+    _, wide = grid_model.grid_loss(sure, tf.tile([[[0.0, 0, 1, 1]]], (2, 16, 1)), truth, cells)
+    assert float(wide) > 0.9
+
+
+def test_ranked_boxes_take_the_best_expected_iou_and_then_something_else():
+    # Three boxes that nearly agree outweigh the single most probable one.
+    place = np.full((1, 36, 4), [0.9, 0.9, 0.95, 0.95], np.float32)
+    place[0, 0] = [0, 0, 0.2, 0.2]
+    place[0, 1:4] = [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.8, 0.81], [0.5, 0.5, 0.81, 0.8]]
+    share = np.full((1, 36), 1e-6, np.float32)
+    share[0, :4] = [0.34, 0.22, 0.22, 0.22]
+    found, worth = grid_model.ranked_boxes(tf.constant(np.log(share)), tf.constant(place), 2)
+    np.testing.assert_allclose(found[0, 0], place[0, 1])
+    np.testing.assert_allclose(found[0, 1], place[0, 0])
+    assert 0.6 < float(worth[0, 0]) < 0.67
+    assert float(worth[0, 1]) == pytest.approx(0.34, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Twenty pictures of the sample as train, val and test at once."""
+    root = tmp_path_factory.mktemp("grid") / "scenes"
+    scenes.generate(root, train=20, val=0, test=0, progress=False)
+    (root / "val.txt").write_text((root / "train.txt").read_text())
+    ids = entities.read_ids(root, "train")
+    phrases = entities.read_entities(root, dict.fromkeys(ids, "train"), progress=False).phrases
+    store = pictures.squeeze_pictures(
+        entities.image_folder(root), ids, SIZE, root.parent / "cache", progress=False
+    )
+    vocabulary, embeddings, _ = text.build_vocabulary(phrases.phrase, text.load_vectors())
+    mentions = grid_training.make_mentions(phrases, "train", store, vocabulary, 12)
+    return root, phrases, store, vocabulary, embeddings, mentions
+
+
+def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
+    *_, _vocabulary, _, _ = sample
+    rng = np.random.default_rng(3)
+    marked = np.zeros((12, SIZE, SIZE, 3), np.uint8)
+    truth = np.clip(random_boxes(12, 4) * 0.5 + 0.25, 0, 1)
+    truth = np.round(truth * SIZE) / SIZE
+    for number, (x0, y0, x1, y1) in enumerate((truth * SIZE).astype(int)):
+        marked[number, y0 : max(y1, y0 + 6), x0 : max(x1, x0 + 6)] = 255
+        truth[number, 2:] = max(x1, x0 + 6) / SIZE, max(y1, y0 + 6) / SIZE
+    words = [["left", "right"][rng.integers(2)] for _ in range(12)]
+    words_vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, "left", "right"])
+    tokens, marks = words_vocabulary.encode_in_context(words, [0] * 12, words, 4)
+    every = np.arange(12)
+    mentions = grid_training.Mentions(
+        marked, every, every, tokens, marks, tokens, marks, truth.astype(np.float32)
+    )
+    settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, phrases_per_picture=1)
+    mirrored = grid_training.opposite_tokens(words_vocabulary)
+    turned = 0
+    for epoch in range(6):
+        batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
+        pixels, windows, _, seen_tokens, _, seen_boxes = batch
+        views = tf.image.crop_and_resize(
+            pixels.astype(np.float32), windows, np.arange(12), (SIZE, SIZE)
+        ).numpy()
+        for view, box, window, token, source in zip(
+            views, seen_boxes[:, 0], windows, seen_tokens[:, 0, 0], pixels, strict=True
+        ):
+            rows, columns = np.nonzero(view[..., 0] > 127)
+            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_allclose(box * SIZE, found, atol=2.5)
+            number = int(np.flatnonzero([(source == m).all() for m in marked])[0])
+            is_mirrored = window[1] > window[3]
+            said = words_vocabulary.words[token]
+            assert (said != words[number]) == is_mirrored
+            turned += is_mirrored
+    assert 20 < turned < 52
+
+
+@pytest.fixture(scope="module")
+def trained(sample, tmp_path_factory):
+    _root, _phrases, _store, vocabulary, embeddings, mentions = sample
+    folder = tmp_path_factory.mktemp("trained")
+    settings = grid_training.GridSettings(
+        size=SIZE,
+        epochs=80,
+        pictures_per_step=10,
+        phrases_per_picture=8,
+        length=12,
+        augmented=False,
+        blocks=1,
+        context_dropped=0.5,
+    )
+    made_with = {"backbone": "efficientnet_lite0", "untrained": False}
+    history = grid_training.train_grid(
+        settings, mentions, mentions, embeddings, vocabulary, made_with, folder, progress=False
+    )
+    return folder, history, settings, made_with
+
+
+def test_it_can_learn_twenty_pictures_by_heart(trained):
+    _, history, *_ = trained
+    assert history["val_accuracy_0.5"].max() > 0.9
+
+
+def test_a_finished_run_is_returned_and_a_loaded_one_answers_as_it_did(trained, sample):
+    folder, history, settings, made_with = trained
+    root, phrases, store, vocabulary, embeddings, mentions = sample
+    again = grid_training.train_grid(
+        settings, mentions, mentions, embeddings, vocabulary, made_with, folder, progress=False
+    )
+    pd.testing.assert_frame_equal(again, history)
+    loaded = localizer.load_localizer(folder)
+    table = loaded.predict(phrases, store, ranks=3)
+    found = entities.read_entities(root, progress=False)
+    result = evaluate.evaluate(evaluate.check_predictions(table), phrases, found.boxes, 10)
+    best = history["val_accuracy_0.5"][history["val_mean_iou"].idxmax()]
+    assert result["merged"]["accuracy_0.5"]["value"] == pytest.approx(best, abs=0.01)
+    assert table.groupby(entities.MENTION_KEY)["rank"].apply(list).map(tuple).nunique() == 1
+
+
+def test_ground_answers_in_pixels_of_the_picture_with_words_and_heat(trained, sample):
+    folder, *_ = trained
+    root, phrases, *_ = sample
+    loaded = localizer.load_localizer(folder)
+    row = phrases[(phrases.n_boxes == 1) & phrases.phrase.str.startswith("the")].iloc[0]
+    picture = entities.image_folder(root) / f"{row.image_id}.jpg"
+    answer, other = loaded.ground(picture, [row.phrase, "zzqx thing"], top_k=4)
+    assert answer.boxes.shape == (4, 4)
+    assert (answer.boxes[:, 2] <= row.width).all()
+    assert (answer.boxes[:, 3] <= row.height).all()
+    assert sum(weight for _, weight in answer.words) == pytest.approx(1, abs=1e-4)
+    assert [word for word, _ in answer.words] == text.tokenize(row.phrase)
+    assert answer.heat.sum() == pytest.approx(1, abs=1e-3)
+    assert other.unknown == ["zzqx", "thing"]
+    alone = loaded.ground(picture, row.phrase, top_k=1)
+    np.testing.assert_allclose(alone.boxes[0], answer.boxes[0], atol=1)
+
+
+def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkeypatch):
+    _root, _phrases, _store, vocabulary, embeddings, mentions = sample
+    settings = grid_training.GridSettings(
+        size=64, epochs=3, pictures_per_step=10, length=12, blocks=1, policy="float32"
+    )
+    small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
+    made_with = {"backbone": "efficientnet_lite0", "untrained": True}
+
+    def run(folder):
+        return grid_training.train_grid(
+            settings, small, small, embeddings, vocabulary, made_with, folder, progress=False
+        ).drop(columns="seconds")
+
+    whole = run(tmp_path / "whole")
+    validate, calls = grid_training._val_row, []
+
+    def stop_in_the_third_epoch(*given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return validate(*given)
+
+    monkeypatch.setattr(grid_training, "_val_row", stop_in_the_third_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped")
+    assert json.loads((tmp_path / "stopped" / "state.json").read_text())["step"] == 4
+    monkeypatch.setattr(grid_training, "_val_row", validate)
+    with pytest.raises(FileNotFoundError, match="finished grid model"):
+        localizer.load_localizer(tmp_path / "stopped")
+    resumed = run(tmp_path / "stopped")
+    pd.testing.assert_frame_equal(resumed.iloc[:2], whole.iloc[:2])
+    np.testing.assert_allclose(resumed.iloc[2], whole.iloc[2], rtol=0.1)
