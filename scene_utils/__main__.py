@@ -1,4 +1,4 @@
-"""Commands: python -m scene_utils {data,predict,evaluate,table,notebook}."""
+"""Commands: python -m scene_utils {data,predict,evaluate,references,table,notebook}."""
 
 import argparse
 import json
@@ -70,6 +70,34 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(scoring.table({Path(arguments.predictions).stem: result}, protocol).T.to_string())
 
 
+def references(arguments: argparse.Namespace) -> None:
+    from scene_utils import entities
+    from scene_utils import evaluate as scoring
+    from scene_utils import references as blind
+
+    root = Path(arguments.data_root)
+    ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
+    ids |= dict.fromkeys(entities.read_ids(root, arguments.split), "asked")
+    if arguments.at_hand:
+        here = entities.image_ids(root)
+        ids = {image_id: split for image_id, split in ids.items() if image_id in here}
+    found = entities.read_entities(root, ids)
+    result = blind.report(found.phrases, found.boxes, "asked", arguments.resamples, arguments.seed)
+    one = result["whole image"]
+    train = found.phrases[(found.phrases.split == "train") & (found.phrases.n_boxes > 0)]
+    where = "pictures at hand, in train too" if arguments.at_hand else "all pictures of the lists"
+    print(
+        f"{arguments.split}: {one['mentions']:,} boxed mentions of {one['images']:,} images; "
+        f"fitted on {len(train):,} of {train.image_id.nunique():,} images ({where})"
+    )
+    print(f"\n{arguments.protocol} boxes, 95 % interval by image; oracles read the truth")
+    table = scoring.table(result, arguments.protocol)
+    table.index = [f"{name} (oracle)" if name in blind.ORACLES else name for name in table.index]
+    print(table.to_string())
+    if arguments.out:
+        write_text(Path(arguments.out), json.dumps(result, indent=1) + "\n")
+
+
 def table(arguments: argparse.Namespace) -> None:
     from scene_utils import notebooks, report
 
@@ -117,6 +145,20 @@ def main() -> None:
     command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     command.add_argument("--out", default="", help="also write the result as JSON")
     command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("references", help="what can be had without looking")
+    command.add_argument("--data-root", required=True, help="folder with the annotations")
+    command.add_argument("--split", default="test", help="NAME of NAME.txt there, or a path")
+    command.add_argument(
+        "--at-hand",
+        action="store_true",
+        help="only pictures that the data root holds, of the split and of train",
+    )
+    command.add_argument("--protocol", default="merged", choices=["merged", "any"])
+    command.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    command.add_argument("--out", default="", help="also write the result as JSON")
+    command.set_defaults(run=references)
 
     command = commands.add_parser("table", help="a profile's result table as Markdown")
     command.add_argument("--profile", default="sample")
