@@ -1,4 +1,4 @@
-"""Commands: python -m scene_utils {data,predict,evaluate,references,table,notebook}."""
+"""Commands: python -m scene_utils {data,predict,evaluate,references,table,readme,notebook}."""
 
 import argparse
 import json
@@ -108,6 +108,21 @@ def table(arguments: argparse.Namespace) -> None:
         print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
 
 
+def readme(arguments: argparse.Namespace) -> None:
+    from scene_utils import report
+
+    path = Path(arguments.file)
+    text = path.read_text(encoding="utf-8")
+    filled = report.fill_tables(text)
+    if filled == text:
+        print(f"{path}: tables are as in metrics.json")
+    elif arguments.check:
+        sys.exit(f"{path}: tables differ from metrics.json. Run `make readme` and commit it")
+    else:
+        write_text(path, filled)
+        print(f"{path}: tables written")
+
+
 def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils import notebooks
 
@@ -164,6 +179,11 @@ def main() -> None:
     command.add_argument("--profile", default="sample")
     command.add_argument("--protocol", default="merged", choices=["merged", "any"])
     command.set_defaults(run=table)
+
+    command = commands.add_parser("readme", help="write tables of metrics.json into a README")
+    command.add_argument("file", nargs="?", default=str(paths.ROOT / "README.md"))
+    command.add_argument("--check", action="store_true", help="change nothing, fail if it differs")
+    command.set_defaults(run=readme)
 
     command = commands.add_parser("notebook", help="execute a notebook script")
     command.add_argument("script")

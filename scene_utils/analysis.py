@@ -132,14 +132,6 @@ def by_group(
     return pd.DataFrame(rows)
 
 
-def coverage(relative: np.ndarray, cells: int = 50) -> np.ndarray:
-    """Share of boxes `(n, 4)`, fractions of the picture, that cover each place, `(cells, cells)`"""
-    centres = (np.arange(cells) + 0.5) / cells
-    across = (relative[:, 0, None] <= centres) & (centres < relative[:, 2, None])
-    down = (relative[:, 1, None] <= centres) & (centres < relative[:, 3, None])
-    return (down.T.astype(np.float32) @ across.astype(np.float32)) / max(len(relative), 1)
-
-
 def calibration(scored: pd.DataFrame, bins: int = 10, resamples: int = 1000, seed: int = 0):
     """Score against accuracy in `bins` equally filled bins, or None where all scores are equal.
 
@@ -259,3 +251,27 @@ def mistake_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
         )
         rows[model]["a random other's box right"] = 100 * float(table.others_right.mean())
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").round(2)
+
+
+def pick(seen: pd.DataFrame, each: int = 3, scores: bool = False, seed: int = 0) -> pd.DataFrame:
+    """Mentions to look at: `seen` with a column `group`, `each` rows a group.
+
+    The best tenth's, those around the median and the worst tenth's by `iou_merged`, drawn at
+    random, each of another picture; with `scores` also the misses of the highest score.
+    """
+    table = seen[seen.answered].sample(frac=1, random_state=seed)
+    table = table.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
+    tenth = max(len(table) // 10, each)
+    middle = max(len(table) // 2 - tenth // 2, 0)
+    parts = [
+        (table[:tenth].sample(frac=1, random_state=seed), "best tenth"),
+        (table[middle : middle + tenth].sample(frac=1, random_state=seed), "around the median"),
+        (table[-tenth:].sample(frac=1, random_state=seed), "worst tenth"),
+    ]
+    if scores:
+        missed = table[table.iou_merged < 0.5]
+        parts.append((missed.sort_values("score", ascending=False, kind="stable"), "surest misses"))
+    return pd.concat(
+        [part.drop_duplicates("image_id")[:each].assign(group=name) for part, name in parts],
+        ignore_index=True,
+    )
