@@ -246,7 +246,7 @@ probes.table(falls)
 
 # %%
 if falls:
-    learned = {name: table for name, table in falls.items() if name not in ("constant",)}
+    learned = {name: table for name, table in falls.items() if name != "constant"}
     figure = analysis_plots.probe_points(learned, f"{note}, merged box, bars 95 %")
     plots.save(figure, figures / "probes.png")
 
@@ -257,6 +257,7 @@ if falls:
 # scores). Pictures of the real set stay out of `figures/`.
 
 # %%
+smaller = 320  # pixels of a picture's longer side in the galleries
 guess = [f"{side}_guess" for side in boxes.COLUMNS]
 seen = scored[ours].merge(
     boxed[[*entities.MENTION_KEY, "width", "height", *boxes.COLUMNS]], on=entities.MENTION_KEY
@@ -272,10 +273,10 @@ picked = analysis.pick(seen, scores=ours in curves)
 
 # %%
 def shown_with_boxes(mention) -> dict:
+    # A picture may be stored squeezed; it is shown as the original was, whose pixels boxes are in.
+    scale = smaller / max(mention.width, mention.height)
     picture = images.open_image(entities.image_folder(root) / f"{mention.image_id}.jpg")
-    picture.thumbnail((400, 400))
-    # A picture may be stored squeezed; boxes are in pixels of the original.
-    scale = np.float32([*picture.size] * 2) / np.float32([mention.width, mention.height] * 2)
+    picture = picture.resize((round(mention.width * scale), round(mention.height * scale)))
     item = {"image": np.asarray(picture), "phrase": mention.phrase, "iou": mention.iou_merged}
     item |= {"truth": mention[boxes.COLUMNS].to_numpy(np.float32) * scale}
     item |= {"guess": mention[guess].to_numpy(np.float32) * scale, "group": mention.group}
@@ -293,19 +294,15 @@ plots.save(figure, (paths.build(profile) if data else figures) / "gallery.png")
 photos = answers.load_beside(cache, "photos", [ours]).get(ours)
 if photos is not None:
     both = answers.photo_phrases().merge(photos, on=["photo", "phrase"], suffixes=("", "_guess"))
-    iou = boxes.iou(both[boxes.COLUMNS].to_numpy(), both[guess].to_numpy())
-    items = [
-        {
-            "image": np.asarray(images.open_image(paths.PHOTOS / f"{row.photo}.jpg")),
-            "phrase": row.phrase,
-            "truth": np.float32(row[boxes.COLUMNS].tolist()),
-            "guess": np.float32(row[guess].tolist()),
-            "iou": value,
-            "group": "",
-        }
-        for (_, row), value in zip(both.iterrows(), iou, strict=True)
-        if both.photo.tolist().index(row.photo) + 3 > row.name
-    ]
+    both["iou"] = boxes.iou(both[boxes.COLUMNS].to_numpy(), both[guess].to_numpy())
+    items = []
+    for _, row in both.groupby("photo", sort=False).head(3).iterrows():
+        picture = images.open_image(paths.PHOTOS / f"{row.photo}.jpg")
+        scale = smaller / max(picture.size)
+        picture.thumbnail((smaller, smaller))
+        item = {"image": np.asarray(picture), "phrase": row.phrase, "iou": row.iou, "group": ""}
+        item |= {"truth": np.float32(row[boxes.COLUMNS].tolist()) * scale}
+        items.append(item | {"guess": np.float32(row[guess].tolist()) * scale})
     figure = analysis_plots.gallery(items, f"{ours}, trained on {described['name']}: photos")
     plots.save(figure, figures / "gallery_photos.png")
 

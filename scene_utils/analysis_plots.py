@@ -11,8 +11,22 @@ from scene_utils import analysis, evaluate, probes
 from scene_utils import boxes as box_type
 from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
 
+# A model looks the same in all figures; the order of the marks serves those that have no colour.
+LOOKS = {
+    "constant": {"color": "black", "ls": "--"},
+    "per-category": {"color": COLOURS[5]},
+    "text-only": {"color": COLOURS[0]},
+    "image-only": {"color": COLOURS[4]},
+    "seed-mse": {"color": "#8a8a8a"},
+    "seed": {"color": COLOURS[1]},
+    "grid": {"color": COLOURS[2]},
+}
 MARKERS = "osD^vP"
 GREY = "#8a8a8a"
+
+
+def _look(name: str) -> dict:
+    return LOOKS.get(name, {"color": COLOURS[3]})
 
 
 def _bars(figures: Sequence[dict], scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -56,34 +70,34 @@ def model_bars(
 
 
 @styled
-def category_points(models: dict[str, dict], note: str, protocol: str = "any") -> Figure:
-    """Recall at 1 in each category with 95 % intervals, one mark a model."""
-    found = {name: result["recall"][protocol] for name, result in models.items()}
-    kinds = list(next(iter(found.values())))
-    figure, axes = new_figure(7.5, 0.9 + 0.45 * len(kinds))
-    axis = axes[0, 0]
-    shifts = np.linspace(-0.26, 0.26, len(found))
-    for number, (name, recall) in enumerate(found.items()):
-        values, ends = _bars([recall[kind]["1"] for kind in kinds], 100)
-        axis.errorbar(
-            values,
-            np.arange(len(kinds)) + shifts[number],
-            xerr=ends,
-            fmt=MARKERS[number % len(MARKERS)],
-            ms=5,
-            capsize=2,
-            lw=1.2,
-            label=name,
-        )
-    counts = [next(iter(found.values()))[kind]["mentions"] for kind in kinds]
-    labels = [f"{kind} ({count:,})" for kind, count in zip(kinds, counts, strict=True)]
-    axis.set_yticks(range(len(kinds)), labels)
-    axis.invert_yaxis()
-    axis.set_xlim(-1, 101)
-    axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
-    axis.grid(axis="y", visible=False)
-    axis.axhline(0.5, color="#bbbbbb", lw=0.8)
-    figure.legend(loc="outside lower center", ncols=min(len(found), 6))
+def category_points(models: dict[str, dict], note: str) -> Figure:
+    """Recall at 1 in each category with 95 % intervals, any and merged box, one mark a model."""
+    recall = {name: result["recall"] for name, result in models.items()}
+    counts = {kind: found["mentions"] for kind, found in next(iter(recall.values()))["any"].items()}
+    figure, axes = new_figure(7.5, 0.9 + 0.45 * len(counts), ncols=2, sharex=True, sharey=True)
+    shifts = np.linspace(-0.26, 0.26, len(recall))
+    for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
+        for number, (name, found) in enumerate(recall.items()):
+            values, ends = _bars([found[protocol][kind]["1"] for kind in counts], 100)
+            axis.errorbar(
+                values,
+                np.arange(len(counts)) + shifts[number],
+                xerr=ends,
+                fmt=MARKERS[number % len(MARKERS)],
+                ms=5,
+                capsize=2,
+                lw=1.2,
+                label=name,
+                color=_look(name)["color"],
+            )
+        axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
+        axis.grid(axis="y", visible=False)
+        axis.axhline(0.5, color="#bbbbbb", lw=0.8)
+    axes[0, 0].set_yticks(
+        range(len(counts)), [f"{kind} ({count:,})" for kind, count in counts.items()]
+    )
+    axes[0, 0].invert_yaxis()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.suptitle(note)
     return figure
 
@@ -104,6 +118,7 @@ def recall_curves(models: dict[str, dict], note: str) -> Figure:
                 ms=5,
                 capsize=2,
                 label=name,
+                **_look(name),
             )
         axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
         axis.set_xlabel("boxes that may answer")
@@ -135,7 +150,8 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
         if i != j:
             dark = real[i, j] and abs(values[i, j]) > 0.6 * largest
             colour = "white" if dark else "black" if real[i, j] else "#666666"
-            axis.text(j, i, f"{values[i, j]:+.1f}", ha="center", va="center", color=colour)
+            text = f"{values[i, j]:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+            axis.text(j, i, text, ha="center", va="center", color=colour)
     axis.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axis.set_yticks(range(len(names)), names)
     axis.grid(visible=False)
@@ -153,10 +169,8 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
     """Histogram of IoU, and the share of mentions whose IoU reaches each threshold."""
     figure, axes = new_figure(7.5, 3.6, ncols=2)
     grid = np.linspace(0, 1, 201)
-    for number, (name, values) in enumerate(ious.items()):
-        line = {"lw": 1.6, "color": COLOURS[number % len(COLOURS)]}
-        if name == "constant":
-            line = {"lw": 1.6, "color": "black", "ls": "--"}
+    for name, values in ious.items():
+        line = {"lw": 1.6} | _look(name)
         share, edges = np.histogram(values, np.linspace(0, 1, 21))
         axes[0, 0].stairs(100 * share / len(values), edges, **line)
         reached = 1 - np.searchsorted(np.sort(values), grid, side="left") / len(values)
@@ -177,7 +191,8 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
 @styled
 def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     """Accuracy at IoU .5 in each bin of each column of `analysis.describe`, one line a model."""
-    columns = list(dict.fromkeys(groups.what))
+    bins_of = groups.groupby("what", sort=False).bin.nunique()
+    columns = list(bins_of.index[bins_of > 1])
     rows = -(-len(columns) // 3)
     figure, axes = new_figure(7.5, 2.35 * rows, nrows=rows, ncols=3, sharey=True)
     for axis in axes.flat[len(columns) :]:
@@ -196,10 +211,11 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
                 lw=1.2,
                 capsize=2,
                 label=name,
-                **({"color": "black", "ls": "--"} if name == "constant" else {}),
+                **_look(name),
             )
         axis.set_xticks(range(len(bins)), bins)
-        axis.tick_params(axis="x", labelsize=8)
+        crowded = sum(map(len, bins)) > 24
+        axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
         axis.set_xlim(-0.4, max(len(bins) - 0.6, 0.6))
         axis.set_xlabel(what)
     for axis in axes[:, 0]:
@@ -249,7 +265,8 @@ def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
         values, ends = _bars(table.to_dict("records"), 100)
         label = f"{name}, mean error {100 * table.attrs['error']:.1f} points"
         marker = MARKERS[number % len(MARKERS)]
-        axis.errorbar(table.score, values, yerr=ends, marker=marker, ms=5, capsize=2, label=label)
+        style = {"marker": marker, "ms": 5, "capsize": 2} | _look(name)
+        axis.errorbar(table.score, values, yerr=ends, label=label, **style)
     axis.set_xlabel("score of the box (mean of the bin)")
     axis.set_ylabel("IoU .5 reached (% of the bin)")
     axis.set_xlim(0, 1)
@@ -318,6 +335,7 @@ def probe_points(found: dict[str, pd.DataFrame], note: str) -> Figure:
             ms=5,
             capsize=2,
             label=name,
+            color=_look(name)["color"],
         )
     axis.axvline(0, color="grey", lw=1)
     axis.set_yticks(range(len(probes.CHANGES)), probes.CHANGES)
