@@ -193,6 +193,8 @@ def fill_tables(text: str) -> str:
         if name not in TABLES:
             raise ValueError(f"expected a table of {sorted(TABLES)}, got {match[2]!r}")
         metrics = read_metrics(paths.figures(profile) / "metrics.json")
+        if not metrics.get(name, True):
+            raise ValueError(f"{match[2]}: expected its metrics.json to have {name}, got none")
         try:
             return f"{match[1]}{TABLES[name](metrics)}\n{match[3]}"
         except KeyError as error:
