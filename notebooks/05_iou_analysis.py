@@ -61,8 +61,11 @@ draws = {"resamples": resamples, "seed": seed}
 # anew; with `renew = False` nothing is, and TensorFlow stays out of it.
 
 # %%
-if renew and (stale := answers.stale(cache)):
+stale = answers.stale(cache)
+if renew and stale:
     answers.make(cache, root, stale, weights, seed)
+elif stale:
+    print("read as they are, though models, data or code have changed:", ", ".join(stale))
 phrases = pd.read_parquet(cache / "phrases.parquet")
 test = answers.test_mentions(phrases, root)
 truth = pd.read_parquet(cache / "boxes.parquet")

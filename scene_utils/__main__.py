@@ -67,7 +67,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     )
     for protocol in scoring.PROTOCOLS:
         print(f"\n{protocol} boxes, 95 % interval by image")
-        print(scoring.table({Path(arguments.predictions).stem: result}, protocol).T.to_string())
+        named = {Path(arguments.predictions).stem: result}
+        print(scoring.table(named, protocol).T.to_string())
+        print(f"\nrecall at IoU .5, {protocol} box, and recall at 1 in each category, %")
+        print(scoring.recall_table(named, protocol).T.to_string())
+        print(scoring.category_table(named, protocol).T.to_string())
 
 
 def references(arguments: argparse.Namespace) -> None:
