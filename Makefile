@@ -64,7 +64,8 @@ USE_01 := $(BASE) progress entities images scenes scene_layout
 USE_02 := $(BASE) text
 USE_03 := $(BASE) $(ENCODER) entities
 USE_04 := $(BASE) $(TRAINER)
-USE_05 := $(BASE) $(TRAINER) entities ground evaluate report
+USE_05 := $(BASE) $(TRAINER) entities ground evaluate report \
+  references analysis analysis_plots answers probes
 USE_06 := $(BASE) $(TRAINER) entities ground widget
 
 GIVES_01 := $(CACHE)/phrases.parquet
@@ -78,7 +79,7 @@ ASK_01 = data=$(ROOT) pictures=$(PICTURES)
 ASK_02 = vectors=$(VECTORS)
 ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAINED)
 ASK_04 = seed=$(SEED) epochs=$(EPOCHS)
-ASK_05 = data=$(ROOT) seed=$(SEED)
+ASK_05 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED)
 ASK_06 = data=$(ROOT) weights=$(WEIGHTS)
 
 .PHONY: FORCE
@@ -119,8 +120,22 @@ smoke: ## the same on a tiny sample, in about a minute
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke PICTURES=64 EPOCHS=2
 
 .PHONY: figures
-figures: $(BUILD)/05_iou_analysis.ipynb ## notebooks up to 05 and their figures
+figures: .venv/.done ## notebook 05's figures and metrics.json again, from cached predictions alone
+ifeq ($(wildcard $(CACHE)/predictions/*.parquet),)
+	@$(MAKE) --no-print-directory $(BUILD)/05_iou_analysis.ipynb
+else
+	@$(RUN) notebook notebooks/05_iou_analysis.py $(BUILD)/05_iou_analysis.ipynb \
+	  -p profile=$(PROFILE) $(foreach pair,$(ASK_05),-p '$(pair)') -p renew=false
+endif
 	@ls $(FIGS)
+
+.PHONY: readme
+readme: .venv/.done ## write the README's tables from figures/*/metrics.json
+	@$(RUN) readme
+
+.PHONY: check-readme
+check-readme: .venv/.done ## fail where the README's tables differ from figures/*/metrics.json
+	@$(RUN) readme --check
 
 .PHONY: html
 html: $(PAGES) ## executed notebooks as HTML pages

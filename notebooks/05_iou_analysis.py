@@ -14,76 +14,104 @@
 # %% [markdown]
 # # 5 IoU analysis
 #
-# Every model answers every phrase of the test split once; the answers are kept as
-# `predictions/<model>.parquet`, and from here on nothing but them and the annotations counts.
+# Every model has answered every phrase of the test split once. From here on nothing but those
+# answers and the annotations counts: how good they are, what they are worth beside what needs no
+# model, what decides whether one is right, which mistakes are made, and whether a model reads and
+# looks at all.
 
 # %% tags=["parameters"]
 profile = "sample"
 data = ""
+weights = ""
 seed = 0
+resamples = 1000
+renew = True
 
 # %%
 import numpy as np
 import pandas as pd
 
 from scene_utils import (
+    analysis,
+    analysis_plots,
+    answers,
     boxes,
     entities,
     environment,
     evaluate,
-    features,
-    ground,
     images,
     paths,
     plots,
+    probes,
+    references,
     report,
+    text,
 )
 
 environment.check()
 cache = paths.cache(profile)
 root = paths.data_root(profile, data)
-names = ["constant", "per-category", "text-only", "image-only", "seed-mse", "seed"]
+figures = paths.figures(profile)
+draws = {"resamples": resamples, "seed": seed}
 
 # %% [markdown]
-# ## Predictions
+# ## Answers
+#
+# Kept in the cache. Only what is missing, or was made by other code or from other data, is made
+# anew; with `renew = False` nothing is, and TensorFlow stays out of it.
 
 # %%
+stale = answers.stale(cache)
+if renew and stale:
+    answers.make(cache, root, stale, weights, seed)
+elif stale:
+    print("read as they are, though models, data or code have changed:", ", ".join(stale))
 phrases = pd.read_parquet(cache / "phrases.parquet")
-truth_boxes = pd.read_parquet(cache / "boxes.parquet")
-store = features.open_chosen(cache)
-test = phrases[(phrases.split == "test") & phrases.image_id.isin(store.row)]
-predictions = {}
-for name in names:
-    localizer = ground.load_model(cache / "models" / name)
-    path = cache / "predictions" / f"{name}.parquet"
-    with paths.atomic(path) as temporary:
-        ground.predict_phrases(localizer, test, store).to_parquet(temporary, index=False)
-    predictions[name] = evaluate.read_predictions(path)
-made_with = localizer.settings
+test = answers.test_mentions(phrases, root)
+truth = pd.read_parquet(cache / "boxes.parquet")
+truth = truth[truth.image_id.isin(test.image_id)]
+predictions = answers.load(cache)
+names = list(predictions)
+ours = names[-1]
+shown = [name for name in ("constant", "text-only", "seed", ours) if name in names]
+shown = list(dict.fromkeys(shown))
+made_with = answers.settings(cache, ours) or answers.settings(cache, "seed")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+scored = {name: evaluate.score_mentions(predictions[name], test, truth) for name in names}
+results = {name: evaluate.evaluate(predictions[name], test, truth, **draws) for name in names}
+here = phrases[(phrases.split == "test") | phrases.image_id.isin(entities.image_ids(root))]
+fitted_on = here[here.split == "train"]
+described = {
+    "profile": profile,
+    "name": "Flickr30k Entities, the images at hand" if data else "embedded sample",
+    "split": "test",
+    "images": results[ours]["images"],
+    "mentions": results[ours]["mentions"],
+    "train_images": int(fitted_on.image_id.nunique()),
+}
+note = f"{described['name']}, test, {described['mentions']:,} mentions"
+print(f"{note} of {described['images']:,} images; {described['train_images']:,} train images")
+print("models:", ", ".join(names))
 
 # %% [markdown]
-# ## The table
+# ## What needs no model
+#
+# Blind boxes are fitted on the same train pictures as the models. An oracle reads the truth: the
+# picture's largest box, and the truth moved to the borders of a coarse grid's cells, the ceiling of
+# what such a grid can answer.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+blind = references.report(pd.concat([fitted_on, test]), truth, "test", **draws)
+evaluate.table(blind, "merged")
+
+# %% [markdown]
+# ## The models
 #
 # Mean IoU in 1, accuracies and pointing in %, with 95 % intervals over images. `merged`: truth is
 # the box around all of a phrase's boxes. `any`: the best of them counts.
-
-# %%
-results = {name: evaluate.evaluate(predictions[name], test, truth_boxes) for name in names}
-train_images = phrases[(phrases.split == "train") & phrases.image_id.isin(store.row)]
-described = {
-    "name": "Flickr30k Entities, the images at hand" if data else "embedded sample",
-    "split": "test",
-    "images": results["seed"]["images"],
-    "mentions": results["seed"]["mentions"],
-    "train_images": int(train_images.image_id.nunique()),
-}
-metrics = report.write_metrics(
-    paths.figures(profile) / "metrics.json",
-    described,
-    {"backbone": made_with["label"], "vectors": made_with["vectors"], "seed": seed},
-    results,
-)
-print(report.caption(metrics))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -93,51 +121,223 @@ evaluate.table(results, "merged")
 # NBVAL_CHECK_OUTPUT
 evaluate.table(results, "any")
 
-# %% [markdown]
-# ## Figures
-
 # %%
-note = f"{described['name']}, test, {described['mentions']:,} mentions, {made_with['label']}"
-figure = plots.metric_bars(results, note)
-plots.save(figure, paths.figures(profile) / "models.png")
-
-# %%
-scored = {name: evaluate.score_mentions(predictions[name], test, truth_boxes) for name in names}
-figure = plots.iou_distribution(
-    {name: table["iou_merged"].to_numpy() for name, table in scored.items()}, note
-)
-plots.save(figure, paths.figures(profile) / "iou_distribution.png")
+above = {name: figure for name, figure in blind.items() if not name.startswith("grid")}
+figure = analysis_plots.model_bars(results, above, references.ORACLES, f"{note}, merged box")
+plots.save(figure, figures / "models.png")
 
 # %% [markdown]
-# ## What the source system does
+# MDETR's protocol: recall at 1, 5 and 10 and the upper bound of all candidates, at IoU .5. A model
+# with one box has the same in each column.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+evaluate.recall_table(results, "any")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+evaluate.category_table(results, "any")
+
+# %%
+figure = analysis_plots.category_points({name: results[name] for name in shown}, note)
+plots.save(figure, figures / "categories.png")
+
+# %%
+ranked = {name: results[name] for name in names if scored[name].candidates.max() > 1}
+if ranked:
+    figure = analysis_plots.recall_curves({"constant": results["constant"]} | ranked, note)
+    plots.save(figure, figures / "recall.png")
+
+# %% [markdown]
+# ## Which differences are real?
 #
-# Two of its best, two middling and two of its worst answers.
+# Each model against each other on the same images, resampled together. A difference is called real
+# where its 95 % interval leaves out 0 (`~` where it does not).
 
 # %%
-seen = scored["seed"].merge(test[[*entities.MENTION_KEY, "width", "height", *boxes.COLUMNS]])
-seen = seen.merge(
-    predictions["seed"], on=[*entities.MENTION_KEY, "phrase"], suffixes=("", "_guess")
+# NBVAL_CHECK_OUTPUT
+differences = evaluate.differences(scored, "merged", **draws)
+report.difference_table(differences, names, "accuracy_0.5")
+
+# %%
+figure = analysis_plots.difference_matrix(differences, names, note)
+plots.save(figure, figures / "differences.png")
+
+# %% [markdown]
+# ## How far off?
+
+# %%
+ious = {name: scored[name].iou_merged.to_numpy() for name in shown}
+figure = analysis_plots.iou_distribution(ious, f"{note}, merged box")
+plots.save(figure, figures / "iou_distribution.png")
+
+# %% [markdown]
+# ## What decides?
+#
+# Size above all: a large object is hit without looking, as the constant box shows.
+
+# %%
+known = text.load_vectors("glove50").index
+groups = analysis.by_group(
+    {name: scored[name] for name in shown}, analysis.describe(test, known), **draws
 )
-seen = seen.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
-items = []
-for row in (len(seen) // 50, len(seen) // 20, len(seen) // 3, len(seen) // 2, -20, -5):
-    mention = seen.iloc[row]
-    picture = np.asarray(images.open_image(entities.image_folder(root) / f"{mention.image_id}.jpg"))
-    # A picture may be stored squeezed; boxes are in pixels of the original.
-    scale = np.float32(picture.shape[1::-1] * 2) / np.float32([mention.width, mention.height] * 2)
-    guess = mention[[f"{side}_guess" for side in boxes.COLUMNS]].to_numpy(np.float32)
-    items.append(
-        {
-            "image": picture,
-            "phrase": mention.phrase,
-            "truth": mention[boxes.COLUMNS].to_numpy(np.float32) * scale,
-            "guess": guess * scale,
-            "iou": mention.iou_merged,
-        }
+figure = analysis_plots.what_decides(groups, f"{note}, merged box, bars 95 %")
+plots.save(figure, figures / "what_decides.png")
+
+# %% [markdown]
+# ## Where boxes lie
+#
+# A model that is unsure retreats to the middle, where most of the truth is.
+
+# %%
+boxed = test[test.n_boxes > 0].astype(dict.fromkeys(entities.MENTION_KEY[1:], "int64"))
+
+
+def relative_guesses(name: str) -> np.ndarray:
+    first = predictions[name][predictions[name]["rank"] == 1]
+    table = first.merge(boxed[[*entities.MENTION_KEY, "width", "height"]])
+    return boxes.to_relative(
+        table[boxes.COLUMNS].to_numpy(), table.width.to_numpy(), table.height.to_numpy()
     )
-figure = plots.gallery(items, title=f"source system, {profile}: best, middling, worst")
-pictures_go_to = paths.build(profile) if data else paths.figures(profile)
-plots.save(figure, pictures_go_to / "gallery.png")
+
+
+guesses = {name: relative_guesses(name) for name in shown[1:]}
+figure = analysis_plots.mass_maps(references.relative_truth(boxed), guesses, note)
+plots.save(figure, figures / "where_answers_lie.png")
+
+# %% [markdown]
+# ## Is the score worth something?
+#
+# Only where a model gives scores that differ.
+
+# %%
+curves = {name: analysis.calibration(scored[name], **draws) for name in names}
+curves = {name: curve for name, curve in curves.items() if curve is not None}
+if curves:
+    figure = analysis_plots.calibration_curve(curves, f"{note}, merged box")
+    plots.save(figure, figures / "calibration.png")
+print("models with scores:", ", ".join(curves) or "none")
+
+# %% [markdown]
+# ## Which mistakes?
+#
+# Does the box fall on another phrase's object of the picture? And of the mentions that were missed,
+# how often would the box of another phrase have been right?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+found = {name: analysis.mistakes(scored[name], predictions[name], test) for name in names}
+mistakes = analysis.mistake_table(found)
+mistakes.T
+
+# %%
+figure = analysis_plots.mistake_bars(mistakes, f"{note}, merged box")
+plots.save(figure, figures / "mistakes.png")
+
+# %% [markdown]
+# ## Does it read? Does it look?
+#
+# Ask with another phrase of the picture, with the words shuffled, show another picture, or a grey
+# one. A model that does not read loses nothing by the first, one that does not look nothing by the
+# last two.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+asked = answers.load_beside(cache, "probes", names)
+falls = {name: probes.falls(table, test, **draws) for name, table in asked.items()}
+probes.table(falls)
+
+# %%
+if falls:
+    learned = {name: table for name, table in falls.items() if name != "constant"}
+    figure = analysis_plots.probe_points(learned, f"{note}, merged box, bars 95 %")
+    plots.save(figure, figures / "probes.png")
+
+# %% [markdown]
+# ## Gallery
+#
+# Best, median and worst answers, and the misses that the model was surest of (where it has
+# scores). Pictures of the real set stay out of `figures/`.
+
+# %%
+smaller = 320  # pixels of a picture's longer side in the galleries
+guess = [f"{side}_guess" for side in boxes.COLUMNS]
+seen = scored[ours].merge(
+    boxed[[*entities.MENTION_KEY, "width", "height", *boxes.COLUMNS]], on=entities.MENTION_KEY
+)
+first = predictions[ours][predictions[ours]["rank"] == 1]
+seen = seen.merge(
+    first[[*entities.MENTION_KEY, *boxes.COLUMNS]],
+    on=entities.MENTION_KEY,
+    suffixes=("", "_guess"),
+)
+picked = analysis.pick(seen, scores=ours in curves)
+
+
+# %%
+def shown_with_boxes(mention) -> dict:
+    # A picture may be stored squeezed; it is shown as the original was, whose pixels boxes are in.
+    scale = smaller / max(mention.width, mention.height)
+    picture = images.open_image(entities.image_folder(root) / f"{mention.image_id}.jpg")
+    picture = picture.resize((round(mention.width * scale), round(mention.height * scale)))
+    item = {"image": np.asarray(picture), "phrase": mention.phrase, "iou": mention.iou_merged}
+    item |= {"truth": mention[boxes.COLUMNS].to_numpy(np.float32) * scale}
+    item |= {"guess": mention[guess].to_numpy(np.float32) * scale, "group": mention.group}
+    return item | ({"score": mention.score} if ours in curves else {})
+
+
+items = [shown_with_boxes(mention) for _, mention in picked.iterrows()]
+figure = analysis_plots.gallery(items, f"{ours}, {note}")
+plots.save(figure, (paths.build(profile) if data else figures) / "gallery.png")
+
+# %% [markdown]
+# Photos that nobody trained on, with boxes drawn by eye:
+
+# %%
+photos = answers.load_beside(cache, "photos", [ours]).get(ours)
+if photos is not None:
+    both = answers.photo_phrases().merge(photos, on=["photo", "phrase"], suffixes=("", "_guess"))
+    both["iou"] = boxes.iou(both[boxes.COLUMNS].to_numpy(), both[guess].to_numpy())
+    items = []
+    for _, row in both.groupby("photo", sort=False).head(3).iterrows():
+        picture = images.open_image(paths.PHOTOS / f"{row.photo}.jpg")
+        scale = smaller / max(picture.size)
+        picture.thumbnail((smaller, smaller))
+        item = {"image": np.asarray(picture), "phrase": row.phrase, "iou": row.iou, "group": ""}
+        item |= {"truth": np.float32(row[boxes.COLUMNS].tolist()) * scale}
+        items.append(item | {"guess": np.float32(row[guess].tolist()) * scale})
+    figure = analysis_plots.gallery(items, f"{ours}, trained on {described['name']}: photos")
+    plots.save(figure, figures / "gallery_photos.png")
+
+# %% [markdown]
+# ## metrics.json
+#
+# All figures with what they depend on; `scene_utils.report` describes it, and the tables of the
+# README are written from it.
+
+# %%
+metrics = report.write_metrics(
+    figures / "metrics.json",
+    described,
+    {
+        "backbone": made_with.get("label", "unknown"),
+        "vectors": made_with.get("vectors", "unknown"),
+        "seed": seed,
+        "resamples": resamples,
+    },
+    results,
+    references=blind,
+    oracles=list(references.ORACLES),
+    differences=differences.to_dict("records"),
+    groups=groups.to_dict("records"),
+    mistakes=mistakes.to_dict("index"),
+    calibration={
+        name: {"error": curve.attrs["error"], "bins": curve.to_dict("records")}
+        for name, curve in curves.items()
+    },
+    probes={name: table.to_dict("records") for name, table in falls.items()},
+)
+print(report.caption(metrics))
 
 # %% [markdown]
 # Next: `06_query_widget` lets you ask it yourself.

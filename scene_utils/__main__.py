@@ -1,4 +1,4 @@
-"""Commands: python -m scene_utils {data,predict,evaluate,table,notebook}."""
+"""Commands: python -m scene_utils {data,predict,evaluate,references,table,readme,notebook}."""
 
 import argparse
 import json
@@ -67,7 +67,39 @@ def evaluate(arguments: argparse.Namespace) -> None:
     )
     for protocol in scoring.PROTOCOLS:
         print(f"\n{protocol} boxes, 95 % interval by image")
-        print(scoring.table({Path(arguments.predictions).stem: result}, protocol).T.to_string())
+        named = {Path(arguments.predictions).stem: result}
+        print(scoring.table(named, protocol).T.to_string())
+        print(f"\nrecall at IoU .5, {protocol} box, and recall at 1 in each category, %")
+        print(scoring.recall_table(named, protocol).T.to_string())
+        print(scoring.category_table(named, protocol).T.to_string())
+
+
+def references(arguments: argparse.Namespace) -> None:
+    from scene_utils import entities
+    from scene_utils import evaluate as scoring
+    from scene_utils import references as blind
+
+    root = Path(arguments.data_root)
+    ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
+    ids |= dict.fromkeys(entities.read_ids(root, arguments.split), "asked")
+    if arguments.at_hand:
+        here = entities.image_ids(root)
+        ids = {image_id: split for image_id, split in ids.items() if image_id in here}
+    found = entities.read_entities(root, ids)
+    result = blind.report(found.phrases, found.boxes, "asked", arguments.resamples, arguments.seed)
+    one = result["whole image"]
+    train = found.phrases[(found.phrases.split == "train") & (found.phrases.n_boxes > 0)]
+    where = "pictures at hand, in train too" if arguments.at_hand else "all pictures of the lists"
+    print(
+        f"{arguments.split}: {one['mentions']:,} boxed mentions of {one['images']:,} images; "
+        f"fitted on {len(train):,} of {train.image_id.nunique():,} images ({where})"
+    )
+    print(f"\n{arguments.protocol} boxes, 95 % interval by image; oracles read the truth")
+    table = scoring.table(result, arguments.protocol)
+    table.index = [f"{name} (oracle)" if name in blind.ORACLES else name for name in table.index]
+    print(table.to_string())
+    if arguments.out:
+        write_text(Path(arguments.out), json.dumps(result, indent=1) + "\n")
 
 
 def table(arguments: argparse.Namespace) -> None:
@@ -78,6 +110,21 @@ def table(arguments: argparse.Namespace) -> None:
     took = notebooks.durations(paths.build(arguments.profile))
     if took:
         print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
+
+
+def readme(arguments: argparse.Namespace) -> None:
+    from scene_utils import report
+
+    path = Path(arguments.file)
+    text = path.read_text(encoding="utf-8")
+    filled = report.fill_tables(text)
+    if filled == text:
+        print(f"{path}: tables are as in metrics.json")
+    elif arguments.check:
+        sys.exit(f"{path}: tables differ from metrics.json. Run `make readme` and commit it")
+    else:
+        write_text(path, filled)
+        print(f"{path}: tables written")
 
 
 def notebook(arguments: argparse.Namespace) -> None:
@@ -118,10 +165,29 @@ def main() -> None:
     command.add_argument("--out", default="", help="also write the result as JSON")
     command.set_defaults(run=evaluate)
 
+    command = commands.add_parser("references", help="what can be had without looking")
+    command.add_argument("--data-root", required=True, help="folder with the annotations")
+    command.add_argument("--split", default="test", help="NAME of NAME.txt there, or a path")
+    command.add_argument(
+        "--at-hand",
+        action="store_true",
+        help="only pictures that the data root holds, of the split and of train",
+    )
+    command.add_argument("--protocol", default="merged", choices=["merged", "any"])
+    command.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    command.add_argument("--out", default="", help="also write the result as JSON")
+    command.set_defaults(run=references)
+
     command = commands.add_parser("table", help="a profile's result table as Markdown")
     command.add_argument("--profile", default="sample")
     command.add_argument("--protocol", default="merged", choices=["merged", "any"])
     command.set_defaults(run=table)
+
+    command = commands.add_parser("readme", help="write tables of metrics.json into a README")
+    command.add_argument("file", nargs="?", default=str(paths.ROOT / "README.md"))
+    command.add_argument("--check", action="store_true", help="change nothing, fail if it differs")
+    command.set_defaults(run=readme)
 
     command = commands.add_parser("notebook", help="execute a notebook script")
     command.add_argument("script")

@@ -93,6 +93,14 @@ def _scale(width: ArrayLike, height: ArrayLike) -> np.ndarray:
     return np.concatenate([size, size], axis=-1)
 
 
+def coverage(relative: np.ndarray, cells: int = 50) -> np.ndarray:
+    """Share of boxes `(n, 4)`, fractions of the picture, that cover each place, `(cells, cells)`"""
+    centres = (np.arange(cells) + 0.5) / cells
+    across = (relative[:, 0, None] <= centres) & (centres < relative[:, 2, None])
+    down = (relative[:, 1, None] <= centres) & (centres < relative[:, 3, None])
+    return (down.T.astype(np.float32) @ across.astype(np.float32)) / max(len(relative), 1)
+
+
 def best_constant(relative: np.ndarray) -> np.ndarray:
     """The one box, in fractions of the image, with the highest mean IoU to `(n, 4)` boxes.
 

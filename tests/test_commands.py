@@ -11,7 +11,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scene_utils import entities, features, ground, images, report, scenes, text, training
+from scene_utils import (
+    answers,
+    entities,
+    features,
+    ground,
+    images,
+    probes,
+    report,
+    scenes,
+    text,
+    training,
+)
 from scene_utils.backbones import load_backbone
 
 
@@ -174,6 +185,54 @@ def test_ground_gives_what_predict_gives(root, models):
     picture = root / "flickr30k-images" / f"{row.image_id}.jpg"
     box = localizer.ground(picture, [row.phrase], ground.backbone_of(localizer))[0]
     np.testing.assert_allclose(box, row[["x_min", "y_min", "x_max", "y_max"]].tolist(), atol=0.5)
+
+
+def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, models, tmp_path):
+    cache = tmp_path / "cache"
+    entities.load_entities(root, cache, progress=False)
+    for model in ("seed", "constant"):
+        shutil.copytree(models / model, cache / "models" / model)
+    shutil.copytree(models / "features", cache / "features/efficientnet_lite0")
+    (cache / "features/chosen.txt").write_text("efficientnet_lite0")
+    answers.make(cache, root, answers.stale(cache))
+    assert answers.stale(cache) == []
+    found = answers.load(cache)
+    assert list(found) == ["constant", "seed"]
+    expected, _ = predicted(root, models)
+    key, sides = entities.MENTION_KEY, ["x_min", "y_min", "x_max", "y_max"]
+    pd.testing.assert_frame_equal(
+        found["seed"].sort_values(key, ignore_index=True)[sides],
+        expected.sort_values(key, ignore_index=True)[sides],
+        atol=0.5,
+    )
+    asked = answers.load_beside(cache, "probes", ["seed", "constant"])
+    phrases = pd.read_parquet(cache / "phrases.parquet")
+    test = answers.test_mentions(phrases, root)
+    falls = probes.falls(asked["seed"], test, resamples=20).set_index("change")
+    table = ground_truth_accuracy(found["seed"], test)
+    assert falls.asked["blank picture"] == pytest.approx(table, abs=1e-6)
+    # The grey picture is one picture: the same words get the same box wherever they stand.
+    blank = asked["seed"][asked["seed"].change == "blank picture"].merge(test[[*key, "phrase"]])
+    blank = blank.assign(phrase=blank.phrase.str.lower())
+    assert blank.groupby("phrase")[sides].agg(np.ptp).to_numpy().max() < 1e-4
+    assert blank[sides].round(4).drop_duplicates().shape[0] > 1
+    seen = asked["seed"][asked["seed"].change == probes.ASKED]
+    assert falls.same["blank picture"] < 1
+    assert len(seen) == len(blank)
+    photos = answers.load_beside(cache, "photos", ["seed", "constant"])
+    assert list(photos) == ["seed"], "a model that sees nothing has nothing to say of photos"
+    assert len(photos["seed"]) == len(answers.photo_phrases())
+
+
+def ground_truth_accuracy(predictions, phrases):
+    from scene_utils import boxes
+
+    sides = ["x_min", "y_min", "x_max", "y_max"]
+    both = phrases[phrases.n_boxes > 0].merge(
+        predictions, on=entities.MENTION_KEY, suffixes=("", "_guess")
+    )
+    iou = boxes.iou(both[sides].to_numpy(), both[[f"{side}_guess" for side in sides]].to_numpy())
+    return (iou >= 0.5).mean()
 
 
 @pytest.mark.parametrize(

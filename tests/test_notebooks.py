@@ -122,6 +122,7 @@ def make(*words):
 def test_a_bare_make_lists_every_target():
     listed = set(re.findall(r"^([a-z-]+) ", make().stdout, re.MULTILINE))
     wanted = "env lock data reproduce smoke figures html test check-notebooks lint lab widget"
+    wanted += " readme check-readme"
     assert set(f"{wanted} clean distclean".split()) <= listed
 
 

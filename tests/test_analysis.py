@@ -1,0 +1,289 @@
+"""What decides, which mistakes, calibration and probes, on small cases worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scene_utils import analysis, probes
+from scene_utils.entities import MENTION_KEY as KEY
+from scene_utils.evaluate import check_predictions, score_mentions
+
+SIDES = ["x_min", "y_min", "x_max", "y_max"]
+
+
+def phrase_table(rows):
+    """Rows (image, sentence, id, phrase, category, boxes) of pictures of 100 x 100 pixels."""
+    flat, boxes = [], []
+    for word, (image, sentence, phrase_id, phrase, category, own) in enumerate(rows):
+        own = np.reshape(own, (-1, 4)).astype(float)
+        merged = [*own[:, :2].min(axis=0), *own[:, 2:].max(axis=0)] if len(own) else [np.nan] * 4
+        flat.append((image, sentence, phrase_id, word, phrase, category, len(own), *merged))
+        boxes += [(image, phrase_id, *box) for box in own]
+    phrases = pd.DataFrame(flat, columns=[*KEY, "phrase", "category", "n_boxes", *SIDES])
+    boxes = pd.DataFrame(boxes, columns=["image_id", "phrase_id", *SIDES]).drop_duplicates()
+    return phrases.assign(width=100, height=100), boxes
+
+
+LEFT, RIGHT, TOP, ALL = (0, 40, 20, 60), (70, 40, 90, 60), (40, 0, 60, 10), (0, 0, 100, 100)
+ROWS = [
+    ("a", 0, 1, "a man", "people", [LEFT]),
+    ("a", 0, 2, "another man in a zxqv hat", "people", [RIGHT]),
+    ("a", 0, 3, "the red hat", "clothing", [TOP]),
+    ("a", 1, 1, "him", "people", [LEFT]),
+    ("a", 1, 4, "two big dogs", "animals", [LEFT, RIGHT]),
+    ("a", 1, 5, "the sky", "scene", []),
+    ("b", 0, 1, "a beach", "scene", [ALL]),
+]
+
+
+@pytest.fixture
+def worked():
+    return phrase_table(ROWS)
+
+
+def predicted(phrases, boxes):
+    table = phrases[[*KEY, "phrase"]].copy()
+    table[SIDES] = np.array(boxes, float)
+    return check_predictions(table.assign(rank=1, score=1.0))
+
+
+def test_what_may_decide_is_read_off_phrase_and_boxes(worked):
+    found = analysis.describe(worked[0], known={"a", "man", "another", "in", "hat"})
+    expected = {
+        "box area (% of the picture)": ["2-5", "2-5", "2-5", "2-5", "10-20", "70-100"],
+        "words in the phrase": ["2", "6+", "3", "1", "3", "2"],
+        "objects of its category": ["2", "2", "1", "2", "1", "1"],
+        "boxes of the phrase": ["1", "1", "1", "1", "2", "1"],
+        "words unknown to GloVe": ["0", "1+", "1+", "1+", "1+", "1+"],
+        "attribute word": ["none", "none", "colour, pattern", "none", "other", "none"],
+        "relation word": ["no", "yes", "no", "no", "no", "no"],
+        "place across": ["left", "right", "middle", "left", "middle", "middle"],
+        "place down": ["middle", "middle", "top", "middle", "middle", "middle"],
+    }
+    assert {name: found[name].tolist() for name in found} == expected
+
+
+def test_accuracy_by_group_is_that_of_its_mentions_and_small_groups_are_left_out(worked):
+    phrases, boxes = worked
+    boxed = phrases[phrases.n_boxes > 0]
+    scored = score_mentions(predicted(boxed, [LEFT] * 4 + [ALL] * 2), phrases, boxes)
+    described = analysis.describe(phrases, known=())
+    table = analysis.by_group({"it": scored}, described, least=2, resamples=20)
+    rows = {(row.what, row.bin): (row.mentions, row.value) for row in table.itertuples()}
+    assert rows["objects of its category", "2"] == (3, pytest.approx(2 / 3, abs=1e-6))
+    assert rows["place across", "left"] == (2, 1)
+    assert rows["place across", "middle"] == (3, pytest.approx(1 / 3, abs=1e-6))
+    assert ("place across", "right") not in rows
+
+
+def test_each_mistake_is_told_from_the_others(worked):
+    phrases, boxes = worked
+    boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
+    cases = {
+        "right": (0, LEFT),
+        "another object of its category": (0, RIGHT),
+        "another object": (0, TOP),
+        "too large": (0, ALL),
+        "too small": (0, (5, 45, 10, 50)),
+        "beside it": (0, (18, 58, 38, 78)),
+        "nowhere near": (0, (20, 80, 30, 90)),
+    }
+    for expected, (row, box) in cases.items():
+        predictions = predicted(boxed.iloc[[row]], [box])
+        scored = score_mentions(predictions, phrases, boxes)
+        found = analysis.mistakes(scored, predictions, phrases)
+        assert found.mistake[row] == expected
+        assert set(found.mistake.drop(row)) == {"no answer"}
+    shares = analysis.mistake_table({"last": found}).loc["last"]
+    assert shares["no answer"] == pytest.approx(100 * 5 / 6, abs=0.01)
+    assert shares[list(analysis.MISTAKES)].sum() == pytest.approx(100, abs=0.01)
+
+
+def test_another_phrases_box_counts_where_it_would_have_been_right(worked):
+    phrases, boxes = worked
+    boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
+    # The two men are confused; each of the others gets a box that is nobody's.
+    nobody = (30, 80, 35, 85)
+    predictions = predicted(boxed, [RIGHT, LEFT, nobody, RIGHT, nobody, nobody])
+    found = analysis.mistakes(score_mentions(predictions, phrases, boxes), predictions, phrases)
+    assert found.another_right.tolist() == [True, True, False, True, False, False]
+    # Of man 1, the others are 2, 3 and 4; of man 2 they are 1 twice, 3 and 4.
+    np.testing.assert_allclose(found.others_right, [1 / 3, 2 / 4, 0, 1 / 3, 0, np.nan])
+    shares = analysis.mistake_table({"it": found}).loc["it"]
+    assert shares["another object of its category"] == 50
+    assert shares["missed, another's box right"] == 50
+
+
+def test_coverage_adds_up_to_the_boxes_area():
+    from scene_utils.boxes import coverage
+
+    share = coverage(np.float32([[0, 0, 0.5, 0.5], [0, 0, 1, 0.2]]), cells=10)
+    assert share.shape == (10, 10)
+    assert share[0, 0] == 1
+    assert share[0, 9] == share[4, 0] == 0.5, "rows run down, columns across"
+    assert share.mean() == pytest.approx((0.25 + 0.2) / 2)
+
+
+def scored_with(score, hits):
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{n % 50}" for n in range(len(score))],
+            "score": score,
+            "answered": True,
+            "iou_merged": np.where(hits, 0.9, 0.1),
+        }
+    )
+
+
+def test_calibration_finds_honest_scores_honest_and_others_not():
+    rng = np.random.default_rng(0)
+    chance = rng.random(4000)
+    hits = rng.random(4000) < chance
+    honest = analysis.calibration(scored_with(chance, hits), resamples=100)
+    assert honest.mentions.tolist() == [400] * 10
+    assert (np.diff(honest.value) > 0).all()
+    assert honest.attrs["error"] < 0.03
+    inside = (honest.low - 0.02 < honest.score) & (honest.score < honest.high + 0.02)
+    assert inside.all()
+    boastful = analysis.calibration(scored_with(np.sqrt(chance), hits), resamples=20)
+    assert boastful.attrs["error"] == pytest.approx(np.mean(np.sqrt(chance) - chance), abs=0.02)
+
+
+def test_scores_that_are_all_equal_have_no_calibration():
+    assert analysis.calibration(scored_with(np.ones(30), np.arange(30) < 7)) is None
+
+
+def test_picked_mentions_are_of_different_pictures_and_of_their_group():
+    rng = np.random.default_rng(1)
+    seen = scored_with(rng.random(600), rng.random(600) < 0.5).assign(iou_merged=rng.random(600))
+    picked = analysis.pick(seen, each=4, scores=True)
+    by_group = picked.groupby("group", sort=False)
+    assert by_group.image_id.nunique().tolist() == [4, 4, 4, 4]
+    ends = by_group.iou_merged.agg(["min", "max"])
+    lowest, highest = seen.iou_merged.quantile([0.1, 0.9])
+    assert ends.loc["best tenth", "min"] >= highest
+    assert ends.loc["worst tenth", "max"] <= lowest
+    assert 0.4 < ends.loc["around the median", "min"] < ends.loc["around the median", "max"] < 0.6
+    missed = seen[seen.iou_merged < 0.5]
+    assert picked.score[picked.group == "surest misses"].iloc[0] == missed.score.max()
+
+
+# Does it read, does it look?
+
+
+@pytest.fixture
+def many():
+    rows = []
+    for image in range(30):
+        x, y = image % 5 * 12, image % 7 * 8
+        rows += [
+            (f"i{image}", 0, 1, "the left one", "people", [(x, y, x + 20, y + 20)]),
+            (f"i{image}", 0, 2, "the right one", "people", [(x + 30, y, x + 50, y + 20)]),
+            (f"i{image}", 1, 3, "it", "other", []),
+        ]
+    return phrase_table(rows)[0]
+
+
+def of_truth(phrases, reads=True, looks=True):
+    """A model that knows all boxes of its picture, by phrase: as far as it reads and looks."""
+    boxed = phrases[phrases.n_boxes > 0]
+    known = {
+        (row.image_id, row.phrase): np.array([row.x_min, row.y_min, row.x_max, row.y_max]) / 100
+        for row in boxed.itertuples()
+    }
+    first = boxed.image_id.iloc[0]
+
+    def predict(texts, categories, pictures):
+        found = []
+        for text, picture in zip(texts, pictures, strict=True):
+            picture = (picture or "nothing") if looks else first
+            words = " ".join(sorted(text.split())) if reads else ""
+            ordered = {
+                (image, " ".join(sorted(phrase.split()))): box
+                for (image, phrase), box in known.items()
+            }
+            default = known.get((picture, "the left one"), np.array([0, 0.9, 0.1, 1]))
+            found.append(ordered.get((picture, words), default))
+        return np.array(found)
+
+    return predict
+
+
+def falls(phrases, **kwargs):
+    asked = probes.questions(phrases)
+    table = probes.falls(probes.ask(of_truth(phrases, **kwargs), asked), phrases, resamples=100)
+    return table.set_index("change")
+
+
+def test_questions_change_what_they_say_and_nothing_else(many):
+    asked = probes.questions(many)
+    plain = asked[asked.change == probes.ASKED].set_index(KEY)
+    assert len(plain) == 60
+    for change, table in asked.groupby("change"):
+        before = plain.loc[pd.MultiIndex.from_frame(table[KEY])]
+        assert len(table) == 60, change
+        same = {
+            column: (before[column].to_numpy() == table[column].to_numpy())
+            for column in ("text", "category", "picture")
+        }
+        assert same["picture"].all() == (change not in probes.CHANGES[2:]), change
+        assert same["text"].all() == (change not in probes.CHANGES[:2]), change
+        if change in probes.CHANGES[2:]:
+            assert not same["picture"].any()
+        if change in probes.CHANGES[:2]:
+            assert not same["text"].any()
+    other = asked[asked.change == "another picture"]
+    assert other.groupby("image_id").picture.nunique().eq(1).all()
+    assert set(other.picture) == set(many.image_id), "each stands in for one other"
+    shuffled = asked[asked.change == "shuffled words"]
+    before = plain.loc[pd.MultiIndex.from_frame(shuffled[KEY])].text
+    assert [sorted(words.split()) for words in shuffled.text] == [
+        sorted(words.split()) for words in before
+    ]
+    pd.testing.assert_frame_equal(asked, probes.questions(many))
+
+
+def test_a_picture_with_one_object_has_no_other_phrase_to_swap():
+    phrases, _ = phrase_table(
+        [
+            ("a", 0, 1, "a dog", "animals", [LEFT]),
+            ("a", 1, 1, "it", "animals", [LEFT]),
+            ("b", 0, 1, "a cat", "animals", [LEFT]),
+            ("b", 0, 2, "a tree", "other", []),
+        ]
+    )
+    asked = probes.questions(phrases)
+    swapped = asked[asked.change == "another phrase"]
+    assert swapped[["image_id", "text", "category"]].to_numpy().tolist() == [
+        ["b", "a tree", "other"]
+    ]
+    shuffled = asked[asked.change == "shuffled words"]
+    assert shuffled.text.tolist() == ["dog a", "cat a"]
+
+
+def test_a_model_that_reads_and_looks_loses_by_both(many):
+    found = falls(many)
+    assert found.asked.eq(1).all()
+    # A third of the swaps is to "it", which falls back on the left one: right for half of those.
+    assert found.value["another phrase"] > 0.5
+    assert found.value["blank picture"] == 1
+    assert found.value["another picture"] > 0.5
+    assert found.real[["another phrase", "another picture", "blank picture"]].all()
+    assert found.value["shuffled words"] == 0
+    assert found.same["shuffled words"] == 1
+    assert not found.real["shuffled words"]
+
+
+def test_a_model_that_does_not_read_or_does_not_look_loses_nothing_by_it(many):
+    deaf, blind = falls(many, reads=False), falls(many, looks=False)
+    assert deaf.value["another phrase"] == 0
+    assert deaf.value["blank picture"] > 0.2
+    assert blind.value[["another picture", "blank picture"]].eq(0).all()
+    assert blind.same[["another picture", "blank picture"]].eq(1).all()
+    text = probes.table({"deaf": deaf.reset_index()}).loc["deaf", "another phrase"]
+    assert text == "50.0, fall 0.0 [0.0, 0.0]"
+
+
+def test_a_model_that_answers_something_else_is_refused(many):
+    with pytest.raises(ValueError, match=r"expected \(\d+, 4\) finite numbers, got \(3, 4\)"):
+        probes.ask(lambda *_: np.zeros((3, 4)), probes.questions(many))
