@@ -1,5 +1,5 @@
 # A bare `make` lists the targets. Variables: PROFILE, DATA, BACKBONE, WEIGHTS, UNTRAINED, VECTORS,
-# SEED, EPOCHS, PICTURES.
+# SEED, EPOCHS, PICTURES, GRID, GRID_EPOCHS, GRID_SIZE.
 PROFILE   ?= sample
 DATA      ?=
 BACKBONE  ?= efficientnet_lite0
@@ -8,6 +8,7 @@ UNTRAINED ?= false
 VECTORS   ?= glove50
 SEED      ?= 0
 EPOCHS    ?= 20
+GRID      ?= $(if $(DATA),shipped,train)
 PICTURES  ?= 1600
 PYTHON    ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
 
@@ -57,16 +58,20 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 # gone from the cache it runs again.
 MODULES = $(1:%=scene_utils/%.py)
 BASE    := environment paths boxes plots
+# The sample's objects are large and few: a smaller input and fewer steps are enough.
+GRID_EPOCHS ?= $(if $(DATA),12,10)
+GRID_SIZE   ?= $(if $(DATA),320,224)
+
 ENCODER := progress images quiet_tensorflow backbones features
-TRAINER := $(ENCODER) text model training
+TRAINER := $(ENCODER) text model training pictures grid_model grid_training
 
 USE_01 := $(BASE) progress entities images scenes scene_layout
 USE_02 := $(BASE) text
 USE_03 := $(BASE) $(ENCODER) entities
-USE_04 := $(BASE) $(TRAINER)
-USE_05 := $(BASE) $(TRAINER) entities ground evaluate report \
+USE_04 := $(BASE) $(TRAINER) entities
+USE_05 := $(BASE) $(TRAINER) entities ground localizer evaluate report \
   references analysis analysis_plots answers probes
-USE_06 := $(BASE) $(TRAINER) entities ground widget
+USE_06 := $(BASE) $(TRAINER) entities ground localizer widget
 
 GIVES_01 := $(CACHE)/phrases.parquet
 GIVES_02 := $(CACHE)/embeddings.npy
@@ -78,7 +83,8 @@ GIVES_06 := $(FIGS)/query.png
 ASK_01 = data=$(ROOT) pictures=$(PICTURES)
 ASK_02 = vectors=$(VECTORS)
 ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAINED)
-ASK_04 = seed=$(SEED) epochs=$(EPOCHS)
+ASK_04 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED) epochs=$(EPOCHS) \
+  grid=$(GRID) grid_epochs=$(GRID_EPOCHS) grid_size=$(GRID_SIZE)
 ASK_05 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED)
 ASK_06 = data=$(ROOT) weights=$(WEIGHTS)
 
@@ -117,7 +123,8 @@ reproduce: $(BOOKS) $(PAGES) ## the whole study: notebooks, figures, metrics.jso
 
 .PHONY: smoke
 smoke: ## the same on a tiny sample, in about a minute
-	@$(MAKE) --no-print-directory reproduce PROFILE=smoke PICTURES=64 EPOCHS=2
+	@$(MAKE) --no-print-directory reproduce PROFILE=smoke PICTURES=64 EPOCHS=2 \
+	  GRID_EPOCHS=1 GRID_SIZE=96
 
 .PHONY: figures
 figures: .venv/.done ## notebook 05's figures and metrics.json again, from cached predictions alone

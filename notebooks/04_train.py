@@ -21,8 +21,13 @@
 
 # %% tags=["parameters"]
 profile = "sample"
+data = ""
+weights = ""
 seed = 0
 epochs = 20
+grid = "shipped"  # the model that scores places: "train" it here, take the "shipped" one, or "none"
+grid_epochs = 12
+grid_size = 320  # pixels of its input's side
 
 # %%
 import json
@@ -31,7 +36,17 @@ import shutil
 import numpy as np
 import pandas as pd
 
-from scene_utils import environment, features, paths, plots, text, training
+from scene_utils import (
+    entities,
+    environment,
+    features,
+    grid_training,
+    paths,
+    pictures,
+    plots,
+    text,
+    training,
+)
 
 environment.check()
 cache = paths.cache(profile)
@@ -90,6 +105,40 @@ for model in ("text-only", "image-only"):
     histories[model] = run(model, model=model, loss=best_loss)
 for model in ("constant", "per-category"):
     histories[model] = run(model, model=model)
+
+# %% [markdown]
+# ## A model that scores places
+#
+# The source system has one vector for the whole picture. The grid model asks each place of the
+# picture instead: a phrase becomes a convolution of the picture's map, and each cell gives a score
+# and a box of its own. Trained on real data it takes hours on a laptop, so its weights ship; on the
+# sample it is trained here.
+
+# %%
+if grid == "train":
+    root = paths.data_root(profile, data)
+    squeezed = pictures.squeeze_pictures(
+        entities.image_folder(root), store.row, grid_size, cache / "squeezed"
+    )
+    settings = grid_training.GridSettings(size=grid_size, epochs=grid_epochs, seed=seed)
+    mentions = (
+        grid_training.make_mentions(phrases, split, squeezed, vocabulary, settings.length)
+        for split in ("train", "val")
+    )
+    histories["grid"] = grid_training.train_grid(
+        settings, *mentions, embeddings, vocabulary, made_with, models / "grid", weights or None
+    )
+elif grid == "shipped":
+    shutil.copytree(paths.PRETRAINED / "grid", models / "grid", dirs_exist_ok=True)
+    histories["grid"] = pd.read_csv(models / "grid" / "history.csv")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+columns = ["epoch", "val_mean_iou", "val_accuracy_0.5"]
+best = {
+    name: table.loc[table["val_mean_iou"].idxmax(), columns] for name, table in histories.items()
+}
+pd.DataFrame(best).T.astype({"epoch": int}).round(4)
 
 # %%
 note = f"{profile}, {made_with['label']}, {made_with['vectors']}, seed {seed}"

@@ -14,14 +14,14 @@
 # %% [markdown]
 # # 6 Query widget
 #
-# Choose a picture or bring your own, type a phrase, press Enter. The box is the source system's
-# answer; `05_iou_analysis` says how far to trust it.
+# Choose a picture or bring your own, type a phrase, press Enter. The box is the answer of the best
+# model that was trained; `05_iou_analysis` says how far to trust it.
 
 # %% tags=["parameters"]
 profile = "sample"
 data = ""
 weights = ""
-model = "seed"
+model = ""  # a folder of models/; empty: grid where there is one, else seed
 
 # %%
 import numpy as np
@@ -31,6 +31,7 @@ from scene_utils import entities, environment, ground, images, paths, plots, wid
 
 environment.check()
 cache = paths.cache(profile)
+model = model or ("grid" if (cache / "models" / "grid").is_dir() else "seed")
 localizer = ground.load_model(cache / "models" / model)
 backbone = ground.backbone_of(localizer, weights or None)
 
@@ -55,9 +56,9 @@ widget.query_widget(localizer, backbone, pictures, examples)
 # %%
 picture = images.open_image(pictures["astronaut"])
 asked = ["a woman", "an orange suit", "the flag"]
-answered = localizer.ground(picture, asked, backbone)
+answered = ground.first_boxes(localizer, picture, asked, backbone)
 items = [
     (np.asarray(picture), [box], [phrase]) for phrase, box in zip(asked, answered, strict=True)
 ]
-figure = plots.picture_grid(items, f"{model} trained on {profile}, {backbone.label}")
+figure = plots.picture_grid(items, f"{model} trained on {profile}, {localizer.settings['label']}")
 plots.save(figure, paths.figures(profile) / "query.png")

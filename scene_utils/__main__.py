@@ -1,4 +1,4 @@
-"""Commands: python -m scene_utils {data,predict,evaluate,references,table,readme,notebook}."""
+"""The study's commands; `python -m scene_utils COMMAND -h` explains each."""
 
 import argparse
 import json
@@ -41,7 +41,33 @@ def predict(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {len(table):,} phrases of {table.image_id.nunique():,} pictures")
     if len(problems):
         print(f"{len(problems)} files could not be read:", file=sys.stderr)
-        print(problems.to_string(index=False), file=sys.stderr)
+        print(problems.head(10).to_string(index=False), file=sys.stderr)
+        if len(problems) > 10:
+            print(f"... and {len(problems) - 10} more", file=sys.stderr)
+
+
+def ground(arguments: argparse.Namespace) -> None:
+    from scene_utils import images, localizer
+
+    loaded = localizer.load_localizer(arguments.model or localizer.SHIPPED)
+    picture = images.open_image(arguments.picture)
+    answer = loaded.ground(picture, arguments.phrase, arguments.top_k)
+    found = [
+        dict(zip(("x_min", "y_min", "x_max", "y_max"), map(float, box), strict=True))
+        | {"score": float(score)}
+        for box, score in zip(answer.boxes.round(1), answer.scores.round(4), strict=True)
+    ]
+    if arguments.json:
+        words = {"words": dict(answer.words), "unknown": answer.unknown}
+        print(json.dumps({"phrase": answer.phrase, "boxes": found} | words))
+    else:
+        for rank, box in enumerate(found, start=1):
+            print(rank, "  ".join(f"{name} {value:g}" for name, value in box.items()))
+        if answer.unknown:
+            print("words that the model does not know:", ", ".join(answer.unknown))
+    if arguments.save:
+        with atomic(Path(arguments.save)) as temporary:
+            images.with_box(picture, answer.boxes[0]).save(temporary)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -150,6 +176,15 @@ def main() -> None:
     command.add_argument("--out", required=True, help="parquet file to write")
     command.add_argument("--weights", default=None, help="backbone weights, if elsewhere")
     command.set_defaults(run=predict)
+
+    command = commands.add_parser("ground", help="the box of a phrase in one picture")
+    command.add_argument("picture", help="JPEG, PNG, ...")
+    command.add_argument("phrase", help='such as "the man in the red hat"')
+    command.add_argument("--top-k", type=int, default=5, help="boxes to give, best first")
+    command.add_argument("--model", default="", help="folder of a grid model; default: the shipped")
+    command.add_argument("--json", action="store_true", help="print one line of JSON")
+    command.add_argument("--save", default="", help="also write the picture with its best box")
+    command.set_defaults(run=ground)
 
     command = commands.add_parser("evaluate", help="score a prediction file")
     command.add_argument("--predictions", required=True, help="parquet file")

@@ -21,6 +21,7 @@ from scene_utils.paths import PHOTOS, atomic, write_text
 # The order in which models stand in tables; others follow. Other losses of the seed stay out.
 ORDER = ("constant", "per-category", "text-only", "image-only", "seed-mse", "seed", "grid")
 CODE = ("answers", "boxes", "ground", "model", "probes", "training")
+GRID_CODE = ("answers", "boxes", "grid_model", "localizer", "probes")
 PHOTO_PHRASES = PHOTOS / "phrases.csv"
 
 
@@ -47,8 +48,10 @@ def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
 def _fingerprint(cache: Path, name: str) -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    parts = [cache / "models" / name / "settings.json", cache / "entities.json", PHOTO_PHRASES]
-    for path in (*parts, *(folder / f"{module}.py" for module in CODE)):
+    model = cache / "models" / name
+    parts = [model / "settings.json", model / "history.csv", cache / "entities.json", PHOTO_PHRASES]
+    code = GRID_CODE if name == "grid" else CODE
+    for path in (*parts, *(folder / f"{module}.py" for module in code)):
         digest.update(path.read_bytes() if path.is_file() else b"missing")
     return digest.hexdigest()
 
@@ -82,23 +85,57 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
     for name in wanted:
         localizer = ground.load_model(cache / "models" / name)
         backbone = None
+        if isinstance(localizer, ground.GridLocalizer):
+            _write(cache, name, _grid_answers(localizer, cache, root, readable, asked))
+            continue
         if localizer.sees:
             made_with = localizer.settings["weights_sha256"]
             if made_with not in backbones:
                 backbones[made_with] = ground.backbone_of(localizer, weights or None)
             backbone = backbones[made_with]
-        stamp = cache / "predictions" / f"{name}.json"
-        stamp.unlink(missing_ok=True)
         tables = {
             "predictions": ground.predict_phrases(localizer, readable, store),
             "probes": probes.ask(predictor(localizer, store, backbone), asked),
         }
         if localizer.sees:
             tables["photos"] = _photo_answers(localizer, backbone)
-        for folder, table in tables.items():
-            with atomic(cache / folder / f"{name}.parquet") as temporary:
-                table.to_parquet(temporary, index=False)
-        write_text(stamp, json.dumps({"fingerprint": _fingerprint(cache, name)}) + "\n")
+        _write(cache, name, tables)
+
+
+def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
+    stamp = cache / "predictions" / f"{name}.json"
+    stamp.unlink(missing_ok=True)
+    for folder, table in tables.items():
+        with atomic(cache / folder / f"{name}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+    write_text(stamp, json.dumps({"fingerprint": _fingerprint(cache, name)}) + "\n")
+
+
+def _grid_answers(localizer, cache: Path, root: Path, test: pd.DataFrame, asked) -> dict:
+    from scene_utils.pictures import squeeze_pictures
+
+    folder, size = entities.image_folder(root), localizer.model.size
+    store = squeeze_pictures(folder, test.image_id.unique(), size, cache / "test_pictures")
+    grey = np.full((1, size, size, 3), probes.GREY, np.uint8)
+    everything = np.concatenate([store.pictures[: len(store.row)], grey])
+
+    def predict(phrases, categories, pictures) -> np.ndarray:
+        rows = [len(store.row) if i == probes.BLANK else store.row[i] for i in pictures]
+        return localizer.relative_boxes(phrases, everything, np.array(rows), 1)[0][:, 0]
+
+    photos = photo_phrases()
+    guesses = [
+        answer.boxes
+        for photo, group in photos.groupby("photo", sort=False)
+        for answer in localizer.ground(PHOTOS / f"{photo}.jpg", group.phrase.tolist(), top_k=1)
+    ]
+    answered = photos[["photo", "phrase"]].copy()
+    answered[box_type.COLUMNS] = np.concatenate(guesses)
+    return {
+        "predictions": localizer.predict(test, store),
+        "probes": probes.ask(predict, asked),
+        "photos": answered,
+    }
 
 
 def predictor(localizer, store, backbone=None) -> probes.Predict:

@@ -338,5 +338,6 @@ def ranked_boxes(scores: tf.Tensor, boxes: tf.Tensor, count: int, candidates: in
         chosen.append(tf.gather(boxes, best, batch_dims=1))
         values.append(tf.gather(worth, best, batch_dims=1))
         near = tf.gather(overlap, best, batch_dims=1) > 0.7
-        left = tf.where(near, left - 1.0, left)
+        taken = 10 * tf.one_hot(best, left.shape[-1])
+        left = tf.where(near, left - 1, left) - taken
     return tf.stack(chosen, axis=1), tf.stack(values, axis=1)

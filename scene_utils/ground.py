@@ -16,7 +16,9 @@ from scene_utils import entities, training
 from scene_utils.backbones import Backbone, load_backbone
 from scene_utils.features import FeatureStore, cache_features, describe, pooled_features
 from scene_utils.images import ImageError, ImageSource, open_image, read_squeezed
+from scene_utils.localizer import GridLocalizer, load_localizer
 from scene_utils.model import INPUTS
+from scene_utils.pictures import PictureStore, squeeze_pictures
 from scene_utils.text import Vocabulary
 
 
@@ -72,8 +74,11 @@ class Localizer:
         return box_type.to_pixels(_with_area(relative), width, height)
 
 
-def load_model(folder: Path | str) -> Localizer:
-    """Load a folder that `training.train` finished. Raises FileNotFoundError for anything else."""
+def load_model(folder: Path | str) -> Localizer | GridLocalizer:
+    """Load a folder that `training.train` or `grid_training.train_grid` finished.
+
+    Raises FileNotFoundError for anything else.
+    """
     folder = Path(folder)
     if not (folder / "settings.json").is_file():
         raise FileNotFoundError(
@@ -81,6 +86,8 @@ def load_model(folder: Path | str) -> Localizer:
             "Notebook 04 makes them in data/cache/<profile>/models/"
         )
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    if settings["model"] == "grid":
+        return load_localizer(folder)
     network = blind = None
     if (folder / "boxes.json").is_file():
         blind = json.loads((folder / "boxes.json").read_text(encoding="utf-8"))
@@ -89,8 +96,15 @@ def load_model(folder: Path | str) -> Localizer:
     return Localizer(settings, Vocabulary.load(folder / "vocabulary.txt"), network, blind)
 
 
-def backbone_of(localizer: Localizer, weights: str | Path | None = None) -> Backbone:
-    """The backbone whose features the model was trained on; ValueError if its weights differ."""
+def backbone_of(
+    localizer: Localizer | GridLocalizer, weights: str | Path | None = None
+) -> Backbone | None:
+    """The backbone whose features the model was trained on; None for a grid model, which has it.
+
+    Raises ValueError if its weights differ from those of the training.
+    """
+    if isinstance(localizer, GridLocalizer):
+        return None
     made_with = localizer.settings
     backbone = load_backbone(made_with["backbone"], weights, made_with["untrained"])
     if describe(backbone)["weights_sha256"] != made_with["weights_sha256"]:
@@ -101,6 +115,22 @@ def backbone_of(localizer: Localizer, weights: str | Path | None = None) -> Back
     return backbone
 
 
+def first_boxes(
+    localizer: Localizer | GridLocalizer,
+    image: ImageSource,
+    phrases: Sequence[str],
+    backbone: Backbone | None = None,
+) -> np.ndarray:
+    """The best box of each of n phrases in one picture, `(n, 4)` in its pixels, by any model.
+
+    `backbone` is `backbone_of(localizer)`; a grid model brings its own.
+    """
+    if isinstance(localizer, GridLocalizer):
+        answers = localizer.ground(image, list(phrases), top_k=1)
+        return np.concatenate([answer.boxes for answer in answers])
+    return localizer.ground(image, phrases, backbone)
+
+
 def _with_area(relative: np.ndarray) -> np.ndarray:
     """Widen boxes that a network let collapse, so that every answer is a box."""
     least = 0.002
@@ -109,13 +139,17 @@ def _with_area(relative: np.ndarray) -> np.ndarray:
 
 
 def predict_phrases(
-    localizer: Localizer, phrases: pd.DataFrame, store: FeatureStore | None
+    localizer: Localizer | GridLocalizer,
+    phrases: pd.DataFrame,
+    store: FeatureStore | PictureStore | None,
 ) -> pd.DataFrame:
     """A prediction table (`entities.PREDICTION_COLUMNS`) for rows of an entities phrase table.
 
     Phrases of a picture that is not in the store get no row, if the model sees. No column of
-    boxes is read. These models give one box and no confidence: rank 1, score 1.
+    boxes is read. Models without a grid give one box and no confidence: rank 1, score 1.
     """
+    if isinstance(localizer, GridLocalizer):
+        return localizer.predict(phrases, store)
     features = rows = None
     if localizer.sees:
         phrases = phrases[phrases.image_id.isin(store.row)]
@@ -137,7 +171,7 @@ def predict_phrases(
 
 
 def predict_split(
-    localizer: Localizer,
+    localizer: Localizer | GridLocalizer,
     root: Path | str,
     split: str,
     weights: str | Path | None = None,
@@ -165,15 +199,16 @@ def predict_split(
         known = phrases.image_id[lacking].map(sizes)
         phrases.loc[lacking, ["width", "height"]] = np.array(known.tolist(), np.int32)
         phrases = phrases[phrases.width > 0]
-    store = None
-    if localizer.sees:
-        with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
+        store, seen = None, phrases.image_id.unique()
+        if isinstance(localizer, GridLocalizer):
+            size = localizer.model.size
+            store = squeeze_pictures(folder, seen, size, Path(scratch), progress=progress)
+        elif localizer.sees:
             backbone = backbone_of(localizer, weights)
-            store = cache_features(
-                folder, phrases.image_id.unique(), backbone, Path(scratch), progress=progress
-            )
-            problems += store.unreadable.rename(columns={"image_id": "file"}).to_dict("records")
-            table = predict_phrases(localizer, phrases, store)
-    else:
-        table = predict_phrases(localizer, phrases, None)
+            store = cache_features(folder, seen, backbone, Path(scratch), progress=progress)
+        if store is not None:
+            lost = store.unreadable.rename(columns={"image_id": "file"})
+            problems += lost.to_dict("records")
+        table = predict_phrases(localizer, phrases, store)
     return table, pd.DataFrame(problems, columns=["file", "reason"], dtype="str")

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 # Twice a 50-megapixel camera; past it a small file can unpack to gigabytes.
 LARGEST_PIXELS = 100_000_000
@@ -73,6 +73,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image)
     return image.convert("RGB")
+
+
+def with_box(image: Image.Image, box: np.ndarray) -> Image.Image:
+    """A copy of the picture with the box `(4,)`, in its own pixels, drawn on it."""
+    shown = image.copy()
+    draw = ImageDraw.Draw(shown)
+    thin = max(2, round(max(image.size) / 220))
+    corners = [float(side) for side in box]
+    draw.rectangle(corners, outline="white", width=2 * thin)
+    draw.rectangle(corners, outline="#D55E00", width=thin)
+    return shown
 
 
 def read_squeezed(source: ImageSource, size: int) -> tuple[np.ndarray, int, int]:

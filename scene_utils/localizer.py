@@ -23,6 +23,7 @@ from scene_utils.paths import PRETRAINED
 from scene_utils.pictures import PictureStore
 from scene_utils.text import Vocabulary, tokenize
 
+SHIPPED = PRETRAINED / "grid"
 RANKS = 10
 PICTURES_REMEMBERED = 16
 
@@ -103,28 +104,28 @@ class GridLocalizer:
             )
         return answers[0] if isinstance(phrases, str) else answers
 
+    def relative_boxes(
+        self, phrases: Sequence[str], pictures: np.ndarray, rows: np.ndarray, ranks: int = RANKS
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes `(n, ranks, 4)` as fractions of the picture, and scores `(n, ranks)`.
+
+        `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
+        """
+        tokens, marks = self.vocabulary.encode_in_context(
+            phrases, [0] * len(phrases), phrases, self.model.length
+        )
+        return Asker(self.model, ranks).ask(pictures, np.arange(len(pictures)), rows, tokens, marks)
+
     def predict(
-        self, phrases: pd.DataFrame, store: PictureStore, ranks: int = RANKS, context: bool = True
+        self, phrases: pd.DataFrame, store: PictureStore, ranks: int = RANKS
     ) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table, `ranks` boxes a mention.
 
-        Phrases of a picture that is not in the store get no row. No column of boxes is read. With
-        `context` the phrase is read in its sentence.
+        Phrases of a picture that is not in the store get no row. No column of boxes is read.
         """
         phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
-        rows, ids = pd.factorize(phrases.image_id)
-        picture_rows = np.array([store.row[image_id] for image_id in ids])
-        sentences, first = (
-            (phrases.sentence, phrases.first_word_index)
-            if context
-            else (phrases.phrase, np.zeros(len(phrases), int))
-        )
-        tokens, marks = self.vocabulary.encode_in_context(
-            sentences, first, phrases.phrase, self.model.length
-        )
-        boxes, scores = Asker(self.model, ranks).ask(
-            store.pictures, picture_rows, rows, tokens, marks
-        )
+        rows = phrases.image_id.map(store.row).to_numpy(int)
+        boxes, scores = self.relative_boxes(phrases.phrase.tolist(), store.pictures, rows, ranks)
         table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
         table = table.reset_index(drop=True)
         table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))
@@ -137,7 +138,7 @@ class GridLocalizer:
         return table[PREDICTION_COLUMNS]
 
 
-def load_localizer(folder: Path | str = PRETRAINED / "grid") -> GridLocalizer:
+def load_localizer(folder: Path | str = SHIPPED) -> GridLocalizer:
     """Load a grid model that `grid_training.train_grid` finished; by default the one that ships.
 
     Raises FileNotFoundError for a folder that is no finished training.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from scene_utils.images import ImageError, read_squeezed
 from scene_utils.paths import atomic, write_text
@@ -15,11 +16,12 @@ from scene_utils.progress import progress_bar
 
 @dataclass(frozen=True)
 class PictureStore:
-    """`pictures (n, size, size, 3)` uint8 RGB, the row of each id, and what could not be read."""
+    """`pictures (n, size, size, 3)` uint8 RGB, the row of each id, and a table of what could not be
+    read: image_id and reason."""
 
     pictures: np.ndarray
     row: dict[str, int]
-    unreadable: dict[str, str]
+    unreadable: pd.DataFrame
 
 
 def squeeze_pictures(
@@ -76,4 +78,5 @@ def squeeze_pictures(
 def _open(target: Path, known: dict) -> PictureStore:
     pictures = np.load(target, mmap_mode="r", allow_pickle=False)
     row = {image_id: number for number, image_id in enumerate(known["ids"])}
-    return PictureStore(pictures, row, known["unreadable"])
+    lost = pd.DataFrame(known["unreadable"].items(), columns=["image_id", "reason"], dtype="str")
+    return PictureStore(pictures, row, lost)

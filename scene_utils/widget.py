@@ -6,11 +6,12 @@ from html import escape
 
 import ipywidgets
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from scene_utils.backbones import Backbone
-from scene_utils.ground import Localizer
-from scene_utils.images import ImageError, ImageSource, open_image
+from scene_utils.ground import Localizer, first_boxes
+from scene_utils.images import ImageError, ImageSource, open_image, with_box
+from scene_utils.localizer import GridLocalizer
 
 LONGEST_PHRASE = 200
 SHOWN = 640
@@ -21,18 +22,15 @@ def png_with_box(image: Image.Image, box: np.ndarray | None) -> bytes:
     scale = min(1.0, SHOWN / max(image.size))
     shown = image.resize([max(1, round(side * scale)) for side in image.size])
     if box is not None:
-        corners = [float(side) * scale for side in box]
-        draw = ImageDraw.Draw(shown)
-        draw.rectangle(corners, outline="white", width=6)
-        draw.rectangle(corners, outline="#D55E00", width=3)
+        shown = with_box(shown, np.asarray(box) * scale)
     buffer = io.BytesIO()
     shown.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def query_widget(
-    localizer: Localizer,
-    backbone: Backbone,
+    localizer: Localizer | GridLocalizer,
+    backbone: Backbone | None,
     pictures: Mapping[str, ImageSource],
     examples: Mapping[str, str] | None = None,
 ) -> ipywidgets.Widget:
@@ -75,7 +73,7 @@ def query_widget(
         if len(words) > LONGEST_PHRASE:
             say(f"A phrase may have at most {LONGEST_PHRASE} characters, got {len(words)}.")
             return
-        box = localizer.ground(state["image"], [words], backbone)[0]
+        box = first_boxes(localizer, state["image"], [words], backbone)[0]
         view.value = png_with_box(state["image"], box)
         unknown = localizer.vocabulary.unknown(words)
         text = "Box: " + ", ".join(f"{side:.0f}" for side in box) + " px."

@@ -119,6 +119,8 @@ def test_ranked_boxes_take_the_best_expected_iou_and_then_something_else():
     found, worth = grid_model.ranked_boxes(tf.constant(np.log(share)), tf.constant(place), 2)
     np.testing.assert_allclose(found[0, 0], place[0, 1])
     np.testing.assert_allclose(found[0, 1], place[0, 0])
+    every, _ = grid_model.ranked_boxes(tf.constant(np.log(share)), tf.constant(place), 6)
+    assert len(np.unique(every[0, :4], axis=0)) == 4
     assert 0.6 < float(worth[0, 0]) < 0.67
     assert float(worth[0, 1]) == pytest.approx(0.34, abs=1e-3)
 
