@@ -59,7 +59,7 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 MODULES = $(1:%=scene_utils/%.py)
 BASE    := environment paths boxes plots
 # The sample's objects are large and few: a smaller input and fewer steps are enough.
-GRID_EPOCHS ?= $(if $(DATA),12,10)
+GRID_EPOCHS ?= $(if $(DATA),12,8)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 
 ENCODER := progress images quiet_tensorflow backbones features

@@ -25,6 +25,7 @@ from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
 from scene_utils.text import Vocabulary
+from scene_utils.training import make_deterministic
 
 SAVE_SECONDS = 240
 OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
@@ -355,7 +356,7 @@ def train_grid(
     finished.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary.save(folder / "vocabulary.txt")
-    keras.utils.set_random_seed(settings.seed)
+    make_deterministic(settings.seed)
     backbone = load_backbone(
         made_with["backbone"], weights, made_with["untrained"], size=settings.size
     )

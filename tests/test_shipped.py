@@ -1,0 +1,96 @@
+"""The grid model that ships, as a user meets it: in Python and on the command line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import scene_utils
+from scene_utils import boxes, paths
+
+PHRASES = pd.read_csv(paths.PHOTOS / "phrases.csv")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return scene_utils.load_localizer()
+
+
+def command(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "scene_utils", "ground", *map(str, words)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_it_finds_what_people_would_ask_for_in_photos_it_never_saw(loaded):
+    ious = {}
+    for row in PHRASES.itertuples():
+        answer = loaded.ground(paths.PHOTOS / f"{row.photo}.jpg", row.phrase, top_k=1)
+        truth = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
+        ious[row.photo, row.phrase] = float(boxes.iou(answer.boxes[0], truth))
+    assert ious["astronaut", "a woman"] > 0.5
+    assert ious["camera", "a man"] > 0.5
+    assert ious["chelsea", "a cat"] > 0.7
+    # Different phrases of one picture get different boxes: it reads.
+    suit = loaded.ground(paths.PHOTOS / "astronaut.jpg", ["the helmet", "a woman"], top_k=1)
+    assert boxes.iou(suit[0].boxes[0], suit[1].boxes[0]) < 0.7
+
+
+def test_the_same_picture_as_path_bytes_image_and_array(loaded):
+    path = paths.PHOTOS / "coffee.jpg"
+    image = Image.open(path)
+    ways = [str(path), path, path.read_bytes(), image, np.asarray(image.convert("RGB"))]
+    answers = [loaded.ground(way, "a cup", top_k=3) for way in ways]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer.boxes, answers[0].boxes)
+
+
+def test_a_small_and_a_large_copy_give_the_same_place(loaded):
+    image = Image.open(paths.PHOTOS / "chelsea.jpg")
+    large = image.resize((image.width * 3, image.height * 3), Image.Resampling.BICUBIC)
+    small, big = (loaded.ground(way, "a cat", top_k=1).boxes[0] for way in (image, large))
+    assert boxes.iou(small * 3, big) > 0.9
+
+
+def test_ground_on_the_command_line(tmp_path):
+    saved = tmp_path / "out.png"
+    photo = paths.PHOTOS / "astronaut.jpg"
+    answer = command(photo, "a womman wearing", "--json", "--top-k", 2, "--save", saved)
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["unknown"] == ["womman"]
+    assert len(found["boxes"]) == 2
+    assert set(found["words"]) == {"a", "womman", "wearing"}
+    before, after = Image.open(photo), Image.open(saved)
+    assert after.size == before.size
+    changed = (np.asarray(after) != np.asarray(before)).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    box = found["boxes"][0]
+    assert abs(columns.min() - box["x_min"]) <= 3
+    assert abs(rows.min() - box["y_min"]) <= 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "found no such file"), (b"not a picture", "expected a whole picture")],
+)
+def test_what_is_no_picture_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "photo.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    answer = command(path, "a woman")
+    assert answer.returncode == 1
+    assert "photo.jpg" in answer.stderr
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_too_many_boxes_are_refused(loaded):
+    with pytest.raises(ValueError, match="expected 1 to 30, got 31"):
+        loaded.ground(paths.PHOTOS / "coffee.jpg", "a cup", top_k=31)
