@@ -88,11 +88,14 @@ def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
     """Validation mean IoU against epoch, one line a run."""
     figure, axes = new_figure(7.5, 3.6)
     axis = axes[0, 0]
-    for name, history in histories.items():
+    for number, (name, history) in enumerate(histories.items()):
         if len(history) > 1:
-            axis.plot(history["epoch"], history["val_mean_iou"], label=name, lw=1.8)
+            # The palette has six colours; what follows them is told apart by its dashes.
+            style = ("-", "-.")[number // len(COLOURS) % 2]
+            axis.plot(history["epoch"], history["val_mean_iou"], label=name, lw=1.8, ls=style)
         else:
-            axis.axhline(history["val_mean_iou"].iloc[0], color="grey", ls="--", lw=1, label=name)
+            style = (":", "--")[number % 2]
+            axis.axhline(history["val_mean_iou"].iloc[0], color="grey", ls=style, label=name)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("epoch")
     axis.set_ylabel("mean IoU on val")
