@@ -151,6 +151,10 @@ html: $(PAGES) ## executed notebooks as HTML pages
 test: .venv/.done ## fast tests
 	$(BIN)/python -m pytest -q tests
 
+.PHONY: test-slow
+test-slow: .venv/.done ## tests that train a network, run notebooks or score the whole real set
+	$(BIN)/python -m pytest -q -m slow tests
+
 .PHONY: check-notebooks
 check-notebooks: $(BOOKS) ## run the executed notebooks again and compare what they state as facts
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(BOOKS)

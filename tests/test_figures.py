@@ -78,12 +78,14 @@ def drawn(project):
     return printed, project / "figures/sample"
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_tensorflow(drawn):
     loaded = re.search(r"loaded: (.*)", drawn[0])[1].split()
     assert "matplotlib" in loaded
     assert not {"tensorflow", "keras"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_figures_come_as_png_and_svg_and_a_model_with_ranks_gets_its_own(drawn):
     kinds = {
         suffix: {path.stem for path in drawn[1].glob(f"*{suffix}")} for suffix in (".png", ".svg")
@@ -94,6 +96,7 @@ def test_figures_come_as_png_and_svg_and_a_model_with_ranks_gets_its_own(drawn):
     assert kinds[".png"] == set(wanted.split())
 
 
+@pytest.mark.slow
 def test_drawing_again_gives_the_same_bytes(project, drawn):
     before = hashes(drawn[1])
     assert len(before) == 21
@@ -103,6 +106,7 @@ def test_drawing_again_gives_the_same_bytes(project, drawn):
     assert hashes(drawn[1]) == before
 
 
+@pytest.mark.slow
 def test_metrics_hold_what_their_description_says(drawn):
     metrics = report.read_metrics(drawn[1] / "metrics.json")
     described = re.findall(r"^    (\w+)  ", report.__doc__, re.MULTILINE)
@@ -205,6 +209,7 @@ def command(project, *words):
     )
 
 
+@pytest.mark.slow
 def test_tables_are_written_between_their_marks_and_nowhere_else(project, readme):
     answer = command(project, readme, "--check")
     assert answer.returncode == 1
@@ -225,6 +230,7 @@ def test_tables_are_written_between_their_marks_and_nowhere_else(project, readme
     assert command(project, readme, "--check").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_figure_that_differs_by_one_digit_fails_the_check(project, readme):
     command(project, readme)
     text = readme.read_text()
@@ -235,6 +241,7 @@ def test_a_figure_that_differs_by_one_digit_fails_the_check(project, readme):
     assert command(project, readme, "--check").returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -282,6 +289,7 @@ def test_differences_are_shown_both_ways_and_chance_is_marked():
     assert table.loc["a", "c"] == table.loc["a", "a"] == ""
 
 
+@pytest.mark.slow
 def test_a_table_of_probes_is_written(drawn):
     metrics = report.read_metrics(drawn[1] / "metrics.json")
     row = {"change": "blank picture", "mentions": 9, "asked": 0.5, "changed": 0.2, "value": 0.3}
@@ -290,6 +298,7 @@ def test_a_table_of_probes_is_written(drawn):
     assert "| seed | 20.0, fall 30.0 [10.0, 40.0] |" in text
 
 
+@pytest.mark.slow
 def test_every_table_has_a_caption_that_says_what_it_rests_on(drawn):
     metrics = report.read_metrics(drawn[1] / "metrics.json")
     for name in set(TABLES) - {"probes"}:

@@ -201,11 +201,13 @@ def trained(sample, tmp_path_factory):
     return folder, history, settings, made_with
 
 
+@pytest.mark.slow
 def test_it_can_learn_twenty_pictures_by_heart(trained):
     _, history, *_ = trained
     assert history["val_accuracy_0.5"].max() > 0.9
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_returned_and_a_loaded_one_answers_as_it_did(trained, sample):
     folder, history, settings, made_with = trained
     root, phrases, store, vocabulary, embeddings, mentions = sample
@@ -222,6 +224,7 @@ def test_a_finished_run_is_returned_and_a_loaded_one_answers_as_it_did(trained, 
     assert table.groupby(entities.MENTION_KEY)["rank"].apply(list).map(tuple).nunique() == 1
 
 
+@pytest.mark.slow
 def test_ground_answers_in_pixels_of_the_picture_with_words_and_heat(trained, sample):
     folder, *_ = trained
     root, phrases, *_ = sample
@@ -240,6 +243,7 @@ def test_ground_answers_in_pixels_of_the_picture_with_words_and_heat(trained, sa
     np.testing.assert_allclose(alone.boxes[0], answer.boxes[0], atol=1)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkeypatch):
     _root, _phrases, _store, vocabulary, embeddings, mentions = sample
     settings = grid_training.GridSettings(
