@@ -20,7 +20,6 @@ from scene_utils.backbones import Backbone
 
 STRIDE = 16
 PARTS = ("visual", "text", "head")
-SMALL = keras.initializers.RandomNormal(stddev=0.01)
 
 
 @dataclass(frozen=True)
@@ -220,6 +219,11 @@ def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160
     return keras.Model([tokens, marks], [phrase, weights], name="text")
 
 
+def _small() -> keras.initializers.Initializer:
+    # Made anew for each layer: one made at import would draw its seed before the caller sets any.
+    return keras.initializers.RandomNormal(stddev=0.01)
+
+
 def build_head(cells: int, depth: int, policy: str, channels: int, blocks: int) -> keras.Model:
     """Map and phrases to each cell's score and box; see `GridModel`."""
     grid = keras.Input((cells, cells, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
@@ -234,14 +238,20 @@ def build_head(cells: int, depth: int, policy: str, channels: int, blocks: int) 
         asked = layers.Dense(channels, name=f"block{number}_phrase")(each)
         y = layers.ReLU()(y + (everywhere + asked)[:, None, None])
         name = f"block{number}_out"
-        y = layers.Conv2D(channels, 3, kernel_initializer=SMALL, name=name, **same)(y)
+        y = layers.Conv2D(channels, 3, kernel_initializer=_small(), name=name, **same)(y)
         x = layers.ReLU()(x + y)
     x = layers.Conv2D(channels, 3, padding="same", activation="relu", name="out")(x)
     score = layers.Conv2D(channels, 1, activation="relu", name="score_in")(x)
-    last = {"kernel_initializer": SMALL, "dtype": "float32"}
-    score = ops.reshape(layers.Conv2D(1, 1, name="score", **last)(score), (-1, cells**2))
+    last = {"dtype": "float32"}
+    score = ops.reshape(
+        layers.Conv2D(1, 1, kernel_initializer=_small(), name="score", **last)(score),
+        (-1, cells**2),
+    )
     sides = layers.Conv2D(channels, 1, activation="relu", name="sides_in")(x)
-    sides = ops.reshape(layers.Conv2D(4, 1, name="sides", **last)(sides), (-1, cells**2, 4))
+    sides = ops.reshape(
+        layers.Conv2D(4, 1, kernel_initializer=_small(), name="sides", **last)(sides),
+        (-1, cells**2, 4),
+    )
     # Distances to left, top, right and bottom; .2 of the picture before anything is learned.
     sides = 0.2 * ops.exp(ops.clip(sides, -6, 3))
     centres = ops.convert_to_tensor(cell_centres(cells).reshape(1, -1, 2))

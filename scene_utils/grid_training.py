@@ -4,6 +4,7 @@ Every step is a function of (state before it, seed, epoch, number), so a run tha
 started again goes on from its last saved step.
 """
 
+import hashlib
 import json
 import queue
 import threading
@@ -19,6 +20,7 @@ import pandas as pd
 import tensorflow as tf
 
 from scene_utils import boxes as box_type
+from scene_utils import grid_model
 from scene_utils.backbones import load_backbone
 from scene_utils.grid_model import GridModel, build_grid, grid_loss, ranked_boxes
 from scene_utils.paths import write_text
@@ -332,6 +334,19 @@ def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, second
     }
 
 
+def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
+    """Hash of the code of the model and of its training, the vectors and the mentions."""
+    digest = hashlib.sha256()
+    for path in (Path(__file__), Path(grid_model.__file__)):
+        digest.update(path.read_bytes())
+    arrays = [embeddings]
+    for mentions in sets:
+        arrays += [mentions.picture_rows, mentions.rows, mentions.tokens, mentions.boxes]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def train_grid(
     settings: GridSettings,
     train_set: Mentions,
@@ -351,6 +366,7 @@ def train_grid(
     """
     finished, state = folder / "settings.json", folder / "state.json"
     wanted = asdict(settings) | made_with | {"model": "grid", "word_dim": embeddings.shape[1]}
+    wanted["fingerprint"] = _fingerprint(embeddings, train_set, val_set)
     if finished.is_file() and json.loads(finished.read_text()) == wanted:
         return pd.read_csv(folder / "history.csv")
     finished.unlink(missing_ok=True)
