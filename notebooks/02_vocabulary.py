@@ -48,10 +48,7 @@ pd.DataFrame({"phrase": shown, "tokens": [" ".join(text.tokenize(p)) for p in sh
 # no vector becomes `<unk>`.
 
 # %%
-if vectors == "glove50":
-    glove = text.load_vectors(vectors)
-else:
-    glove = text.load_vectors(vectors, words=None)
+glove = text.load_vectors(vectors)
 vocabulary, embeddings, table = text.build_vocabulary(train.phrase, glove)
 vocabulary.save(cache / "vocabulary.txt")
 text.save_embeddings(cache / "embeddings.npy", embeddings)

@@ -27,7 +27,7 @@ from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
 from scene_utils.text import Vocabulary
-from scene_utils.training import make_deterministic
+from scene_utils.training import boxed_mentions, make_deterministic
 
 SAVE_SECONDS = 240
 OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
@@ -81,14 +81,7 @@ def make_mentions(
     phrases: pd.DataFrame, split: str, store: PictureStore, vocabulary: Vocabulary, length: int
 ) -> Mentions:
     """Boxed mentions of `split` whose picture is in the store, in the table's order."""
-    chosen = phrases[(phrases.split == split) & (phrases.n_boxes > 0)]
-    chosen = chosen[chosen.image_id.isin(store.row)]
-    if chosen.empty:
-        raise ValueError(f"expected boxed mentions with a picture in split {split!r}, got none")
-    rows, ids = pd.factorize(chosen.image_id)
-    boxes = box_type.to_relative(
-        chosen[box_type.COLUMNS].to_numpy(), chosen.width.to_numpy(), chosen.height.to_numpy()
-    )
+    chosen, rows, ids, boxes = boxed_mentions(phrases, split, store.row)
     nothing = np.zeros(len(chosen), int)
     return Mentions(
         store.pictures,
@@ -98,7 +91,7 @@ def make_mentions(
             chosen.sentence, chosen.first_word_index, chosen.phrase, length
         ),
         *vocabulary.encode_in_context(chosen.phrase, nothing, chosen.phrase, length),
-        np.clip(boxes, 0, 1),
+        boxes,
     )
 
 

@@ -7,6 +7,7 @@ started again gives bit for bit what an undisturbed run gives.
 import hashlib
 import json
 import time
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,23 +64,36 @@ class Examples:
     categories: np.ndarray
 
 
-def make_examples(
-    phrases: pd.DataFrame, split: str, store: FeatureStore, vocabulary: Vocabulary, length: int = 12
-) -> Examples:
-    """Boxed mentions of `split` whose picture is in the store, in the table's order."""
+def boxed_mentions(
+    phrases: pd.DataFrame, split: str, known: Container[str]
+) -> tuple[pd.DataFrame, np.ndarray, pd.Index, np.ndarray]:
+    """Boxed mentions of `split` whose picture is known, in the table's order.
+
+    Gives their n rows of the table, the picture of each as a number `(n,)`, the image id behind
+    each number, and the merged boxes `(n, 4)` as fractions of the picture. Raises ValueError where
+    there is none.
+    """
     chosen = phrases[(phrases.split == split) & (phrases.n_boxes > 0)]
-    chosen = chosen[chosen.image_id.isin(store.row)]
+    chosen = chosen[chosen.image_id.isin(known)]
     if chosen.empty:
         raise ValueError(f"expected boxed mentions with a picture in split {split!r}, got none")
     rows, ids = pd.factorize(chosen.image_id)
     boxes = box_type.to_relative(
         chosen[box_type.COLUMNS].to_numpy(), chosen.width.to_numpy(), chosen.height.to_numpy()
     )
+    return chosen, rows, ids, np.clip(boxes, 0, 1)
+
+
+def make_examples(
+    phrases: pd.DataFrame, split: str, store: FeatureStore, vocabulary: Vocabulary, length: int = 12
+) -> Examples:
+    """Boxed mentions of `split` whose picture is in the store, in the table's order."""
+    chosen, rows, ids, boxes = boxed_mentions(phrases, split, store.row)
     return Examples(
         store.array(list(ids)),
         rows.astype(np.int32),
         vocabulary.encode(chosen.phrase, length),
-        np.clip(boxes, 0, 1),
+        boxes,
         chosen.category.to_numpy(str),
     )
 
