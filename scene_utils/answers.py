@@ -114,7 +114,7 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
 def _grid_answers(localizer, cache: Path, root: Path, test: pd.DataFrame, asked) -> dict:
     from scene_utils.pictures import squeeze_pictures
 
-    folder, size = entities.image_folder(root), localizer.model.size
+    folder, size = entities.image_folder(root), localizer.size
     store = squeeze_pictures(folder, test.image_id.unique(), size, cache / "test_pictures")
     grey = np.full((1, size, size, 3), probes.GREY, np.uint8)
     everything = np.concatenate([store.pictures[: len(store.row)], grey])

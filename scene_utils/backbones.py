@@ -1,12 +1,13 @@
 """Pretrained picture encoders: from RGB pixels to the last map of a convolutional network.
 
-Two encoders, both trained for classification on ImageNet-1k:
+Encoders, all trained for classification on ImageNet-1k:
 
 - `resnet50`: He et al. 2016, "Deep Residual Learning for Image Recognition" (keras.applications);
   2048 channels.
-- `efficientnet_lite0`: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional
-  Neural Networks", in its Lite variant (no squeeze-and-excitation, ReLU6, unscaled stem and head);
-  1280 channels. The weights are in the repository, see `data/pretrained/README.md`.
+- `efficientnet_lite0` and `efficientnet_lite2`: Tan and Le 2019, "EfficientNet: Rethinking Model
+  Scaling for Convolutional Neural Networks", in its Lite variant (no squeeze-and-excitation, ReLU6,
+  unscaled stem and head); 1280 channels. The weights are in the repository, see
+  `data/pretrained/README.md`.
 
 Every model takes RGB pixels in 0..255. Colour order and scaling are the first layers of the graph,
 so that no caller can pair a network with the preprocessing of another. Weights come from a file
@@ -51,14 +52,28 @@ EFFICIENTNET_LITE0_FILE = WeightsFile(
     algorithm="sha256",
     digest="87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
     remedy="restore it from the repository, where it is committed, or make it again with "
-    "data/pretrained/convert_efficientnet_lite0.py",
+    "data/pretrained/convert_efficientnet_lite.py",
 )
-WEIGHTS_FILES = {"resnet50": RESNET50_FILE, "efficientnet_lite0": EFFICIENTNET_LITE0_FILE}
+EFFICIENTNET_LITE2_FILE = WeightsFile(
+    name="efficientnet_lite2.weights.h5",
+    size=19_992_120,
+    algorithm="sha256",
+    digest="381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
+    remedy=EFFICIENTNET_LITE0_FILE.remedy,
+)
+WEIGHTS_FILES = {
+    "resnet50": RESNET50_FILE,
+    "efficientnet_lite0": EFFICIENTNET_LITE0_FILE,
+    "efficientnet_lite2": EFFICIENTNET_LITE2_FILE,
+}
+
+# Multipliers of channels and of repeats, and the input the published weights were trained at.
+SCALES = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 260)}
 
 # Layer-name prefix of the part of each network that ends in the map of stride 8, 16 and 32.
 MAPS = {
     "resnet50": {"C3": "conv3_", "C4": "conv4_", "C5": "conv5_"},
-    "efficientnet_lite0": {"C3": "stage3_", "C4": "stage5_", "C5": "head_"},
+    **dict.fromkeys(SCALES, {"C3": "stage3_", "C4": "stage5_", "C5": "head_"}),
 }
 
 # EfficientNet's seven stages: repeats, kernel side, stride, expansion, output channels.
@@ -99,12 +114,12 @@ class Backbone:
 def load_backbone(
     name: str, weights: str | Path | None = None, untrained: bool = False, size: int = 224
 ) -> Backbone:
-    """Build the encoder `name` (`resnet50`, `efficientnet_lite0`) and load its ImageNet weights.
+    """Build the encoder `name`, a key of `WEIGHTS_FILES`, and load its ImageNet weights.
 
     `weights` is the path of the weights file; without it the file is looked for in
     `data/pretrained` and in the Keras models folder. `untrained=True` gives random weights instead,
     the same ones on every call. `size` is the side of the input in px, a multiple of 32; the
-    published weights were trained at 224.
+    published weights were trained at 224 (`efficientnet_lite2`: 260).
 
     Raises FileNotFoundError when the weights file is missing, and ValueError when it is not the
     published file (size or hash differ), for an unknown name, for a size that is no multiple of 32,
@@ -184,17 +199,16 @@ def resnet50(size: int = 224) -> keras.Model:
     return keras.applications.ResNet50(include_top=False, weights=None, input_tensor=x)
 
 
-def efficientnet_lite(
-    width: float = 1.0, depth: float = 1.0, size: int = 224, name: str = "efficientnet_lite0"
-) -> keras.Model:
+def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> keras.Model:
     """EfficientNet-Lite without its classifier, random weights: (N, size, size, 3) to
     (N, s, s, 1280).
 
-    `width` multiplies the channels and `depth` the repeats of a stage, as in Tan and Le 2019,
-    section 3.3. In the Lite variants the stem, the head and the repeats of the first and last stage
+    `SCALES` has each variant's multipliers of channels and of the repeats of a stage, as in Tan and
+    Le 2019, section 3.3. In the Lite variants the stem, the head and the repeats of the first and last stage
     keep their size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named
     `stem_*`, `stage<1-7>_block<n>_*` and `head_*`.
     """
+    width, depth, _ = SCALES[name]
     pixels = keras.Input((size, size, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)
     x = _conv(x, "stem", 32, kernel=3, stride=2)
@@ -209,7 +223,7 @@ def efficientnet_lite(
 
 
 def _build(name: str, size: int) -> keras.Model:
-    return resnet50(size) if name == "resnet50" else efficientnet_lite(size=size, name=name)
+    return resnet50(size) if name == "resnet50" else efficientnet_lite(name, size)
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:

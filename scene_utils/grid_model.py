@@ -3,7 +3,8 @@
 One pass over a picture serves all its phrases. The backbone's maps of stride 8, 16 and 32 meet on
 the grid of stride 16; a phrase, read by a bidirectional GRU over GloVe vectors with attention over
 its words, becomes a 1x1 convolution of that grid; residual blocks then compare places. Each cell
-gives a score and its own box. Boxes here are fractions of the picture, `xyxy` in [0, 1].
+gives a score and its own box. The model takes square pictures of any side that is a multiple of 32.
+Boxes here are fractions of the picture, `xyxy` in [0, 1].
 """
 
 from dataclasses import dataclass, field
@@ -26,21 +27,17 @@ PARTS = ("visual", "text", "head")
 class GridModel:
     """The three parts, apart because a picture is seen once and asked many times.
 
-    `visual`: pixels (b, size, size, 3), RGB 0-255, to a map (b, cells, cells, d).
-    `text`: tokens and marks (n, length) to phrase vectors (n, d) and word weights (n, length).
+    `visual`: pixels (b, size, size, 3), RGB 0-255, to a map (b, cells, cells, d), of size / 16
+    cells a side.
+    `text`: tokens (n, length) to phrase vectors (n, d) and word weights (n, length).
     `head`: maps (b, cells, cells, d) and vectors (b, p, d) to scores (b * p, cells²) and boxes
     (b * p, cells², 4).
     """
 
-    size: int
     length: int
     visual: keras.Model = field(repr=False)
     text: keras.Model = field(repr=False)
     head: keras.Model = field(repr=False)
-
-    @property
-    def cells(self) -> int:
-        return self.size // STRIDE
 
     def parts(self) -> list[keras.Model]:
         return [self.visual, self.text, self.head]
@@ -59,8 +56,9 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
 
     With its statistics frozen a batch norm is a scale and a shift, so the function is the same and
     a pass on CPU takes half the time. Layers up to C3 are not trained: their maps are large, their
-    features general. With `tuned` false no layer is. Depthwise kernels of 5 and more stay in
-    float32, whose gradients TensorFlow computes five times as fast as bfloat16's.
+    features general. Nor are depthwise kernels, a twentieth of the numbers and a seventh of a
+    step's time. With `tuned` false no layer is. Depthwise kernels of 5 and more stay in float32,
+    whose gradients TensorFlow computes five times as fast as bfloat16's.
     """
     source = backbones.feature_maps(backbone)
     norms = {
@@ -92,7 +90,8 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
         output = layer(*args, **kwargs)
         return ops.stop_gradient(output) if layer.name == last_fixed else output
 
-    maps = keras.models.clone_model(source, clone_function=clone, call_function=call)
+    pixels = keras.Input((None, None, 3), name="pixels")
+    maps = keras.models.clone_model(source, pixels, clone_function=clone, call_function=call)
     for layer in source.layers:
         if isinstance(layer, convolutions):
             kernel = layer.kernel.numpy()
@@ -106,37 +105,31 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
     fixed = True
     for layer in maps.layers:
         if isinstance(layer, layers.Layer):
-            layer.trainable = tuned and not fixed
+            depthwise = isinstance(layer, layers.DepthwiseConv2D)
+            layer.trainable = tuned and not fixed and not depthwise
         fixed = fixed and layer.name != last_fixed
     return maps
 
 
-def cell_centres(cells: int) -> np.ndarray:
+def cell_centres(cells: int | tf.Tensor) -> tf.Tensor:
     """Centres of the grid's cells as fractions, x then y, `(cells, cells, 2)` float32."""
-    centres = (np.arange(cells, dtype=np.float32) + 0.5) / cells
-    y, x = np.meshgrid(centres, centres, indexing="ij")
-    return np.stack([x, y], axis=-1)
+    centres = (tf.range(cells, dtype=tf.float32) + 0.5) / tf.cast(cells, tf.float32)
+    y, x = tf.meshgrid(centres, centres, indexing="ij")
+    return tf.stack([x, y], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")
 class AddPlace(layers.Layer):
-    """Add a learned linear function of eight coordinates of each cell to a map."""
+    """Add a learned linear function of eight coordinates of each cell to a map (b, c, c, d)."""
 
-    def __init__(self, cells: int, channels: int, **kwargs):
-        super().__init__(**kwargs)
-        self.cells, self.channels = cells, channels
-
-    def build(self, _):
-        self.kernel = self.add_weight(shape=(8, self.channels), name="kernel")
-        xy = cell_centres(self.cells)
-        edge = 2 * np.abs(xy - 0.5)
-        self.places = np.concatenate([xy, 2 * xy - 1, edge, edge**2], axis=-1)
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(8, shape[-1]), name="kernel")
 
     def call(self, x):
-        return x + ops.matmul(ops.cast(self.places, x.dtype), ops.cast(self.kernel, x.dtype))
-
-    def get_config(self):
-        return super().get_config() | {"cells": self.cells, "channels": self.channels}
+        xy = cell_centres(ops.shape(x)[1])
+        edge = 2 * ops.abs(xy - 0.5)
+        places = ops.concatenate([xy, 2 * xy - 1, edge, edge**2], axis=-1)
+        return x + ops.matmul(ops.cast(places, x.dtype), ops.cast(self.kernel, x.dtype))
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")
@@ -152,7 +145,7 @@ class PhraseConvolution(layers.Layer):
         self.channels = channels
 
     def build(self, shapes):
-        self.cells, depth = shapes[0][1], shapes[0][-1]
+        depth = shapes[0][-1]
         self.fixed = self.add_weight(shape=(depth, self.channels), name="fixed")
         self.scaled = self.add_weight(shape=(depth, self.channels), name="scaled")
         self.gate = self.add_weight(shape=(shapes[1][-1], depth), name="gate")
@@ -164,26 +157,40 @@ class PhraseConvolution(layers.Layer):
 
     def call(self, inputs):
         grid, phrases = inputs
-        p, places, depth = ops.shape(phrases)[1], self.cells**2, grid.shape[-1]
+        p, cells, depth = ops.shape(phrases)[1], ops.shape(grid)[1], grid.shape[-1]
         gate = ops.cast(ops.tanh(ops.matmul(phrases, self.gate) + self.gate_bias), grid.dtype)
         kernel = gate[..., None] * ops.cast(self.scaled, grid.dtype)
         kernel = kernel + ops.cast(self.fixed, grid.dtype)
         kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (-1, depth, p * self.channels))
-        out = ops.matmul(ops.reshape(grid, (-1, places, depth)), kernel)
-        out = ops.reshape(out, (-1, self.cells, self.cells, p, self.channels))
+        out = ops.matmul(ops.reshape(grid, (-1, cells**2, depth)), kernel)
+        out = ops.reshape(out, (-1, cells, cells, p, self.channels))
         out = ops.transpose(out, (0, 3, 1, 2, 4))
         shift = ops.matmul(phrases, self.shift) + self.shift_bias
         shift = ops.cast(shift, grid.dtype)[:, :, None, None]
-        return ops.reshape(out + shift, (-1, self.cells, self.cells, self.channels))
+        return ops.reshape(out + shift, (-1, cells, cells, self.channels))
 
     def get_config(self):
         return super().get_config() | {"channels": self.channels}
 
 
+@keras.saving.register_keras_serializable(package="scene_utils")
+class CellBoxes(layers.Layer):
+    """Four logarithms of distances (n, c, c, 4) to each cell's box (n, c², 4).
+
+    The distances are those from the cell's centre to left, top, right and bottom, .2 of the picture
+    before anything is learned; sides are cut at the picture's.
+    """
+
+    def call(self, sides):
+        sides = 0.2 * ops.exp(ops.clip(sides, -6, 3))
+        centres = cell_centres(ops.shape(sides)[1])
+        corners = ops.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=-1)
+        return ops.reshape(ops.clip(corners, 0.0, 1.0), (ops.shape(sides)[0], -1, 4))
+
+
 def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> keras.Model:
     """Pixels to the fused map of stride 16, `(b, size / 16, size / 16, depth)`."""
-    cells = backbone.size // STRIDE
-    pixels = keras.Input((backbone.size, backbone.size, 3), name="pixels")
+    pixels = keras.Input((None, None, 3), name="pixels")
     c3, c4, c5 = folded_maps(backbone, policy, tuned)(pixels)
     c3 = layers.Conv2D(64, 3, strides=2, padding="same", activation="relu", name="from_c3")(c3)
     c5 = layers.Conv2D(depth, 1, activation="relu", name="from_c5")(c5)
@@ -192,31 +199,29 @@ def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> ke
     x = layers.Conv2D(depth, 1, activation="relu", name="fuse")(x)
     around = layers.Conv2D(depth, 3, padding="same", activation="relu", name="around")(x)
     x = layers.Conv2D(depth, 1, name="project")(x + around)
-    return keras.Model(pixels, AddPlace(cells, depth, name="place")(x), name="visual")
+    return keras.Model(pixels, AddPlace(name="place")(x), name="visual")
 
 
 def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160) -> keras.Model:
-    """Tokens `(n, length)` and marks (1 on the phrase's words, 0 on its context and padding) to
-    the phrase's vector `(n, depth)` and its words' weights `(n, length)`, which sum to 1."""
+    """Tokens `(n, length)`, 0 for padding, to the phrase's vector `(n, depth)` and its words'
+    weights `(n, length)`, which sum to 1."""
     kwargs = {"dtype": "float32"}
     tokens = keras.Input((length,), dtype="int32", name="tokens")
-    marks = keras.Input((length,), dtype="float32", name="marks")
     table = keras.initializers.Constant(embeddings)
     x = layers.Embedding(*embeddings.shape, embeddings_initializer=table, name="words", **kwargs)(
         tokens
     )
     x = layers.Dropout(0.2, **kwargs)(x)
-    x = layers.Concatenate(**kwargs)([x, ops.expand_dims(marks, -1)])
     x = layers.Dense(units, activation="relu", name="word", **kwargs)(x)
     gru = {"return_sequences": True, "unroll": True, **kwargs}
     forward = layers.GRU(units, name="forward", **gru)(x)
     backward = ops.flip(layers.GRU(units, go_backwards=True, name="backward", **gru)(x), axis=1)
     x = layers.Concatenate(**kwargs)([forward, backward, x])
-    x = layers.Dense(depth, activation="relu", name="in_context", **kwargs)(x)
+    x = layers.Dense(depth, activation="relu", name="read", **kwargs)(x)
     weights = layers.Dense(1, name="attention", **kwargs)(x)[..., 0]
-    weights = ops.softmax(ops.where(marks > 0, weights, -1e9), axis=-1)
+    weights = ops.softmax(ops.where(tokens > 0, weights, -1e9), axis=-1)
     phrase = ops.sum(x * weights[..., None], axis=1)
-    return keras.Model([tokens, marks], [phrase, weights], name="text")
+    return keras.Model(tokens, [phrase, weights], name="text")
 
 
 def _small() -> keras.initializers.Initializer:
@@ -224,9 +229,9 @@ def _small() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-def build_head(cells: int, depth: int, policy: str, channels: int, blocks: int) -> keras.Model:
+def build_head(depth: int, policy: str, channels: int, blocks: int) -> keras.Model:
     """Map and phrases to each cell's score and box; see `GridModel`."""
-    grid = keras.Input((cells, cells, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
+    grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, depth), dtype="float32", name="phrases")
     q = layers.Dropout(0.1, dtype="float32")(phrases)
     x = layers.ReLU()(PhraseConvolution(channels, name="phrase")([grid, q]))
@@ -243,26 +248,17 @@ def build_head(cells: int, depth: int, policy: str, channels: int, blocks: int) 
     x = layers.Conv2D(channels, 3, padding="same", activation="relu", name="out")(x)
     score = layers.Conv2D(channels, 1, activation="relu", name="score_in")(x)
     last = {"dtype": "float32"}
-    score = ops.reshape(
-        layers.Conv2D(1, 1, kernel_initializer=_small(), name="score", **last)(score),
-        (-1, cells**2),
-    )
+    score = layers.Conv2D(1, 1, kernel_initializer=_small(), name="score", **last)(score)
+    score = layers.Reshape((-1,), **last)(score)
     sides = layers.Conv2D(channels, 1, activation="relu", name="sides_in")(x)
-    sides = ops.reshape(
-        layers.Conv2D(4, 1, kernel_initializer=_small(), name="sides", **last)(sides),
-        (-1, cells**2, 4),
-    )
-    # Distances to left, top, right and bottom; .2 of the picture before anything is learned.
-    sides = 0.2 * ops.exp(ops.clip(sides, -6, 3))
-    centres = ops.convert_to_tensor(cell_centres(cells).reshape(1, -1, 2))
-    corners = ops.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=-1)
-    return keras.Model([grid, phrases], [score, ops.clip(corners, 0.0, 1.0)], name="head")
+    sides = layers.Conv2D(4, 1, kernel_initializer=_small(), name="sides", **last)(sides)
+    return keras.Model([grid, phrases], [score, CellBoxes(**last)(sides)], name="head")
 
 
 def build_grid(
     backbone: Backbone,
     embeddings: np.ndarray,
-    length: int = 20,
+    length: int = 12,
     depth: int = 256,
     channels: int = 128,
     blocks: int = 3,
@@ -274,11 +270,10 @@ def build_grid(
     keras.config.set_dtype_policy(policy)
     try:
         return GridModel(
-            backbone.size,
             length,
             build_visual(backbone, policy, depth, tuned),
             build_text(embeddings, length, depth),
-            build_head(backbone.size // STRIDE, depth, policy, channels, blocks),
+            build_head(depth, policy, channels, blocks),
         )
     finally:
         keras.config.set_dtype_policy(before)
@@ -310,7 +305,7 @@ def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int)
     box is good.
     """
     iou, giou = pair_iou(boxes, truth[:, None])
-    centres = tf.constant(cell_centres(cells).reshape(1, -1, 2))
+    centres = tf.reshape(cell_centres(cells), (1, -1, 2))
     inside = tf.reduce_all(
         (centres >= truth[:, None, :2]) & (centres < truth[:, None, 2:]), axis=-1
     )

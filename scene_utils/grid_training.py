@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from scene_utils import boxes as box_type
 from scene_utils import grid_model
-from scene_utils.backbones import load_backbone
-from scene_utils.grid_model import GridModel, build_grid, grid_loss, ranked_boxes
+from scene_utils.backbones import load_backbone, weights_hash
+from scene_utils.grid_model import STRIDE, GridModel, build_grid, grid_loss, ranked_boxes
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
@@ -35,39 +35,46 @@ OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
 
 @dataclass(frozen=True)
 class GridSettings:
-    """What a run of the grid model depends on beside its data; rates are peaks of a cosine."""
+    """What a run of the grid model depends on beside its data; rates are peaks of a cosine.
 
+    A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
+    takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4).
+    """
+
+    backbone: str = "efficientnet_lite0"
     size: int = 320
-    epochs: int = 12
+    epochs: int = 18
+    progressive: bool = True
     pictures_per_step: int = 16
     phrases_per_picture: int = 8
-    length: int = 20
+    length: int = 12
     learning_rate: float = 1e-3
     backbone_rate: float = 1.5e-4
     weight_decay: float = 0.01
-    context_dropped: float = 0.3
     tuned: bool = True
     augmented: bool = True
     blocks: int = 3
     policy: str = "mixed_bfloat16"
     seed: int = 0
 
+    def size_in(self, epoch: int) -> int:
+        """Side in px at which epoch number `epoch`, from 0, sees pictures."""
+        small = max(32, round(0.7 * self.size / 32) * 32)
+        return small if self.progressive and epoch < self.epochs // 2 else self.size
+
 
 @dataclass(frozen=True)
 class Mentions:
     """Boxed mentions of one split with their pictures.
 
-    `rows (n,)` index `pictures (p, size, size, 3)`; `tokens`, `marks` `(n, length)` with the
-    sentence as context, `alone_tokens`, `alone_marks` without; `boxes (n, 4)` relative.
+    `rows (n,)` index `picture_rows (p,)`, and these `pictures (., size, size, 3)`;
+    `tokens (n, length)`; `boxes (n, 4)` relative.
     """
 
     pictures: np.ndarray
     picture_rows: np.ndarray
     rows: np.ndarray
     tokens: np.ndarray
-    marks: np.ndarray
-    alone_tokens: np.ndarray
-    alone_marks: np.ndarray
     boxes: np.ndarray
 
     def of_picture(self) -> list[np.ndarray]:
@@ -82,15 +89,11 @@ def make_mentions(
 ) -> Mentions:
     """Boxed mentions of `split` whose picture is in the store, in the table's order."""
     chosen, rows, ids, boxes = boxed_mentions(phrases, split, store.row)
-    nothing = np.zeros(len(chosen), int)
     return Mentions(
         store.pictures,
         np.array([store.row[image_id] for image_id in ids]),
         rows,
-        *vocabulary.encode_in_context(
-            chosen.sentence, chosen.first_word_index, chosen.phrase, length
-        ),
-        *vocabulary.encode_in_context(chosen.phrase, nothing, chosen.phrase, length),
+        vocabulary.encode(chosen.phrase, length),
         boxes,
     )
 
@@ -129,7 +132,7 @@ def epoch_batches(
     mentions: Mentions, settings: GridSettings, mirrored: np.ndarray, epoch: int, first: int = 0
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of one epoch from number `first` on: pixels, window (y, x, y, x; x swapped where the
-    picture is mirrored), gain and shift of brightness, tokens, marks, boxes."""
+    picture is mirrored), gain and shift of brightness, tokens, boxes."""
     per, count = settings.phrases_per_picture, settings.pictures_per_step
     groups = mentions.of_picture()
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(groups))
@@ -148,26 +151,22 @@ def epoch_batches(
                 usable = np.arange(len(group))
             pick = rng.permutation(usable)[:per]
             pick = np.concatenate([pick, rng.choice(usable, per - len(pick))])
-            boxes, rows = boxes[pick], group[pick]
-            alone = (rng.random(per) < settings.context_dropped)[:, None]
-            tokens = np.where(alone, mentions.alone_tokens[rows], mentions.tokens[rows])
-            marks = np.where(alone, mentions.alone_marks[rows], mentions.marks[rows])
+            boxes, tokens = boxes[pick], mentions.tokens[group[pick]]
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]
                 boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
                 tokens = mirrored[tokens]
             windows[place] = window[[1, 0, 3, 2]]
-            parts.append((tokens, marks, boxes))
+            parts.append((tokens, boxes))
         if not settings.augmented:
             light = np.tile([1.0, 0.0], (count, 1))
-        tokens, marks, boxes = (np.stack(part) for part in zip(*parts, strict=True))
+        tokens, boxes = (np.stack(part) for part in zip(*parts, strict=True))
         pixels = mentions.pictures[mentions.picture_rows[chosen]]
         yield (
             pixels,
             windows,
             light.astype(np.float32),
             tokens.astype(np.int32),
-            marks,
             boxes.astype(np.float32),
         )
 
@@ -224,9 +223,8 @@ class Trainer:
         )
 
     @tf.function
-    def step(self, pixels, windows, light, tokens, marks, truth):
-        """One update; gives score loss and box loss."""
-        size, length = self.settings.size, self.settings.length
+    def step(self, size: int, pixels, windows, light, tokens, truth):
+        """One update on pictures seen at `size` px; gives score loss and box loss."""
         pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
         seen = tf.image.crop_and_resize(
             tf.cast(pixels, tf.float32),
@@ -239,11 +237,11 @@ class Trainer:
         seen = tf.clip_by_value((seen - 127) * light[..., :1] + 127 + light[..., 1:], 0, 255)
         with tf.GradientTape() as tape:
             grid = self.model.visual(seen, training=True)
-            flat = [tf.reshape(tokens, (-1, length)), tf.reshape(marks, (-1, length))]
+            flat = tf.reshape(tokens, (-1, self.settings.length))
             vectors, _ = self.model.text(flat, training=True)
             vectors = tf.reshape(vectors, (pictures, phrases, -1))
             scores, boxes = self.model.head([grid, vectors], training=True)
-            losses = grid_loss(scores, boxes, tf.reshape(truth, (-1, 4)), self.model.cells)
+            losses = grid_loss(scores, boxes, tf.reshape(truth, (-1, 4)), size // STRIDE)
             total = losses[0] + 2 * losses[1]
         gradients = tape.gradient(total, self.variables)
         count = len(self.slow)
@@ -265,17 +263,19 @@ class Trainer:
 
 
 class Asker:
-    """Answers phrases with a grid model, its graph compiled once."""
+    """Answers phrases with a grid model that sees pictures at `size` px, its graph compiled once."""
 
-    def __init__(self, model: GridModel, ranks: int = 1):
-        self.model, self.ranks = model, ranks
+    def __init__(self, model: GridModel, size: int, ranks: int = 1):
+        self.model, self.size, self.ranks = model, size, ranks
 
     @tf.function(reduce_retracing=True)
-    def _ask(self, pixels, tokens, marks):
+    def _ask(self, pixels, tokens):
         pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
-        grid = self.model.visual(tf.cast(pixels, tf.float32), training=False)
-        flat = [tf.reshape(part, (-1, self.model.length)) for part in (tokens, marks)]
-        vectors, _ = self.model.text(flat, training=False)
+        pixels = tf.cast(pixels, tf.float32)
+        if pixels.shape[1] != self.size:
+            pixels = tf.image.resize(pixels, (self.size, self.size))
+        grid = self.model.visual(pixels, training=False)
+        vectors, _ = self.model.text(tf.reshape(tokens, (-1, self.model.length)), training=False)
         vectors = tf.reshape(vectors, (pictures, phrases, -1))
         return ranked_boxes(*self.model.head([grid, vectors], training=False), self.ranks)
 
@@ -285,7 +285,6 @@ class Asker:
         picture_rows: np.ndarray,
         rows: np.ndarray,
         tokens: np.ndarray,
-        marks: np.ndarray,
         per_picture: int = 16,
         batch: int = 8,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -305,14 +304,14 @@ class Asker:
             index = np.stack([np.resize(job, per_picture) for job in part])
             index = np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
             pixels = pictures[picture_rows[rows[index[:, 0]]]]
-            found, worth = self._ask(pixels, tokens[index], marks[index])
+            found, worth = self._ask(pixels, tokens[index])
             boxes[index] = np.reshape(found, (batch, per_picture, self.ranks, 4))
             scores[index] = np.reshape(worth, (batch, per_picture, self.ranks))
         return boxes, scores
 
 
 def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, seconds: float) -> dict:
-    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens, val.marks)
+    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
     iou = box_type.iou(found[:, 0], val.boxes)
     middle = (found[:, 0, :2] + found[:, 0, 2:]) / 2
     hit = ((middle >= val.boxes[:, :2]) & (middle < val.boxes[:, 2:])).all(axis=1)
@@ -355,10 +354,13 @@ def train_grid(
 
     Writes history.csv, the averaged weights of the epoch with the highest val mean IoU as
     visual, text and head .weights.h5, vocabulary.txt, and at the end settings.json.
-    The state is saved every four minutes and after each epoch; a stopped run goes on from there.
+    `made_with` has `untrained`, whether the backbone starts from random weights, and what else is to
+    be remembered. The state is saved every four minutes and after each epoch; a stopped run goes on from there.
     """
     finished, state = folder / "settings.json", folder / "state.json"
-    wanted = asdict(settings) | made_with | {"model": "grid", "word_dim": embeddings.shape[1]}
+    backbone = load_backbone(settings.backbone, weights, made_with["untrained"])
+    wanted = made_with | asdict(settings) | {"model": "grid", "word_dim": embeddings.shape[1]}
+    wanted |= {"label": backbone.label, "weights_sha256": weights_hash(backbone)}
     wanted["fingerprint"] = _fingerprint(embeddings, train_set, val_set)
     if finished.is_file() and json.loads(finished.read_text()) == wanted:
         return pd.read_csv(folder / "history.csv")
@@ -366,9 +368,6 @@ def train_grid(
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary.save(folder / "vocabulary.txt")
     make_deterministic(settings.seed)
-    backbone = load_backbone(
-        made_with["backbone"], weights, made_with["untrained"], size=settings.size
-    )
     model = build_grid(
         backbone,
         embeddings,
@@ -380,7 +379,7 @@ def train_grid(
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
     total = settings.epochs * per_epoch
     trainer = Trainer(model, settings, total)
-    asker = Asker(model)
+    asker = Asker(model, settings.size)
     step, rows = 0, []
     if state.is_file():
         known = json.loads(state.read_text())
@@ -404,9 +403,12 @@ def train_grid(
     ) as bar:
         while step < total:
             epoch, first = divmod(step, per_epoch)
+            size = settings.size_in(epoch)
             began, saved, losses = time.perf_counter(), time.perf_counter(), []
             for batch in prefetched(epoch_batches(train_set, settings, mirrored, epoch, first)):
-                losses.append([float(loss) for loss in trainer.step(*map(tf.constant, batch))])
+                losses.append(
+                    [float(loss) for loss in trainer.step(size, *map(tf.constant, batch))]
+                )
                 step += 1
                 bar.update()
                 if time.perf_counter() - saved > SAVE_SECONDS and step % per_epoch:

@@ -202,7 +202,7 @@ def predict_split(
     with tempfile.TemporaryDirectory() as scratch:
         store, seen = None, phrases.image_id.unique()
         if isinstance(localizer, GridLocalizer):
-            size = localizer.model.size
+            size = localizer.size
             store = squeeze_pictures(folder, seen, size, Path(scratch), progress=progress)
         elif localizer.sees:
             backbone = backbone_of(localizer, weights)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from scene_utils import boxes as box_type
 from scene_utils.backbones import load_backbone
 from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
-from scene_utils.grid_model import PARTS, GridModel, build_grid, ranked_boxes
+from scene_utils.grid_model import PARTS, STRIDE, GridModel, build_grid, ranked_boxes
 from scene_utils.grid_training import Asker
 from scene_utils.images import ImageSource, read_squeezed
 from scene_utils.paths import PRETRAINED
@@ -50,6 +50,11 @@ class GridLocalizer:
     vocabulary: Vocabulary
     model: GridModel = field(repr=False)
 
+    @property
+    def size(self) -> int:
+        """Side in px at which the model sees a picture."""
+        return self.settings["size"]
+
     @cached_property
     def _maps(self) -> OrderedDict:
         return OrderedDict()
@@ -60,8 +65,8 @@ class GridLocalizer:
 
     @cached_property
     def _answer(self):
-        def answer(grid, tokens, marks, count):
-            vectors, weights = self.model.text([tokens, marks], training=False)
+        def answer(grid, tokens, count):
+            vectors, weights = self.model.text(tokens, training=False)
             scores, boxes = self.model.head([grid, vectors[None]], training=False)
             return *ranked_boxes(scores, boxes, count), tf.nn.softmax(scores), weights
 
@@ -78,18 +83,16 @@ class GridLocalizer:
         if not 1 <= top_k <= 30:
             raise ValueError(f"top_k: expected 1 to 30, got {top_k}")
         asked = [phrases] if isinstance(phrases, str) else list(phrases)
-        pixels, width, height = read_squeezed(image, self.model.size)
+        pixels, width, height = read_squeezed(image, self.size)
         key = hashlib.sha256(pixels.tobytes()).digest()
         if key not in self._maps:
             self._maps[key] = self._see(tf.constant(pixels[None], tf.float32))
             if len(self._maps) > PICTURES_REMEMBERED:
                 self._maps.popitem(last=False)
-        tokens, marks = self.vocabulary.encode_in_context(
-            asked, [0] * len(asked), asked, self.model.length
-        )
-        found = self._answer(self._maps[key], tf.constant(tokens), tf.constant(marks), top_k)
+        tokens = self.vocabulary.encode(asked, self.model.length)
+        found = self._answer(self._maps[key], tf.constant(tokens), top_k)
         boxes, scores, heat, weights = (np.asarray(part) for part in found)
-        answers = []
+        answers, cells = [], self.size // STRIDE
         for row, phrase in enumerate(asked):
             words = tokenize(phrase)[: self.model.length]
             answers.append(
@@ -97,7 +100,7 @@ class GridLocalizer:
                     phrase,
                     box_type.to_pixels(boxes[row], width, height),
                     scores[row],
-                    heat[row].reshape(self.model.cells, self.model.cells),
+                    heat[row].reshape(cells, cells),
                     [(word, float(weights[row, place])) for place, word in enumerate(words)],
                     self.vocabulary.unknown(phrase),
                 )
@@ -111,10 +114,9 @@ class GridLocalizer:
 
         `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
         """
-        tokens, marks = self.vocabulary.encode_in_context(
-            phrases, [0] * len(phrases), phrases, self.model.length
-        )
-        return Asker(self.model, ranks).ask(pictures, np.arange(len(pictures)), rows, tokens, marks)
+        tokens = self.vocabulary.encode(phrases, self.model.length)
+        asker = Asker(self.model, self.size, ranks)
+        return asker.ask(pictures, np.arange(len(pictures)), rows, tokens)
 
     def predict(
         self, phrases: pd.DataFrame, store: PictureStore, ranks: int = RANKS
@@ -156,7 +158,7 @@ def load_localizer(folder: Path | str = SHIPPED) -> GridLocalizer:
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
     # The trained file holds all weights; the backbone's own are only the shape to put them in.
-    backbone = load_backbone(settings["backbone"], untrained=True, size=settings["size"])
+    backbone = load_backbone(settings["backbone"], untrained=True)
     model = build_grid(
         backbone,
         np.zeros((len(vocabulary.words), settings["word_dim"]), np.float32),

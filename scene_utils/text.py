@@ -195,42 +195,6 @@ class Vocabulary:
             ids[row, : len(found)] = found
         return ids
 
-    def encode_in_context(
-        self,
-        sentences: Iterable[str],
-        first_words: Iterable[int],
-        phrases: Iterable[str],
-        length: int,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and marks, `(n, length)` int32 and float32, of phrases in their sentences.
-
-        Marks are 1 on the phrase's own words. Where a sentence is longer than `length`, words far
-        from the phrase are cut. A phrase whose sentence is itself has no context.
-        """
-        rows = list(zip(sentences, first_words, phrases, strict=True))
-        ids, marks = (
-            np.zeros((len(rows), length), np.int32),
-            np.zeros((len(rows), length), np.float32),
-        )
-        known: dict[str, list[int]] = {}
-
-        def tokens(words: list[str]) -> list[int]:
-            for word in words:
-                if word not in known:
-                    known[word] = [self.index.get(token, 1) for token in tokenize(word)]
-            return [token for word in words for token in known[word]]
-
-        for row, (sentence, first, phrase) in enumerate(rows):
-            words, size = sentence.split(), len(phrase.split())
-            own = (tokens(words[first : first + size]) or [1])[:length]
-            before, after = tokens(words[:first]), tokens(words[first + size :])
-            room = length - len(own)
-            kept = min(len(before), max(room // 2, room - len(after)))
-            line = [*before[len(before) - kept :], *own, *after[: room - kept]]
-            ids[row, : len(line)] = line
-            marks[row, kept : kept + len(own)] = 1
-        return ids, marks
-
     def unknown(self, phrase: str) -> list[str]:
         """The phrase's words that the vocabulary lacks, in their order."""
         return [token for token in tokenize(phrase) if token not in self.index]
