@@ -73,7 +73,7 @@ SCALES = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2
 # Layer-name prefix of the part of each network that ends in the map of stride 8, 16 and 32.
 MAPS = {
     "resnet50": {"C3": "conv3_", "C4": "conv4_", "C5": "conv5_"},
-    **dict.fromkeys(SCALES, {"C3": "stage3_", "C4": "stage5_", "C5": "head_"}),
+    **{name: {"C3": "stage3_", "C4": "stage5_", "C5": "head_"} for name in SCALES},
 }
 
 # EfficientNet's seven stages: repeats, kernel side, stride, expansion, output channels.
@@ -200,12 +200,11 @@ def resnet50(size: int = 224) -> keras.Model:
 
 
 def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> keras.Model:
-    """EfficientNet-Lite without its classifier, random weights: (N, size, size, 3) to
-    (N, s, s, 1280).
+    """EfficientNet-Lite without its classifier, random weights: pixels to a map of stride 32.
 
     `SCALES` has each variant's multipliers of channels and of the repeats of a stage, as in Tan and
-    Le 2019, section 3.3. In the Lite variants the stem, the head and the repeats of the first and last stage
-    keep their size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named
+    Le 2019, section 3.3. In the Lite variants the stem, the head and the repeats of the first and
+    last stage keep their size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named
     `stem_*`, `stage<1-7>_block<n>_*` and `head_*`.
     """
     width, depth, _ = SCALES[name]

@@ -199,7 +199,10 @@ def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> ke
     x = layers.Conv2D(depth, 1, activation="relu", name="fuse")(x)
     around = layers.Conv2D(depth, 3, padding="same", activation="relu", name="around")(x)
     x = layers.Conv2D(depth, 1, name="project")(x + around)
-    return keras.Model(pixels, AddPlace(name="place")(x), name="visual")
+    # Map and phrase meet at one scale: without these norms the phrase is drowned at first, and the
+    # model spends its first thousand steps as a blind one.
+    x = layers.LayerNormalization(name="visual_norm")(AddPlace(name="place")(x))
+    return keras.Model(pixels, x, name="visual")
 
 
 def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160) -> keras.Model:
@@ -221,6 +224,7 @@ def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160
     weights = layers.Dense(1, name="attention", **kwargs)(x)[..., 0]
     weights = ops.softmax(ops.where(tokens > 0, weights, -1e9), axis=-1)
     phrase = ops.sum(x * weights[..., None], axis=1)
+    phrase = layers.LayerNormalization(name="text_norm", **kwargs)(phrase)
     return keras.Model(tokens, [phrase, weights], name="text")
 
 

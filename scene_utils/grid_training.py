@@ -202,7 +202,7 @@ class Trainer:
         self.fast = [variable for variable in every if id(variable) not in slow]
         self.variables = [*self.slow, *self.fast]
         self.averaged = [tf.Variable(v.value, trainable=False) for v in self.variables]
-        warm = min(400, steps // 10)
+        warm = min(200, steps // 10)
 
         def optimizer(rate: float, variables: list):
             schedule = keras.optimizers.schedules.CosineDecay(
@@ -263,7 +263,7 @@ class Trainer:
 
 
 class Asker:
-    """Answers phrases with a grid model that sees pictures at `size` px, its graph compiled once."""
+    """Answers phrases with a grid model that sees pictures at `size` px; compiled once."""
 
     def __init__(self, model: GridModel, size: int, ranks: int = 1):
         self.model, self.size, self.ranks = model, size, ranks
@@ -354,8 +354,9 @@ def train_grid(
 
     Writes history.csv, the averaged weights of the epoch with the highest val mean IoU as
     visual, text and head .weights.h5, vocabulary.txt, and at the end settings.json.
-    `made_with` has `untrained`, whether the backbone starts from random weights, and what else is to
-    be remembered. The state is saved every four minutes and after each epoch; a stopped run goes on from there.
+    `made_with` has `untrained`, whether the backbone starts from random weights, and what else is
+    to be remembered. The state is saved every four minutes and after each epoch; a stopped run goes
+    on from there.
     """
     finished, state = folder / "settings.json", folder / "state.json"
     backbone = load_backbone(settings.backbone, weights, made_with["untrained"])

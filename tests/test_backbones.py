@@ -14,9 +14,10 @@ from PIL import Image
 from scene_utils import backbones
 from scene_utils.backbones import feature_maps, load_backbone, weights_hash
 
-NAMES = ("resnet50", "efficientnet_lite0")
+NAMES = ("resnet50", "efficientnet_lite0", "efficientnet_lite2")
 LITE0 = backbones.PRETRAINED / backbones.EFFICIENTNET_LITE0_FILE.name
-REFERENCE = Path(__file__).parent / "reference" / "efficientnet_lite0.npz"
+REFERENCES = Path(__file__).parent / "reference"
+LITES = {"efficientnet_lite0": 3_371_008, "efficientnet_lite2": 4_811_032}
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +27,21 @@ def lite0():
 
 @pytest.fixture(scope="module")
 def untrained():
-    """Both encoders with random weights, by name. Tests leave them as they are."""
+    """All encoders with random weights, by name. Tests leave them as they are."""
     return {name: load_backbone(name, untrained=True) for name in NAMES}
+
+
+def answers_of_pytorch(name):
+    """PyTorch's answers for four photos, and their pixels (4, 224, 224, 3)."""
+    with np.load(REFERENCES / f"{name}.npz") as stored:
+        arrays = dict(stored)
+    tall = np.asarray(Image.open(io.BytesIO(arrays["png"].tobytes())))
+    return arrays | {"pixels": tall.reshape(-1, 224, 224, 3).astype("float32")}
 
 
 @pytest.fixture(scope="module")
 def reference():
-    """PyTorch's answers for four photos, and their pixels (4, 224, 224, 3)."""
-    with np.load(REFERENCE) as stored:
-        arrays = dict(stored)
-    tall = np.asarray(Image.open(io.BytesIO(arrays["png"].tobytes())))
-    return arrays | {"pixels": tall.reshape(-1, 224, 224, 3).astype("float32")}
+    return answers_of_pytorch("efficientnet_lite0")
 
 
 @pytest.fixture
@@ -49,8 +54,10 @@ def no_weights(tmp_path, monkeypatch):
     return tmp_path / "pretrained"
 
 
-def test_lite0_gives_the_features_of_the_published_network(lite0, reference):
-    maps = lite0.model.predict(reference["pixels"], verbose=0)
+@pytest.mark.parametrize("name", LITES)
+def test_lite_gives_the_features_of_the_published_network(name):
+    backbone, reference = load_backbone(name), answers_of_pytorch(name)
+    maps = backbone.model.predict(reference["pixels"], verbose=0)
     assert maps.shape == (4, 7, 7, 1280)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), reference["pooled"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(maps[:, 3], reference["middle_row"], rtol=0, atol=1e-4)
@@ -68,8 +75,10 @@ def test_lite0_takes_integer_pixels_too(lite0, reference):
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), reference["pooled"], rtol=0, atol=1e-4)
 
 
-def test_lite0_has_the_parameters_of_the_published_network(lite0):
-    assert sum(int(np.prod(x.shape)) for x in lite0.model.trainable_weights) == 3_371_008
+@pytest.mark.parametrize(("name", "expected"), LITES.items())
+def test_lite_has_the_parameters_of_the_published_network(untrained, name, expected):
+    trained = untrained[name].model.trainable_weights
+    assert sum(int(np.prod(x.shape)) for x in trained) == expected
 
 
 def test_resnet50_preprocesses_like_keras_applications(untrained, reference):
@@ -181,7 +190,7 @@ def test_untrained_maps_tell_photos_apart_at_the_scale_of_trained_ones(untrained
 def test_weights_hash_identifies_the_file_or_the_arrays(lite0, untrained):
     assert weights_hash(lite0) == hashlib.sha256(LITE0.read_bytes()).hexdigest()
     assert lite0.label == "efficientnet_lite0"
-    assert len({weights_hash(x) for x in (lite0, *untrained.values())}) == 3
+    assert len({weights_hash(x) for x in (lite0, *untrained.values())}) == 4
     other = load_backbone("efficientnet_lite0", untrained=True)
     before = weights_hash(other)
     bias = other.model.get_layer("head_bn").beta
@@ -190,7 +199,12 @@ def test_weights_hash_identifies_the_file_or_the_arrays(lite0, untrained):
 
 
 @pytest.mark.parametrize(
-    ("name", "channels"), [("resnet50", (512, 1024, 2048)), ("efficientnet_lite0", (40, 112, 1280))]
+    ("name", "channels"),
+    [
+        ("resnet50", (512, 1024, 2048)),
+        ("efficientnet_lite0", (40, 112, 1280)),
+        ("efficientnet_lite2", (48, 120, 1280)),
+    ],
 )
 @pytest.mark.parametrize("size", [224, 320])
 def test_maps_of_three_strides_at_any_size(name, channels, size):

@@ -152,17 +152,15 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
         truth[number, 2:] = max(x1, x0 + 6) / SIZE, max(y1, y0 + 6) / SIZE
     words = [["left", "right"][rng.integers(2)] for _ in range(12)]
     words_vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, "left", "right"])
-    tokens, marks = words_vocabulary.encode_in_context(words, [0] * 12, words, 4)
+    tokens = words_vocabulary.encode(words, 4)
     every = np.arange(12)
-    mentions = grid_training.Mentions(
-        marked, every, every, tokens, marks, tokens, marks, truth.astype(np.float32)
-    )
+    mentions = grid_training.Mentions(marked, every, every, tokens, truth.astype(np.float32))
     settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, phrases_per_picture=1)
     mirrored = grid_training.opposite_tokens(words_vocabulary)
     turned = 0
     for epoch in range(6):
         batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
-        pixels, windows, _, seen_tokens, _, seen_boxes = batch
+        pixels, windows, _, seen_tokens, seen_boxes = batch
         views = tf.image.crop_and_resize(
             pixels.astype(np.float32), windows, np.arange(12), (SIZE, SIZE)
         ).numpy()
@@ -192,9 +190,8 @@ def trained(sample, tmp_path_factory):
         length=12,
         augmented=False,
         blocks=1,
-        context_dropped=0.5,
     )
-    made_with = {"backbone": "efficientnet_lite0", "untrained": False}
+    made_with = {"untrained": False}
     history = grid_training.train_grid(
         settings, mentions, mentions, embeddings, vocabulary, made_with, folder, progress=False
     )
@@ -250,7 +247,7 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkey
         size=64, epochs=3, pictures_per_step=10, length=12, blocks=1, policy="float32"
     )
     small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
-    made_with = {"backbone": "efficientnet_lite0", "untrained": True}
+    made_with = {"untrained": True}
 
     def run(folder):
         return grid_training.train_grid(

@@ -442,28 +442,3 @@ def test_vocabulary_of_train_covers_real_test_phrases(real_entities, glove50):
     assert ids.min() == 0
     assert ids.max() < len(vocabulary.words)
     assert (ids[:, 0] > 0).all()
-
-
-def test_a_phrase_in_its_sentence_is_marked_and_what_is_far_from_it_is_cut():
-    words = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
-    vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, *words])
-    sentence = " ".join(words)
-
-    def read(first, phrase, length):
-        ids, marks = vocabulary.encode_in_context([sentence], [first], [phrase], length)
-        line = " ".join(vocabulary.words[i] for i in ids[0] if i)
-        return line, [vocabulary.words[i] for i in ids[0][marks[0] == 1]]
-
-    assert read(3, "d e", 10) == (sentence, ["d", "e"])
-    assert read(4, "e f", 6) == ("c d e f g h", ["e", "f"])
-    assert read(0, "a", 4) == ("a b c d", ["a"])
-    assert read(9, "j", 4) == ("g h i j", ["j"])
-    assert read(0, sentence, 4) == ("a b c d", ["a", "b", "c", "d"])
-
-
-def test_a_phrase_alone_is_encoded_as_without_context():
-    vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, "red", "hat", "'s"])
-    phrases = ["the red hat's", "hat", "", "!"]
-    ids, marks = vocabulary.encode_in_context(phrases, [0] * 4, phrases, 6)
-    np.testing.assert_array_equal(ids, vocabulary.encode(phrases, 6))
-    np.testing.assert_array_equal(marks, ids > 0)
