@@ -181,7 +181,7 @@ def feature_maps(backbone: Backbone, names: Sequence[str] = ("C3", "C4", "C5")) 
     layers = backbone.model.layers
     last = {name: [x for x in layers if x.name.startswith(prefixes[name])][-1] for name in names}
     return keras.Model(
-        backbone.model.input,
+        backbone.model.inputs[0],
         [last[name].output for name in names],
         name=f"{backbone.name}_maps",
     )
