@@ -1,5 +1,5 @@
 # A bare `make` lists the targets. Variables: PROFILE, DATA, BACKBONE, WEIGHTS, UNTRAINED, VECTORS,
-# SEED, EPOCHS, PICTURES, GRID, GRID_EPOCHS, GRID_SIZE.
+# SEED, EPOCHS, PICTURES, GRID, GRID_BACKBONE, GRID_EPOCHS, GRID_SIZE.
 PROFILE   ?= sample
 DATA      ?=
 BACKBONE  ?= efficientnet_lite0
@@ -59,11 +59,12 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 MODULES = $(1:%=scene_utils/%.py)
 BASE    := environment paths boxes plots
 # The sample's objects are large and few: a smaller input and fewer steps are enough.
-GRID_EPOCHS ?= $(if $(DATA),12,8)
+GRID_EPOCHS ?= $(if $(DATA),14,8)
 GRID_SIZE   ?= $(if $(DATA),320,224)
+GRID_BACKBONE ?= $(if $(filter resnet50,$(BACKBONE)),resnet50,$(if $(DATA),efficientnet_lite2,$(BACKBONE)))
 
 ENCODER := progress images quiet_tensorflow backbones features
-TRAINER := $(ENCODER) text model training pictures grid_model grid_training
+TRAINER := $(ENCODER) text model training pictures grid_model grid_training presence
 
 USE_01 := $(BASE) progress entities images scenes scene_layout
 USE_02 := $(BASE) text
@@ -84,7 +85,7 @@ ASK_01 = data=$(ROOT) pictures=$(PICTURES)
 ASK_02 = vectors=$(VECTORS)
 ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAINED)
 ASK_04 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED) epochs=$(EPOCHS) \
-  grid=$(GRID) grid_epochs=$(GRID_EPOCHS) grid_size=$(GRID_SIZE)
+  grid=$(GRID) grid_backbone=$(GRID_BACKBONE) grid_epochs=$(GRID_EPOCHS) grid_size=$(GRID_SIZE)
 ASK_05 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED)
 ASK_06 = data=$(ROOT) weights=$(WEIGHTS)
 

@@ -26,7 +26,8 @@ weights = ""
 seed = 0
 epochs = 20
 grid = "shipped"  # the model that scores places: "train" it here, take the "shipped" one, or "none"
-grid_epochs = 12
+grid_backbone = "efficientnet_lite2"
+grid_epochs = 14
 grid_size = 320  # pixels of its input's side
 
 # %%
@@ -44,6 +45,7 @@ from scene_utils import (
     paths,
     pictures,
     plots,
+    presence,
     text,
     training,
 )
@@ -120,14 +122,18 @@ if grid == "train":
     squeezed = pictures.squeeze_pictures(
         entities.image_folder(root), store.row, grid_size, cache / "squeezed"
     )
-    settings = grid_training.GridSettings(size=grid_size, epochs=grid_epochs, seed=seed)
-    mentions = (
+    settings = grid_training.GridSettings(
+        backbone=grid_backbone, size=grid_size, epochs=grid_epochs, seed=seed
+    )
+    mentions = [
         grid_training.make_mentions(phrases, split, squeezed, vocabulary, settings.length)
         for split in ("train", "val")
-    )
+    ]
+    given = weights if weights and grid_backbone == made_with["backbone"] else None
     histories["grid"] = grid_training.train_grid(
-        settings, *mentions, embeddings, vocabulary, made_with, models / "grid", weights or None
+        settings, *mentions, embeddings, vocabulary, made_with, models / "grid", given
     )
+    presence.train_presence(models / "grid", settings, vocabulary, *mentions)
 elif grid == "shipped":
     shutil.copytree(paths.PRETRAINED / "grid", models / "grid", dirs_exist_ok=True)
     histories["grid"] = pd.read_csv(models / "grid" / "history.csv")

@@ -219,6 +219,26 @@ if curves:
 print("models with scores:", ", ".join(curves) or "none")
 
 # %% [markdown]
+# ## Is it there at all?
+#
+# Every phrase is asked about its own picture and about another. `present` is the model's
+# probability that a phrase is about the picture; below .5 the widget warns. Many phrases of another
+# picture do name something in this one ("a man"); `absent things` are those whose last word no
+# phrase of the picture uses.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+asked = answers.load_beside(cache, "presence", names)
+there = {name: analysis.presence(table, test, **draws) for name, table in asked.items()}
+there = {name: kinds for name, kinds in there.items() if kinds}
+analysis.presence_table(there)
+
+# %%
+if there:
+    figure = analysis_plots.presence_curves(there, note)
+    plots.save(figure, figures / "presence.png")
+
+# %% [markdown]
 # ## Which mistakes?
 #
 # Does the box fall on another phrase's object of the picture? And of the mentions that were missed,
@@ -335,6 +355,7 @@ metrics = report.write_metrics(
         name: {"error": curve.attrs["error"], "bins": curve.to_dict("records")}
         for name, curve in curves.items()
     },
+    presence=there,
     probes={name: table.to_dict("records") for name, table in falls.items()},
 )
 print(report.caption(metrics))

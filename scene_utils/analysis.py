@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import boxes as box_type
-from scene_utils import evaluate
+from scene_utils import evaluate, probes
 from scene_utils.entities import MENTION_KEY as KEY
 from scene_utils.text import tokenize
 
@@ -156,6 +156,78 @@ def calibration(scored: pd.DataFrame, bins: int = 10, resamples: int = 1000, see
     error = np.average(np.abs(table.score - table.value), weights=table.mentions)
     table.attrs["error"] = round(float(error), 6)
     return table
+
+
+def presence(
+    asked: pd.DataFrame, phrases: pd.DataFrame, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict]:
+    """Does a model's `present` tell a picture's phrases from those of another picture?
+
+    `asked` has each boxed mention twice, about its picture and about another: key, `change`,
+    `text`, `picture`, `present`. Two kinds of pairs: `any phrase`, and `absent things`, those whose
+    last word no phrase of the other picture uses ("a man" is in most). Of each kind: `mentions`
+    (own, other), `area` under the ROC curve with its interval over images, `kept` and `flagged` (shares
+    of own phrases at .5 or more, of others below), and the curve, `false_alarms` and `found`: for
+    each threshold the shares of own and of other phrases that fall below it.
+    """
+    words = phrases.groupby("image_id").phrase.agg(lambda them: set(tokenize(" ".join(them))))
+    own = asked[asked.change == probes.PAIRS[0]]
+    other = asked[asked.change == probes.PAIRS[1]]
+    there = np.array(
+        [
+            bool(said := tokenize(text)) and said[-1] in words[picture]
+            for text, picture in zip(other.text, other.picture, strict=True)
+        ]
+    )
+    kinds = {"any phrase": other, "absent things": other[~there]}
+    return {
+        name: _presence_of(own, kind, resamples, seed)
+        for name, kind in kinds.items()
+        if len(kind) and asked.present.notna().all()
+    }
+
+
+def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int) -> dict:
+    both = pd.concat([own, other]).sort_values("present", kind="stable")
+    mine = both.index.isin(own.index)
+    images, names = pd.factorize(both.image_id)
+    draws = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    )
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        below = np.cumsum(weights * ~mine, axis=1)
+        pairs = (weights * mine).sum(axis=1) * (weights * ~mine).sum(axis=1)
+        return (weights * mine * below).sum(axis=1) / pairs
+
+    low, high = np.percentile(area(draws[:, images].astype(np.float64)), [2.5, 97.5])
+    value = area(np.ones((1, len(both))))[0]
+    at = np.unique(np.linspace(0, len(both) - 1, 200).astype(int))
+    return {
+        "mentions": [len(own), len(other)],
+        "area": evaluate.figure(value, low, high),
+        "kept": round(float((own.present >= 0.5).mean()), 6),
+        "flagged": round(float((other.present < 0.5).mean()), 6),
+        "false_alarms": (np.cumsum(mine) / mine.sum())[at].round(5).tolist(),
+        "found": (np.cumsum(~mine) / (~mine).sum())[at].round(5).tolist(),
+    }
+
+
+def presence_table(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
+    """A row a model and kind: area under the ROC curve with its interval, and what .5 does."""
+    rows = [
+        {
+            "model": model,
+            "phrases": kind,
+            "own, other": "{:,}, {:,}".format(*of["mentions"]),
+            "area": "{value:.3f} [{low:.3f}, {high:.3f}]".format(**of["area"]),
+            "own kept (%)": f"{100 * of['kept']:.1f}",
+            "other flagged (%)": f"{100 * of['flagged']:.1f}",
+        }
+        for model, kinds in found.items()
+        for kind, of in kinds.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 MISTAKES = (

@@ -277,6 +277,32 @@ def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
 
 
 @styled
+def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
+    """ROC curves of the flag "probably not in the picture", see `analysis.presence`."""
+    figure, axes = new_figure(5.6, 4.4)
+    axis = axes[0, 0]
+    axis.plot([0, 100], [0, 100], color="grey", lw=1, ls=":")
+    for name, kinds in found.items():
+        for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
+            area = curve["area"]
+            label = f"{name}, {kind}: area {area['value']:.3f}"
+            style = _look(name) | {"ls": dashes}
+            axis.plot(
+                100 * np.array(curve["false_alarms"]),
+                100 * np.array(curve["found"]),
+                label=label,
+                **style,
+            )
+    axis.set_xlabel("phrases of the picture that are flagged (%)")
+    axis.set_ylabel("phrases of another picture that are flagged (%)")
+    axis.set_xlim(0, 100)
+    axis.set_ylim(0, 100)
+    axis.legend(loc="lower right")
+    figure.suptitle(note)
+    return figure
+
+
+@styled
 def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     """What became of each model's boxes: one stacked bar a model."""
     kinds = [name for name in analysis.MISTAKES if table[name].max() > 0]

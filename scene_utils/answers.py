@@ -21,7 +21,7 @@ from scene_utils.paths import PHOTOS, atomic, write_text
 # The order in which models stand in tables; others follow. Other losses of the seed stay out.
 ORDER = ("constant", "per-category", "text-only", "image-only", "seed-mse", "seed", "grid")
 CODE = ("answers", "boxes", "ground", "model", "probes", "training")
-GRID_CODE = ("answers", "boxes", "grid_model", "localizer", "probes")
+GRID_CODE = ("answers", "boxes", "grid_model", "localizer", "presence", "probes")
 PHOTO_PHRASES = PHOTOS / "phrases.csv"
 
 
@@ -123,6 +123,10 @@ def _grid_answers(localizer, cache: Path, root: Path, test: pd.DataFrame, asked)
         rows = [len(store.row) if i == probes.BLANK else store.row[i] for i in pictures]
         return localizer.relative_boxes(phrases, everything, np.array(rows), 1)[0][:, 0]
 
+    pairs = asked[asked.change.isin(probes.PAIRS)]
+    rows = pairs.picture.map(store.row).to_numpy(int)
+    present = pairs[[*entities.MENTION_KEY, "change", "text", "picture"]].copy()
+    present["present"] = localizer.relative_boxes(pairs.text.tolist(), everything, rows, 1)[2]
     photos = photo_phrases()
     guesses = [
         answer.boxes
@@ -134,6 +138,7 @@ def _grid_answers(localizer, cache: Path, root: Path, test: pd.DataFrame, asked)
     return {
         "predictions": localizer.predict(test, store),
         "probes": probes.ask(predict, asked),
+        "presence": present,
         "photos": answered,
     }
 

@@ -7,6 +7,7 @@ gives a score and its own box. The model takes square pictures of any side that 
 Boxes here are fractions of the picture, `xyxy` in [0, 1].
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,8 +31,8 @@ class GridModel:
     `visual`: pixels (b, size, size, 3), RGB 0-255, to a map (b, cells, cells, d), of size / 16
     cells a side.
     `text`: tokens (n, length) to phrase vectors (n, d) and word weights (n, length).
-    `head`: maps (b, cells, cells, d) and vectors (b, p, d) to scores (b * p, cells²) and boxes
-    (b * p, cells², 4).
+    `head`: maps (b, cells, cells, d) and vectors (b, p, d) to scores (b * p, cells²), boxes
+    (b * p, cells², 4), and the map they are read from (b * p, cells, cells, channels).
     """
 
     length: int
@@ -234,7 +235,7 @@ def _small() -> keras.initializers.Initializer:
 
 
 def build_head(depth: int, policy: str, channels: int, blocks: int) -> keras.Model:
-    """Map and phrases to each cell's score and box; see `GridModel`."""
+    """Map and phrases to each cell's score and box, and the map before; see `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, depth), dtype="float32", name="phrases")
     q = layers.Dropout(0.1, dtype="float32")(phrases)
@@ -256,7 +257,7 @@ def build_head(depth: int, policy: str, channels: int, blocks: int) -> keras.Mod
     score = layers.Reshape((-1,), **last)(score)
     sides = layers.Conv2D(channels, 1, activation="relu", name="sides_in")(x)
     sides = layers.Conv2D(4, 1, kernel_initializer=_small(), name="sides", **last)(sides)
-    return keras.Model([grid, phrases], [score, CellBoxes(**last)(sides)], name="head")
+    return keras.Model([grid, phrases], [score, CellBoxes(**last)(sides), x], name="head")
 
 
 def build_grid(
@@ -281,6 +282,34 @@ def build_grid(
         )
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def load_grid(folder: Path) -> GridModel:
+    """The model that `grid_training.train_grid` finished in the folder.
+
+    Raises FileNotFoundError for a folder that is no finished training.
+    """
+    missing = [
+        name
+        for name in ("settings.json", *(f"{part}.weights.h5" for part in PARTS))
+        if not (folder / name).is_file()
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: expected a finished grid model, found no {', '.join(missing)}"
+        )
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    words = len((folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
+    # The trained files hold all weights; the backbone's own are only the shape to put them in.
+    model = build_grid(
+        backbones.load_backbone(settings["backbone"], untrained=True),
+        np.zeros((words, settings["word_dim"]), np.float32),
+        settings["length"],
+        blocks=settings["blocks"],
+        policy=settings["policy"],
+    )
+    model.load(folder)
+    return model
 
 
 def pair_iou(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

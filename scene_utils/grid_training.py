@@ -131,8 +131,8 @@ def _view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def epoch_batches(
     mentions: Mentions, settings: GridSettings, mirrored: np.ndarray, epoch: int, first: int = 0
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Batches of one epoch from number `first` on: pixels, window (y, x, y, x; x swapped where the
-    picture is mirrored), gain and shift of brightness, tokens, boxes."""
+    """Batches of one epoch from number `first` on: picture numbers, pixels, window (y, x, y, x; x
+    swapped where the picture is mirrored), gain and shift of brightness, tokens, boxes."""
     per, count = settings.phrases_per_picture, settings.pictures_per_step
     groups = mentions.of_picture()
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(groups))
@@ -163,6 +163,7 @@ def epoch_batches(
         tokens, boxes = (np.stack(part) for part in zip(*parts, strict=True))
         pixels = mentions.pictures[mentions.picture_rows[chosen]]
         yield (
+            chosen,
             pixels,
             windows,
             light.astype(np.float32),
@@ -189,6 +190,19 @@ def prefetched(batches: Iterable, ahead: int = 4) -> Iterator:
         if isinstance(batch, BaseException):
             raise batch
         yield batch
+
+
+def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) -> tf.Tensor:
+    """Views `(b, size, size, 3)` of pictures as `epoch_batches` says them; beyond an edge, grey."""
+    seen = tf.image.crop_and_resize(
+        tf.cast(pixels, tf.float32),
+        windows,
+        tf.range(tf.shape(pixels)[0]),
+        (size, size),
+        extrapolation_value=127.0,
+    )
+    light = light[:, None, None]
+    return tf.clip_by_value((seen - 127) * light[..., :1] + 127 + light[..., 1:], 0, 255)
 
 
 class Trainer:
@@ -226,21 +240,13 @@ class Trainer:
     def step(self, size: int, pixels, windows, light, tokens, truth):
         """One update on pictures seen at `size` px; gives score loss and box loss."""
         pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
-        seen = tf.image.crop_and_resize(
-            tf.cast(pixels, tf.float32),
-            windows,
-            tf.range(pictures),
-            (size, size),
-            extrapolation_value=127.0,
-        )
-        light = light[:, None, None]
-        seen = tf.clip_by_value((seen - 127) * light[..., :1] + 127 + light[..., 1:], 0, 255)
+        seen = seen_at(size, pixels, windows, light)
         with tf.GradientTape() as tape:
             grid = self.model.visual(seen, training=True)
             flat = tf.reshape(tokens, (-1, self.settings.length))
             vectors, _ = self.model.text(flat, training=True)
             vectors = tf.reshape(vectors, (pictures, phrases, -1))
-            scores, boxes = self.model.head([grid, vectors], training=True)
+            scores, boxes, _ = self.model.head([grid, vectors], training=True)
             losses = grid_loss(scores, boxes, tf.reshape(truth, (-1, 4)), size // STRIDE)
             total = losses[0] + 2 * losses[1]
         gradients = tape.gradient(total, self.variables)
@@ -263,10 +269,15 @@ class Trainer:
 
 
 class Asker:
-    """Answers phrases with a grid model that sees pictures at `size` px; compiled once."""
+    """Answers phrases with a grid model that sees pictures at `size` px; compiled once.
 
-    def __init__(self, model: GridModel, size: int, ranks: int = 1):
-        self.model, self.size, self.ranks = model, size, ranks
+    `network` is that of `presence`, where there is one.
+    """
+
+    def __init__(
+        self, model: GridModel, size: int, ranks: int = 1, network: keras.Model | None = None
+    ):
+        self.model, self.size, self.ranks, self.network = model, size, ranks, network
 
     @tf.function(reduce_retracing=True)
     def _ask(self, pixels, tokens):
@@ -276,8 +287,12 @@ class Asker:
             pixels = tf.image.resize(pixels, (self.size, self.size))
         grid = self.model.visual(pixels, training=False)
         vectors, _ = self.model.text(tf.reshape(tokens, (-1, self.model.length)), training=False)
-        vectors = tf.reshape(vectors, (pictures, phrases, -1))
-        return ranked_boxes(*self.model.head([grid, vectors], training=False), self.ranks)
+        asked = tf.reshape(vectors, (pictures, phrases, -1))
+        scores, boxes, seen = self.model.head([grid, asked], training=False)
+        best, worth = ranked_boxes(scores, boxes, self.ranks)
+        if self.network is None:
+            return best, worth, tf.fill(tf.shape(worth)[:1], np.nan)
+        return best, worth, self.network([seen, scores, vectors], training=False)
 
     def ask(
         self,
@@ -287,8 +302,9 @@ class Asker:
         tokens: np.ndarray,
         per_picture: int = 16,
         batch: int = 8,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Relative boxes `(n, ranks, 4)` and scores `(n, ranks)` of n phrases, see `Mentions`."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Relative boxes `(n, ranks, 4)` and their expected IoU `(n, ranks)` of n phrases, see
+        `Mentions`, and the presence network's logits `(n,)`, NaN where there is none."""
         order = np.argsort(rows, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
         jobs = [
@@ -298,20 +314,22 @@ class Asker:
         ]
         boxes = np.zeros((len(rows), self.ranks, 4), np.float32)
         scores = np.zeros((len(rows), self.ranks), np.float32)
+        logits = np.zeros(len(rows), np.float32)
         for start in range(0, len(jobs), batch):
             part = jobs[start : start + batch]
             # Short groups repeat their phrases, so that every call has the same shape.
             index = np.stack([np.resize(job, per_picture) for job in part])
             index = np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
             pixels = pictures[picture_rows[rows[index[:, 0]]]]
-            found, worth = self._ask(pixels, tokens[index])
+            found, worth, logit = self._ask(pixels, tokens[index])
             boxes[index] = np.reshape(found, (batch, per_picture, self.ranks, 4))
             scores[index] = np.reshape(worth, (batch, per_picture, self.ranks))
-        return boxes, scores
+            logits[index] = np.reshape(logit, (batch, per_picture))
+        return boxes, scores, logits
 
 
 def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, seconds: float) -> dict:
-    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
+    found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
     iou = box_type.iou(found[:, 0], val.boxes)
     middle = (found[:, 0, :2] + found[:, 0, 2:]) / 2
     hit = ((middle >= val.boxes[:, :2]) & (middle < val.boxes[:, 2:])).all(axis=1)
@@ -406,7 +424,8 @@ def train_grid(
             epoch, first = divmod(step, per_epoch)
             size = settings.size_in(epoch)
             began, saved, losses = time.perf_counter(), time.perf_counter(), []
-            for batch in prefetched(epoch_batches(train_set, settings, mirrored, epoch, first)):
+            batches = epoch_batches(train_set, settings, mirrored, epoch, first)
+            for _, *batch in prefetched(batches):
                 losses.append(
                     [float(loss) for loss in trainer.step(size, *map(tf.constant, batch))]
                 )

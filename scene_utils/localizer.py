@@ -14,13 +14,13 @@ import pandas as pd
 import tensorflow as tf
 
 from scene_utils import boxes as box_type
-from scene_utils.backbones import load_backbone
 from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
-from scene_utils.grid_model import PARTS, STRIDE, GridModel, build_grid, ranked_boxes
+from scene_utils.grid_model import STRIDE, GridModel, load_grid, ranked_boxes
 from scene_utils.grid_training import Asker
 from scene_utils.images import ImageSource, read_squeezed
 from scene_utils.paths import PRETRAINED
 from scene_utils.pictures import PictureStore
+from scene_utils.presence import Presence, load_presence
 from scene_utils.text import Vocabulary, tokenize
 
 SHIPPED = PRETRAINED / "grid"
@@ -31,12 +31,16 @@ PICTURES_REMEMBERED = 16
 @dataclass(frozen=True)
 class Grounding:
     """The answer to one phrase: `boxes (k, 4)`, best first, in pixels of the picture as given;
-    `scores (k,)`, the expected IoU in [0, 1]; `heat (cells, cells)`, where the model looks, summing
-    to 1; each word's weight; and the words that the model does not know."""
+    `scores (k,)`, the probability that the box has an IoU of .5 with the right one; `present`, the
+    probability that the phrase is about this picture at all, if that is as likely as not;
+    `heat (cells, cells)`, where the model looks, summing to 1; each word's weight; and the words
+    that the model does not know. Where a model has no `presence.json`, `scores` are expected IoUs,
+    and `present` is None."""
 
     phrase: str
     boxes: np.ndarray
     scores: np.ndarray
+    present: float | None
     heat: np.ndarray = field(repr=False)
     words: list[tuple[str, float]]
     unknown: list[str]
@@ -49,6 +53,7 @@ class GridLocalizer:
     settings: dict
     vocabulary: Vocabulary
     model: GridModel = field(repr=False)
+    presence: Presence | None = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -59,6 +64,14 @@ class GridLocalizer:
     def _maps(self) -> OrderedDict:
         return OrderedDict()
 
+    def _network(self, inputs, training: bool) -> tf.Tensor:
+        if self.presence is None:
+            return tf.fill(tf.shape(inputs[-1])[:1], np.nan)
+        return self.presence.network(inputs, training=training)
+
+    def _probabilities(self, worth: np.ndarray) -> np.ndarray:
+        return worth if self.presence is None else self.presence.hit_probability(worth)
+
     @cached_property
     def _see(self):
         return tf.function(lambda pixels: self.model.visual(pixels, training=False))
@@ -67,8 +80,10 @@ class GridLocalizer:
     def _answer(self):
         def answer(grid, tokens, count):
             vectors, weights = self.model.text(tokens, training=False)
-            scores, boxes = self.model.head([grid, vectors[None]], training=False)
-            return *ranked_boxes(scores, boxes, count), tf.nn.softmax(scores), weights
+            scores, boxes, seen = self.model.head([grid, vectors[None]], training=False)
+            best, worth = ranked_boxes(scores, boxes, count)
+            logits = self._network([seen, scores, vectors], training=False)
+            return best, worth, tf.nn.softmax(scores), weights, logits
 
         return tf.function(answer, reduce_retracing=True)
 
@@ -91,7 +106,9 @@ class GridLocalizer:
                 self._maps.popitem(last=False)
         tokens = self.vocabulary.encode(asked, self.model.length)
         found = self._answer(self._maps[key], tf.constant(tokens), top_k)
-        boxes, scores, heat, weights = (np.asarray(part) for part in found)
+        boxes, worth, heat, weights, logits = (np.asarray(part) for part in found)
+        scores = self._probabilities(worth)
+        present = self.presence and self.presence.present_probability(logits)
         answers, cells = [], self.size // STRIDE
         for row, phrase in enumerate(asked):
             words = tokenize(phrase)[: self.model.length]
@@ -100,6 +117,7 @@ class GridLocalizer:
                     phrase,
                     box_type.to_pixels(boxes[row], width, height),
                     scores[row],
+                    None if present is None else float(present[row]),
                     heat[row].reshape(cells, cells),
                     [(word, float(weights[row, place])) for place, word in enumerate(words)],
                     self.vocabulary.unknown(phrase),
@@ -109,14 +127,18 @@ class GridLocalizer:
 
     def relative_boxes(
         self, phrases: Sequence[str], pictures: np.ndarray, rows: np.ndarray, ranks: int = RANKS
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes `(n, ranks, 4)` as fractions of the picture, and scores `(n, ranks)`.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes `(n, ranks, 4)` as fractions of the picture, scores `(n, ranks)` and probabilities
+        `(n,)` that the phrases are about their pictures, NaN where the model has none; `Grounding`.
 
         `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
         """
         tokens = self.vocabulary.encode(phrases, self.model.length)
-        asker = Asker(self.model, self.size, ranks)
-        return asker.ask(pictures, np.arange(len(pictures)), rows, tokens)
+        network = self.presence and self.presence.network
+        asker = Asker(self.model, self.size, ranks, network)
+        boxes, worth, logits = asker.ask(pictures, np.arange(len(pictures)), rows, tokens)
+        present = self.presence.present_probability(logits) if self.presence else logits
+        return boxes, self._probabilities(worth), present
 
     def predict(
         self, phrases: pd.DataFrame, store: PictureStore, ranks: int = RANKS
@@ -127,7 +149,7 @@ class GridLocalizer:
         """
         phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
         rows = phrases.image_id.map(store.row).to_numpy(int)
-        boxes, scores = self.relative_boxes(phrases.phrase.tolist(), store.pictures, rows, ranks)
+        boxes, scores, _ = self.relative_boxes(phrases.phrase.tolist(), store.pictures, rows, ranks)
         table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
         table = table.reset_index(drop=True)
         table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))
@@ -146,25 +168,7 @@ def load_localizer(folder: Path | str = SHIPPED) -> GridLocalizer:
     Raises FileNotFoundError for a folder that is no finished training.
     """
     folder = Path(folder)
-    missing = [
-        name
-        for name in ("settings.json", *(f"{part}.weights.h5" for part in PARTS))
-        if not (folder / name).is_file()
-    ]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder}: expected a finished grid model, found no {', '.join(missing)}"
-        )
+    model = load_grid(folder)
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    # The trained file holds all weights; the backbone's own are only the shape to put them in.
-    backbone = load_backbone(settings["backbone"], untrained=True)
-    model = build_grid(
-        backbone,
-        np.zeros((len(vocabulary.words), settings["word_dim"]), np.float32),
-        settings["length"],
-        blocks=settings["blocks"],
-        policy=settings["policy"],
-    )
-    model.load(folder)
-    return GridLocalizer(settings, vocabulary, model)
+    return GridLocalizer(settings, vocabulary, model, load_presence(folder, model))

@@ -21,6 +21,8 @@ BLANK = ""
 GREY = 128  # of 0 to 255, in all three channels
 ASKED = "as asked"
 CHANGES = ("another phrase", "shuffled words", "another picture", "blank picture")
+# A phrase with the picture it is about, and with another.
+PAIRS = (ASKED, CHANGES[2])
 
 
 def questions(phrases: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from scene_utils import (
     localizer,
     paths,
     pictures,
+    presence,
     scenes,
     text,
 )
@@ -160,7 +161,7 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
     turned = 0
     for epoch in range(6):
         batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
-        pixels, windows, _, seen_tokens, seen_boxes = batch
+        _, pixels, windows, _, seen_tokens, seen_boxes = batch
         views = tf.image.crop_and_resize(
             pixels.astype(np.float32), windows, np.arange(12), (SIZE, SIZE)
         ).numpy()
@@ -219,6 +220,30 @@ def test_a_finished_run_is_returned_and_a_loaded_one_answers_as_it_did(trained, 
     best = history["val_accuracy_0.5"][history["val_mean_iou"].idxmax()]
     assert result["merged"]["accuracy_0.5"]["value"] == pytest.approx(best, abs=0.01)
     assert table.groupby(entities.MENTION_KEY)["rank"].apply(list).map(tuple).nunique() == 1
+
+
+@pytest.mark.slow
+def test_presence_learns_whose_phrase_it_is_and_turns_scores_into_probabilities(trained, sample):
+    folder, _, settings, _ = trained
+    root, phrases, store, vocabulary, _, mentions = sample
+    before = localizer.load_localizer(folder)
+    picture = entities.image_folder(root) / f"{phrases.image_id[0]}.jpg"
+    raw = before.ground(picture, phrases.phrase[0])
+    assert raw.present is None
+    found = presence.train_presence(
+        folder, settings, vocabulary, mentions, mentions, steps=150, progress=False
+    )
+    assert found["val_auc"] > 0.8
+    again = presence.train_presence(folder, settings, vocabulary, mentions, mentions, steps=150)
+    assert again == found
+    loaded = localizer.load_localizer(folder)
+    answer = loaded.ground(picture, phrases.phrase[0])
+    np.testing.assert_array_equal(answer.boxes, raw.boxes)
+    assert 0 < answer.present < 1
+    assert ((answer.scores > 0) & (answer.scores < 1)).all()
+    table = loaded.predict(phrases[phrases.image_id == phrases.image_id[0]], store, ranks=1)
+    own = table[table.phrase == phrases.phrase[0]].score.to_numpy()
+    np.testing.assert_allclose(own, answer.scores[0], atol=0.02)
 
 
 @pytest.mark.slow

@@ -1,0 +1,267 @@
+"""Is what the phrase names in the picture at all, and how far is its box to be trusted?
+
+A grid model always answers. A small network on top of a trained one, which stays as it is, tells a
+picture's own phrases from those of other pictures; two logistic curves, fitted on val, turn its
+answer and the model's expected IoU into probabilities (Platt 1999, "Probabilistic Outputs for
+Support Vector Machines").
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from scene_utils import boxes as box_type
+from scene_utils.grid_model import GridModel, load_grid, ranked_boxes
+from scene_utils.grid_training import (
+    GridSettings,
+    Mentions,
+    epoch_batches,
+    opposite_tokens,
+    prefetched,
+    seen_at,
+)
+from scene_utils.paths import write_text
+from scene_utils.progress import progress_bar
+from scene_utils.text import Vocabulary
+from scene_utils.training import make_deterministic
+
+WEIGHTS = "presence.weights.h5"
+STEPS = 400
+
+
+@dataclass(frozen=True)
+class Presence:
+    """The network, and slope and offset of the two curves: of the network's logit, and of the log
+    odds of the expected IoU."""
+
+    network: keras.Model = field(repr=False)
+    presence: tuple[float, float]
+    hit: tuple[float, float]
+
+    def hit_probability(self, worth: np.ndarray) -> np.ndarray:
+        """Probability that a box of this expected IoU has an IoU of .5 with the truth."""
+        return _logistic(_log_odds(worth), self.hit)
+
+    def present_probability(self, logit: np.ndarray) -> np.ndarray:
+        """Probability that the phrase is about this picture, if it is as likely as not."""
+        return _logistic(np.asarray(logit, np.float64), self.presence)
+
+
+def build_presence(model: GridModel, units: int = 256) -> keras.Model:
+    """The head's map (n, c, c, d), scores (n, c²) and phrase vectors (n, e) to logits (n,)."""
+    seen, scores = (
+        keras.Input(model.head.outputs[index].shape[1:], dtype=model.head.outputs[index].dtype)
+        for index in (2, 0)
+    )
+    phrase = keras.Input(model.text.outputs[0].shape[1:])
+    whole = {"dtype": "float32"}
+    places = ops.cast(layers.Reshape((-1, seen.shape[-1]))(seen), "float32")
+    share = ops.softmax(scores, axis=-1)
+    looked = ops.sum(share[..., None] * places, axis=1)
+    # How peaked the scores are, and how high: a thing that is not there leaves them flat.
+    spread = [
+        -ops.sum(share * ops.log_softmax(scores, axis=-1), axis=-1, keepdims=True),
+        ops.max(scores, axis=-1, keepdims=True),
+        ops.logsumexp(scores, axis=-1, keepdims=True),
+    ]
+    asked = layers.Dense(units, activation="relu", name="asked", **whole)(phrase)
+    parts = [looked, ops.mean(places, axis=1), asked, *spread]
+    x = layers.LayerNormalization(**whole)(layers.Concatenate(**whole)(parts))
+    x = layers.Dense(units, activation="relu", name="hidden", **whole)(x)
+    x = layers.Dropout(0.2, **whole)(x)
+    x = layers.Dense(1, kernel_initializer="zeros", name="logit", **whole)(x)
+    return keras.Model([seen, scores, phrase], x[..., 0], name="presence")
+
+
+def words_of_pictures(mentions: Mentions, size: int) -> np.ndarray:
+    """Which of `size` tokens the phrases of each picture hold, `(p, size)` bool."""
+    held = np.zeros((len(mentions.picture_rows), size), bool)
+    held[mentions.rows[:, None], mentions.tokens] = True
+    return held
+
+
+def last_tokens(tokens: np.ndarray) -> np.ndarray:
+    """The last word of each phrase, mostly the thing it names: `(..., length)` to `(...)`."""
+    last = np.maximum((tokens > 0).sum(axis=-1) - 1, 0)
+    return np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0]
+
+
+def _batches(
+    mentions: Mentions, settings: GridSettings, vocabulary: Vocabulary, steps: int
+) -> Iterator[tuple]:
+    """Batches of `epoch_batches` without end of epochs; tokens are a picture's own and then, as
+    many, those of the picture before it in the batch, and `counts` says which of these to use."""
+    held = words_of_pictures(mentions, len(vocabulary.words))
+    mirrored = opposite_tokens(vocabulary)
+    per_epoch = len(mentions.picture_rows) // settings.pictures_per_step
+    for step in range(steps):
+        epoch, number = divmod(step, per_epoch)
+        if number == 0:
+            made = epoch_batches(mentions, settings, mirrored, settings.epochs + epoch)
+        chosen, pixels, windows, light, own, _ = next(made)
+        others = np.roll(own, 1, axis=0)
+        # A word that the picture's own phrases use may well be there.
+        absent = ~held[chosen[:, None], last_tokens(others)]
+        counts = np.concatenate([np.ones(own.shape[:2], bool), absent], axis=1)
+        yield pixels, windows, light, np.concatenate([own, others], axis=1), counts
+
+
+class _Pass:
+    """The frozen grid model's part of the work."""
+
+    def __init__(self, model: GridModel, size: int):
+        self.model, self.size = model, size
+
+    def __call__(self, pixels: tf.Tensor, tokens: tf.Tensor) -> tuple:
+        pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
+        grid = self.model.visual(pixels, training=False)
+        vectors, _ = self.model.text(tf.reshape(tokens, (-1, self.model.length)), training=False)
+        asked = tf.reshape(vectors, (pictures, phrases, -1))
+        scores, boxes, seen = self.model.head([grid, asked], training=False)
+        return scores, boxes, seen, vectors
+
+
+def train_presence(
+    folder: Path,
+    settings: GridSettings,
+    vocabulary: Vocabulary,
+    train_set: Mentions,
+    val_set: Mentions,
+    steps: int = STEPS,
+    progress: bool = True,
+) -> dict:
+    """Train the network on a finished grid model's folder, fit the curves on val, and return what
+    presence.json holds: the curves, and on val the area under the ROC curve and the mentions.
+
+    Writes presence.weights.h5 and, last, presence.json. A finished one is returned as it is.
+    """
+    finished = folder / "presence.json"
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update((folder / "settings.json").read_bytes() + (folder / "history.csv").read_bytes())
+    wanted = {"steps": steps, "fingerprint": digest.hexdigest()}
+    if finished.is_file():
+        known = json.loads(finished.read_text(encoding="utf-8"))
+        if {key: known.get(key) for key in wanted} == wanted:
+            return known
+    finished.unlink(missing_ok=True)
+    make_deterministic(settings.seed)
+    model = load_grid(folder)
+    network = build_presence(model)
+    forward = _Pass(model, settings.size)
+    schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.01)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+
+    @tf.function
+    def step(pixels, windows, light, tokens, counts):
+        scores, _, seen, vectors = forward(seen_at(settings.size, pixels, windows, light), tokens)
+        half = tf.shape(tokens)[1] // 2
+        own = tf.cast(tf.range(2 * half) < half, tf.float32)[None] + 0 * tf.cast(counts, tf.float32)
+        weight = tf.reshape(tf.cast(counts, tf.float32), (-1,))
+        with tf.GradientTape() as tape:
+            logits = network([seen, scores, vectors], training=True)
+            each = tf.nn.sigmoid_cross_entropy_with_logits(tf.reshape(own, (-1,)), logits)
+            loss = tf.reduce_sum(each * weight) / tf.reduce_sum(weight)
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+        return loss
+
+    batches = prefetched(_batches(train_set, settings, vocabulary, steps))
+    bar = progress_bar(batches, total=steps, desc="presence", unit="step", disable=not progress)
+    for batch in bar:
+        step(*map(tf.constant, batch))
+    found = wanted | _on_val(forward, network, val_set, len(vocabulary.words))
+    network.save_weights(folder / WEIGHTS)
+    write_text(finished, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _on_val(forward: _Pass, network: keras.Model, val: Mentions, words: int) -> dict:
+    """Fit the curves: each val picture's phrases, and as many of the next one's."""
+
+    @tf.function(reduce_retracing=True)
+    def ask(pixels, tokens):
+        pixels = tf.image.resize(tf.cast(pixels, tf.float32), (forward.size, forward.size))
+        scores, boxes, seen, vectors = forward(pixels, tokens)
+        best, worth = ranked_boxes(scores, boxes, 1)
+        return best[:, 0], worth[:, 0], network([seen, scores, vectors], training=False)
+
+    held = words_of_pictures(val, words)
+    groups = val.of_picture()
+    worths, hits, logits, own = [], [], [], []
+    for picture, group in enumerate(groups):
+        others = np.resize(groups[(picture + 1) % len(groups)], len(group))
+        tokens = val.tokens[np.concatenate([group, others])]
+        pixels = val.pictures[val.picture_rows[picture]][None]
+        best, worth, logit = (np.asarray(part) for part in ask(pixels, tokens[None]))
+        absent = ~held[picture, last_tokens(val.tokens[others])]
+        worths.append(worth[: len(group)])
+        hits.append(box_type.iou(best[: len(group)], val.boxes[group]) >= 0.5)
+        logits.append(np.concatenate([logit[: len(group)], logit[len(group) :][absent]]))
+        own.append(np.arange(len(logits[-1])) < len(group))
+    worths, hits, logits, own = map(np.concatenate, (worths, hits, logits, own))
+    # Both kinds weigh the same, so that the probability is that of an even chance beforehand.
+    weights = np.where(own, 0.5 / own.mean(), 0.5 / (1 - own.mean()))
+    return {
+        "presence": fit_logistic(logits, own, weights),
+        "hit": fit_logistic(_log_odds(worths), hits),
+        "val_auc": round(area_under_roc(logits[own], logits[~own]), 5),
+        "val_mentions": [int(own.sum()), int((~own).sum())],
+    }
+
+
+def _log_odds(share: np.ndarray) -> np.ndarray:
+    share = np.clip(np.asarray(share, np.float64), 1e-4, 1 - 1e-4)
+    return np.log(share / (1 - share))
+
+
+def _logistic(x: np.ndarray, curve: tuple[float, float]) -> np.ndarray:
+    return 1 / (1 + np.exp(-(curve[0] * x + curve[1])))
+
+
+def fit_logistic(
+    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Slope and offset of the logistic curve of highest likelihood, by Newton's method.
+
+    x, weights `(n,)`, y `(n,)` of 0 and 1. A slight ridge keeps separable data finite.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    weights = np.ones(len(x)) if weights is None else weights
+    columns = np.stack([x, np.ones(len(x))], axis=1)
+    curve = np.zeros(2)
+    for _ in range(50):
+        share = _logistic(x, curve)
+        slope = columns.T @ (weights * (share - y)) + 1e-3 * curve
+        bend = (columns.T * (weights * share * (1 - share))) @ columns + 1e-3 * np.eye(2)
+        change = np.linalg.solve(bend, slope)
+        curve -= change
+        if np.abs(change).max() < 1e-9:
+            break
+    return float(curve[0]), float(curve[1])
+
+
+def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Share of pairs in which the positive is higher, ties counting half (Mann and Whitney)."""
+    negative = np.sort(negative)
+    below = np.searchsorted(negative, positive, side="left")
+    up_to = np.searchsorted(negative, positive, side="right")
+    return float((below + up_to).mean() / 2 / len(negative))
+
+
+def load_presence(folder: Path, model: GridModel) -> Presence | None:
+    """What `train_presence` left in the folder, or None where it has not been."""
+    path = folder / "presence.json"
+    if not path.is_file():
+        return None
+    known = json.loads(path.read_text(encoding="utf-8"))
+    network = build_presence(model)
+    network.load_weights(folder / WEIGHTS)
+    return Presence(network, tuple(known["presence"]), tuple(known["hit"]))
