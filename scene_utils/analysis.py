@@ -166,9 +166,9 @@ def presence(
     `asked` has each boxed mention twice, about its picture and about another: key, `change`,
     `text`, `picture`, `present`. Two kinds of pairs: `any phrase`, and `absent things`, those whose
     last word no phrase of the other picture uses ("a man" is in most). Of each kind: `mentions`
-    (own, other), `area` under the ROC curve with its interval over images, `kept` and `flagged` (shares
-    of own phrases at .5 or more, of others below), and the curve, `false_alarms` and `found`: for
-    each threshold the shares of own and of other phrases that fall below it.
+    (own, other), `area` under the ROC curve with its interval over images, `kept` and `flagged`
+    (shares of own phrases at .5 or more, of others below), and the curve, `false_alarms` and
+    `found`: for each threshold the shares of own and of other phrases that fall below it.
     """
     words = phrases.groupby("image_id").phrase.agg(lambda them: set(tokenize(" ".join(them))))
     own = asked[asked.change == probes.PAIRS[0]]
