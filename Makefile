@@ -62,7 +62,7 @@ BASE    := environment paths boxes plots
 GRID_EPOCHS ?= $(if $(DATA),12,8)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 
-ENCODER := progress images quiet_tensorflow backbones features
+ENCODER := progress images quiet_tensorflow backbones folding feature_store features
 TRAINER := $(ENCODER) text model training pictures grid_model grid_training
 
 USE_01 := $(BASE) progress entities images scenes scene_layout

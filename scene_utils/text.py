@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils.paths import RAW, atomic, write_text
+from scene_utils.paths import RAW, write_array, write_text
 
 PAD, UNKNOWN = "<pad>", "<unk>"
 _TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
@@ -277,5 +277,4 @@ def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Cou
 
 def save_embeddings(path: Path, embeddings: np.ndarray) -> None:
     """Write the matrix as .npy, atomically."""
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, embeddings, allow_pickle=False)
+    write_array(path, embeddings)
