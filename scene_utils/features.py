@@ -16,7 +16,7 @@ from scene_utils.folding import fold_norms
 from scene_utils.paths import write_text
 
 ENGINES = ("keras", "openvino", "ray")
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+PRECISIONS = ("float32", "bfloat16")
 
 
 def describe(backbone: Backbone, engine: str = "keras", precision: str = "float32") -> dict:
@@ -26,7 +26,7 @@ def describe(backbone: Backbone, engine: str = "keras", precision: str = "float3
     """
     if engine not in ENGINES or precision not in PRECISIONS:
         raise ValueError(
-            f"engine, precision: expected one of {ENGINES} and one of {tuple(PRECISIONS)}, got "
+            f"engine, precision: expected one of {ENGINES} and one of {PRECISIONS}, got "
             f"{engine!r} and {precision!r}"
         )
     runtime = "openvino" if engine == "openvino" else "keras"
@@ -50,7 +50,7 @@ def describe(backbone: Backbone, engine: str = "keras", precision: str = "float3
 def encoder(backbone: Backbone, precision: str = "float32") -> Encode:
     """The backbone's pass as it is now: pixels `(n, size, size, 3)` RGB 0-255, uint8 or float, to
     the global average of its last map, `(n, channels)` float32."""
-    network = fold_norms(backbone.model, PRECISIONS[precision])
+    network = fold_norms(backbone.model, precision)
 
     @tf.function(reduce_retracing=True)
     def run(pixels):
