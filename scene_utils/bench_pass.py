@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scene_utils import paths
+from scene_utils.bench_peers import BATCH
 from scene_utils.bench_tools import interleave
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
@@ -30,7 +31,6 @@ CONTENDERS = (
     ("openvino", "bfloat16"),
     ("openvino", "int8"),
 )
-BATCH = 32
 BENCH_PYTHON = paths.ROOT / "build/bench/bin/python"
 
 

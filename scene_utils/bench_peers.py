@@ -16,6 +16,7 @@ import numpy as np
 
 from scene_utils.portable import Portable
 
+BATCH = 32
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -31,62 +32,81 @@ def _keras(name: str, precision: str, plain: bool) -> Run:
 
 def _torch(network: Portable, precision: str, compiled: bool) -> Run:
     import torch
-    from torch.nn import functional
 
     dtype = getattr(torch, precision)
-    arrays = {
-        name: torch.from_numpy(array).to(dtype).contiguous(memory_format=torch.channels_last)
-        if array.ndim == 4
-        else torch.from_numpy(array).to(dtype)
-        for name, array in network.arrays.items()
-    }
 
-    def padded(x, pads, fill=0.0):
-        top, left, bottom, right = pads
-        if (top, left) == (bottom, right):
-            return x, (top, left)
-        return functional.pad(x, (left, right, top, bottom), value=fill), (0, 0)
+    class Twin(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = torch.nn.ParameterDict()
+            for name, array in network.arrays.items():
+                weight = torch.from_numpy(array).to(dtype)
+                if array.ndim == 4:
+                    weight = weight.contiguous(memory_format=torch.channels_last)
+                weight = torch.nn.Parameter(weight, requires_grad=False)
+                self.weights[name.replace("/", "_")] = weight
 
-    def forward(pixels):
-        made = {}
-        for step in network.steps:
-            x, *others = (made[name] for name in step["inputs"]) if step["inputs"] else (pixels,)
-            match step["op"]:
-                case "pixels":
-                    # Of a (n, rows, columns, 3) array this is a view that is channels_last.
-                    x = x.permute(0, 3, 1, 2).float()
-                case "flip":
-                    x = x.flip(1)
-                case "affine":
-                    x = x * step["scale"] + torch.tensor(step["offset"]).reshape(1, 3, 1, 1)
-                    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-                case "conv":
-                    x, pads = padded(x, step["pads"])
-                    kernel, bias = (arrays[f"{step['name']}/{part}"] for part in ("kernel", "bias"))
-                    x = functional.conv2d(
-                        x, kernel, bias, step["stride"], pads, groups=step["groups"]
-                    )
-                case "maxpool":
-                    x, pads = padded(x, step["pads"], -1e30)
-                    x = functional.max_pool2d(x, step["size"], step["stride"], pads)
-                case "relu":
-                    x = functional.relu_(x)
-                case "relu6":
-                    x = functional.relu6(x, inplace=True)
-                case "add":
-                    x = x + others[0]
-                case "mean":
-                    x = x.float().mean((2, 3))
-            made[step["name"]] = x
-        return x
+        def forward(self, pixels):
+            made = {}
+            for step in network.steps:
+                given = [made[name] for name in step["inputs"]] or [pixels]
+                made[step["name"]] = _torch_step(step, given, self.weights, dtype)
+            return made[network.steps[-1]["name"]]
 
-    function = torch.compile(forward) if compiled else forward
+    function = Twin().eval()
 
     def run(pixels):
         with torch.inference_mode():
             return function(torch.from_numpy(pixels)).numpy()
 
+    if compiled:
+        from torch._inductor import config
+
+        # Weights as constants, laid out once: the faster way, which fails for some networks.
+        config.freezing, eager = True, function
+        function = torch.compile(eager)
+        try:
+            run(np.zeros((BATCH, network.size, network.size, 3), np.uint8))
+        except torch._dynamo.exc.BackendCompilerFailed:
+            torch.compiler.reset()
+            config.freezing = False
+            function = torch.compile(eager)
     return run
+
+
+def _torch_step(step: dict, given: list, weights, dtype):
+    import torch
+    from torch.nn import functional
+
+    x = given[0]
+    if "pads" in step:
+        top, left, bottom, right = step["pads"]
+        even = (top, left) == (bottom, right)
+        pads = (top, left) if even else (0, 0)
+        if not even:
+            x = functional.pad(x, (left, right, top, bottom))
+    match step["op"]:
+        case "pixels":
+            # Of a (n, rows, columns, 3) array this is a view that is channels_last.
+            return x.permute(0, 3, 1, 2).float()
+        case "flip":
+            return x.flip(1)
+        case "affine":
+            x = x * step["scale"] + torch.tensor(step["offset"]).reshape(1, 3, 1, 1)
+            return x.to(dtype).contiguous(memory_format=torch.channels_last)
+        case "conv":
+            kernel, bias = (weights[f"{step['name']}_{part}"] for part in ("kernel", "bias"))
+            return functional.conv2d(x, kernel, bias, step["stride"], pads, groups=step["groups"])
+        case "maxpool":
+            return functional.max_pool2d(x, step["size"], step["stride"], pads)
+        case "relu":
+            return functional.relu_(x)
+        case "relu6":
+            return functional.relu6(x, inplace=True)
+        case "add":
+            return x + given[1]
+        case "mean":
+            return x.float().mean((2, 3))
 
 
 def onnx_model(network: Portable) -> bytes:
