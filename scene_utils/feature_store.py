@@ -359,10 +359,11 @@ def compute(
                 if good:
                     rows.append(encode(pixels)[:good].astype(np.float16))
                 bar.update(len(batch))
-            _write(folder, part.number, np.concatenate(rows), listing)
+            write_shard(folder, part.number, np.concatenate(rows), listing)
 
 
-def _write(folder: Path, number: int, rows: np.ndarray, listing: dict) -> None:
+def write_shard(folder: Path, number: int, rows: np.ndarray, listing: dict) -> None:
+    """Write float16 `rows` and, after them, the listing, completed by their SHA-256."""
     path = _shard(folder, number)
     listing["sha256"] = write_array(path, rows)
     write_text(path.with_suffix(".json"), json.dumps(listing, indent=0) + "\n")
