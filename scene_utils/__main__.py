@@ -171,6 +171,15 @@ def cache_verify(arguments: argparse.Namespace) -> None:
         print("no feature store yet: run `make features`")
 
 
+def run_bench(arguments: argparse.Namespace) -> None:
+    from scene_utils import bench, bench_plot, plots
+
+    out = Path(arguments.out)
+    result = bench.run([name for name in arguments.only.split(",") if name], out)
+    plots.save(bench_plot.speed(result), out.with_suffix(".png"))
+    print(f"{out} and its plot, {out.with_suffix('.png')}")
+
+
 def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils import notebooks
 
@@ -247,6 +256,11 @@ def main() -> None:
     command = kinds.add_parser("verify", help="compare every shard with its hash")
     command.add_argument("folder", nargs="*", help="stores; default: all of data/cache")
     command.set_defaults(run=cache_verify)
+
+    command = commands.add_parser("bench", help="measure speed into figures/bench.json")
+    command.add_argument("--only", default="", metavar="A,B", help="only these sections")
+    command.add_argument("--out", default=str(paths.ROOT / "figures/bench.json"))
+    command.set_defaults(run=run_bench)
 
     command = commands.add_parser("notebook", help="execute a notebook script")
     command.add_argument("script")

@@ -110,9 +110,13 @@ def cache_features(
     return open_store(folder)
 
 
-def store_folder(cache: Path, backbone: Backbone) -> Path:
+def store_folder(
+    cache: Path, backbone: Backbone, engine: str = "keras", precision: str = "float32"
+) -> Path:
     """The store of a backbone in a profile's cache: each has its own, so none is overwritten."""
-    return cache / "features" / (backbone.name + ("_untrained" if backbone.untrained else ""))
+    parts = [backbone.name] + ["untrained"] * backbone.untrained
+    parts += ["openvino"] * (engine == "openvino") + [precision] * (precision != "float32")
+    return cache / "features" / "_".join(parts)
 
 
 def choose(cache: Path, store: FeatureStore) -> None:
