@@ -77,7 +77,8 @@ def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = N
                 word = parts[0].decode("utf-8")
                 if word in index or (words is not None and word not in words):
                     continue
-                row = np.array(parts[1:], dtype=np.float32)
+                with np.errstate(over="ignore"):  # a number too large is found below
+                    row = np.array(parts[1:], dtype=np.float32)
                 if not np.isfinite(row).all():
                     raise ValueError("a number that is not finite")
             except ValueError as error:
