@@ -1,10 +1,13 @@
 # A bare `make` lists the targets. Variables: PROFILE, DATA, BACKBONE, WEIGHTS, UNTRAINED, VECTORS,
-# SEED, EPOCHS, PICTURES, GRID, GRID_BACKBONE, GRID_EPOCHS, GRID_SIZE.
+# SEED, EPOCHS, PICTURES, GRID, GRID_BACKBONE, GRID_EPOCHS, GRID_SIZE, ENGINE, PRECISION, RAY,
+# ONLY.
 PROFILE   ?= sample
 DATA      ?=
 BACKBONE  ?= efficientnet_lite0
 WEIGHTS   ?=
 UNTRAINED ?= false
+ENGINE    ?= keras
+PRECISION ?= float32
 VECTORS   ?= glove50
 SEED      ?= 0
 EPOCHS    ?= 20
@@ -46,7 +49,7 @@ env: .venv/.done ## create .venv from requirements.lock
 .PHONY: lock
 lock: ## resolve pyproject.toml into requirements.lock, with hashes, for all platforms
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv==0.13.9
-	build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras \
+	build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --extra study --extra test \
 	  --no-header --quiet -o requirements.lock pyproject.toml
 
 .PHONY: data
@@ -63,7 +66,8 @@ GRID_EPOCHS ?= $(if $(DATA),14,8)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 GRID_BACKBONE ?= $(if $(filter resnet50,$(BACKBONE)),resnet50,$(if $(DATA),efficientnet_lite2,$(BACKBONE)))
 
-ENCODER := progress images quiet_tensorflow backbones features
+ENCODER := progress images quiet_tensorflow backbones folding feature_store features \
+  portable openvino_engine ray_engine
 TRAINER := $(ENCODER) text model training pictures grid_model grid_training presence
 
 USE_01 := $(BASE) progress entities images scenes scene_layout
@@ -83,7 +87,8 @@ GIVES_06 := $(FIGS)/query.png
 
 ASK_01 = data=$(ROOT) pictures=$(PICTURES)
 ASK_02 = vectors=$(VECTORS)
-ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAINED)
+ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAINED) \
+  engine=$(ENGINE) precision=$(PRECISION)
 ASK_04 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED) epochs=$(EPOCHS) \
   grid=$(GRID) grid_backbone=$(GRID_BACKBONE) grid_epochs=$(GRID_EPOCHS) grid_size=$(GRID_SIZE)
 ASK_05 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED)
@@ -122,6 +127,10 @@ reproduce: $(BOOKS) $(PAGES) ## the whole study: notebooks, figures, metrics.jso
 	@echo 'figures, metrics    $(FIGS)/'
 	@echo 'models, predictions $(CACHE)/models/, $(CACHE)/predictions/'
 
+.PHONY: features
+features: $(BUILD)/03_features.ipynb ## features alone: ENGINE=keras|openvino|ray PRECISION=float32|bfloat16
+	@$(RUN) cache verify
+
 .PHONY: smoke
 smoke: ## the same on a tiny sample, in about a minute
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke PICTURES=64 EPOCHS=2 \
@@ -136,6 +145,18 @@ else
 	  -p profile=$(PROFILE) $(foreach pair,$(ASK_05),-p '$(pair)') -p renew=false
 endif
 	@ls $(FIGS)
+
+# Peers of the benchmark live in an environment of their own: none of the study needs them.
+# On Linux pip takes PyTorch with CUDA unless PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+.PHONY: bench
+bench: .venv/.done build/bench/.done ## measure speed here, against other runtimes: figures/bench.json
+	@$(RUN) bench $(if $(ONLY),--only $(ONLY))
+build/bench/.done: pyproject.toml
+	$(PYTHON) -m venv build/bench
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"], sep="\n")' \
+	  | build/bench/bin/pip install --quiet --disable-pip-version-check -r /dev/stdin || \
+	  echo 'some peers could not be installed; bench.json lists them as missing'
+	@touch $@
 
 .PHONY: readme
 readme: .venv/.done ## write the README's tables from figures/*/metrics.json
@@ -164,6 +185,15 @@ check-notebooks: $(BOOKS) ## run the executed notebooks again and compare what t
 lint: .venv/.done ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Asked first for a version with known holes: only an index that tells them can clear the others.
+.PHONY: audit
+audit: ## known vulnerabilities of what the lock installs (asks pypi.org)
+	@$(PYTHON) -c 'import json, urllib.request as r; \
+	  assert json.load(r.urlopen("https://pypi.org/pypi/pillow/9.0.0/json", timeout=10))["vulnerabilities"]' 2>/dev/null || \
+	  { echo 'make audit: pypi.org, which knows the vulnerabilities, cannot be asked from here: nothing was checked'; exit 1; }
+	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit==2.10.1
+	@build/audit/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r requirements.lock
 
 .PHONY: lab
 lab: .venv/.done ## JupyterLab on the notebooks

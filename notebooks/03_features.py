@@ -15,8 +15,8 @@
 # # 3 Feature caching
 #
 # Each picture goes through the backbone once; the mean of its last feature map is kept in a store
-# of memory-mapped shards. A run that is interrupted goes on where it stopped. A picture that cannot
-# be read is listed, counted, and left out.
+# of memory-mapped shards. A run that is interrupted goes on where it stopped; a picture whose file
+# changed is computed anew. One that cannot be read is listed, counted, and left out.
 
 # %% tags=["parameters"]
 profile = "sample"
@@ -24,9 +24,12 @@ data = ""
 backbone = "efficientnet_lite0"  # or resnet50, the source study's, after `make data`
 weights = ""  # path of the backbone's weights, if they lie elsewhere
 untrained = False  # True: random weights, and every table says so
+engine = "keras"  # or openvino, another runtime; ray, several machines
+precision = "float32"  # or bfloat16, faster where the processor has it
 
 # %%
 import numpy as np
+import pandas as pd
 
 from scene_utils import backbones, entities, environment, features, images, paths, plots
 
@@ -47,14 +50,15 @@ print(f"{encoder.label}: {encoder.size} px to {encoder.channels} channels; {enco
 # %%
 ids = sorted(entities.image_ids(root))
 cache = paths.cache(profile)
-store = features.cache_features(folder, ids, encoder, features.store_folder(cache, encoder))
+target = features.store_folder(cache, encoder, engine, precision)
+store = features.cache_features(folder, ids, encoder, target, engine=engine, precision=precision)
 features.choose(cache, store)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 print(f"{len(store.row):,} of {len(ids):,} pictures have features")
-print(f"{len(store.unreadable)} could not be read")
-store.unreadable
+print(f"{len(store.unreadable)} could not be read, {len(store.remarks)} look odd")
+pd.concat([store.unreadable.rename(columns={"reason": "remark"}), store.remarks])
 
 # %% [markdown]
 # ## Do the features mean anything?

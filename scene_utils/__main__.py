@@ -153,6 +153,33 @@ def readme(arguments: argparse.Namespace) -> None:
         print(f"{path}: tables written")
 
 
+def cache_verify(arguments: argparse.Namespace) -> None:
+    from scene_utils import feature_store
+
+    folders = [Path(folder) for folder in arguments.folder]
+    if not folders:
+        made = (paths.DATA / "cache").glob(f"*/features/*/{feature_store.MANIFEST}")
+        folders = sorted(path.parent for path in made)
+    damaged = False
+    for folder in folders:
+        problems = feature_store.verify(folder)
+        damaged = damaged or bool(problems)
+        print("\n".join(problems) or f"{folder}: every shard is as it was written")
+    if damaged:
+        sys.exit("some shards are damaged: do what is said above, then run `make features`")
+    if not folders:
+        print("no feature store yet: run `make features`")
+
+
+def run_bench(arguments: argparse.Namespace) -> None:
+    from scene_utils import bench, bench_plot, plots
+
+    out = Path(arguments.out)
+    result = bench.run([name for name in arguments.only.split(",") if name], out)
+    plots.save(bench_plot.speed(result), out.with_suffix(".png"))
+    print(f"{out} and its plot, {out.with_suffix('.png')}")
+
+
 def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils import notebooks
 
@@ -223,6 +250,17 @@ def main() -> None:
     command.add_argument("file", nargs="?", default=str(paths.ROOT / "README.md"))
     command.add_argument("--check", action="store_true", help="change nothing, fail if it differs")
     command.set_defaults(run=readme)
+
+    command = commands.add_parser("cache", help="look after the stores of features")
+    kinds = command.add_subparsers(required=True, metavar="what")
+    command = kinds.add_parser("verify", help="compare every shard with its hash")
+    command.add_argument("folder", nargs="*", help="stores; default: all of data/cache")
+    command.set_defaults(run=cache_verify)
+
+    command = commands.add_parser("bench", help="measure speed into figures/bench.json")
+    command.add_argument("--only", default="", metavar="A,B", help="only these sections")
+    command.add_argument("--out", default=str(paths.ROOT / "figures/bench.json"))
+    command.set_defaults(run=run_bench)
 
     command = commands.add_parser("notebook", help="execute a notebook script")
     command.add_argument("script")

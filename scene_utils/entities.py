@@ -32,7 +32,7 @@ IMAGE_FOLDERS = ("flickr30k-images", "flickr30k_images")
 LARGEST_FILE = 1_000_000
 
 _MARK = re.compile(r"\[/EN#\S+ ([^\[\]]*)\]")
-_PHRASE = re.compile(r"\[/EN#(\d{1,9})/([^\s\]]+) ([^\[\]]*)\]")
+_PHRASE = re.compile(r"\[/EN#(\d{1,9})/([^\s\]/][^\s\]]*) ([^\[\]]*)\]")
 
 
 @dataclass(frozen=True)

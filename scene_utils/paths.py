@@ -6,11 +6,15 @@ depend on the working directory.
 
 import contextlib
 import errno
+import hashlib
+import io
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(os.environ.get("SCENE_ROOT") or Path(__file__).resolve().parent.parent)
 DATA = ROOT / "data"
@@ -44,9 +48,9 @@ def build(profile: str) -> Path:
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; move it onto `target` when the block succeeds.
 
-    The file is synced before it is moved, so after a crash `target` is either the old whole file
-    or the new whole file. On any failure (a full disk too) the temporary file is removed, and an
-    `OSError` of writing is raised again with the target's name in it.
+    The file is synced before it is moved and the folder after it, so after a crash `target` is
+    either the old whole file or the new whole file. On any failure (a full disk too) the temporary
+    file is removed, and an `OSError` of writing is raised again with the target's name in it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -60,6 +64,7 @@ def atomic(target: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise OSError(
             error.errno or errno.EIO,  # NumPy reports a short write without a number
@@ -71,12 +76,32 @@ def atomic(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_text(target: Path, text: str) -> None:
     """Write `text` (UTF-8) atomically, and only if it differs, so that make sees no change."""
     if target.is_file() and target.read_text(encoding="utf-8") == text:
         return
     with atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_array(target: Path, array: np.ndarray) -> str:
+    """Write `array` as .npy, atomically; gives the SHA-256 of what the file should hold.
+
+    `np.save` to a file does not notice when the last bytes find no room on the disk.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    with atomic(target) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
 def data_root(profile: str, data: str = "") -> Path:

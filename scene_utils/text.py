@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils.paths import RAW, atomic, write_text
+from scene_utils.paths import RAW, write_array, write_text
 
 PAD, UNKNOWN = "<pad>", "<unk>"
 _TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
@@ -77,7 +77,8 @@ def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = N
                 word = parts[0].decode("utf-8")
                 if word in index or (words is not None and word not in words):
                     continue
-                row = np.array(parts[1:], dtype=np.float32)
+                with np.errstate(over="ignore"):  # a number too large is found below
+                    row = np.array(parts[1:], dtype=np.float32)
                 if not np.isfinite(row).all():
                     raise ValueError("a number that is not finite")
             except ValueError as error:
@@ -241,5 +242,4 @@ def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Cou
 
 def save_embeddings(path: Path, embeddings: np.ndarray) -> None:
     """Write the matrix as .npy, atomically."""
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, embeddings, allow_pickle=False)
+    write_array(path, embeddings)

@@ -260,7 +260,8 @@ def _fit_network(
 
 def _reseed_dropout(network: keras.Model, seed: int, epoch: int) -> None:
     for number, layer in enumerate(network.layers):
-        if isinstance(layer, keras.layers.Dropout):
+        # One with rate 0 draws nothing and has no generator.
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
             start = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
             layer.seed_generator.state.assign(start)
 
@@ -283,7 +284,8 @@ def predict(network: keras.Model, examples: Examples, batch_size: int = 1024) ->
     for start in range(0, len(examples.rows), batch_size):
         part = slice(start, start + batch_size)
         inputs = [examples.features[examples.rows[part]].astype(np.float32), examples.tokens[part]]
-        parts.append(np.asarray(network.predict_on_batch(inputs)))
+        # Under a strategy each device answers the whole batch, one after the other.
+        parts.append(np.asarray(network.predict_on_batch(inputs))[: len(inputs[0])])
     return np.concatenate(parts)
 
 

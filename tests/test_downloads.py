@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import stat
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,12 +101,48 @@ def zipped(path, members):
 
 
 def test_only_the_named_member_is_unpacked(server, tmp_path):
-    archive = zipped(tmp_path / "a.zip", {"wanted.txt": "yes", "../evil.txt": "no", "big": "x"})
+    archive = zipped(tmp_path / "a.zip", {"wanted.txt": "yes", "other.txt": "no", "big": "x"})
     item = entry(server, archive.read_bytes(), member="wanted.txt")
     path = downloads.fetch(item, tmp_path / "data", progress=False)
     assert path.read_text() == "yes"
     assert names(tmp_path / "data" / "raw") == ["wanted.txt"]
-    assert not (tmp_path / "data" / "evil.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "a/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:\\evil.txt", "link"]
+)
+def test_an_archive_that_reaches_outside_is_refused(name, tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"wanted.txt": "yes"})
+    with zipfile.ZipFile(archive, "a") as changed:
+        info = zipfile.ZipInfo("a")
+        info.filename = name  # as an attacker would write it, past what zipfile makes of a name
+        if name == "link":
+            info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        changed.writestr(info, "/etc/passwd")
+    with pytest.raises(
+        ValueError, match=r"a\.zip: expected plain files, got .*Nothing was unpacked"
+    ):
+        downloads.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
+    assert names(tmp_path) == ["a.zip"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "flipped", "encrypted"])
+def test_a_damaged_archive_is_named_and_leaves_nothing(damage, tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"wanted.txt": CONTENT[:50_000]})
+    content = bytearray(archive.read_bytes())
+    if damage == "cut":
+        del content[30_000:]
+    elif damage == "text":
+        content = bytearray(b"no archive")
+    elif damage == "flipped":
+        content[20_000:20_100] = bytes(100)
+    else:
+        for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            content[content.index(header) + flags] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.zip: expected a whole zip archive, got"):
+        downloads.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
+    assert names(tmp_path) == ["a.zip"]
 
 
 def test_a_bomb_is_stopped(tmp_path):

@@ -1,0 +1,149 @@
+"""The model pass against what a user would pick instead, all on the same network and weights."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from scene_utils import paths
+from scene_utils.bench_peers import BATCH
+from scene_utils.bench_tools import interleave
+
+BACKBONES = ("resnet50", "efficientnet_lite0")
+PRECISIONS = ("float32", "bfloat16", "int8")
+# (runtime, precision): what can run here. ONNX Runtime has no convolution in bfloat16 on CPU.
+CONTENDERS = (
+    ("keras plain", "float32"),
+    ("keras", "float32"),
+    ("keras", "bfloat16"),
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("torch compiled", "float32"),
+    ("torch compiled", "bfloat16"),
+    ("onnxruntime", "float32"),
+    ("onnxruntime", "int8"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+    ("openvino", "int8"),
+)
+BENCH_PYTHON = paths.ROOT / "build/bench/bin/python"
+
+
+@contextmanager
+def started(runtime: str, precision: str, network: Path, folder: Path) -> Iterator:
+    """A contender's process and where its features lie; RuntimeError that says why it is missing"""
+    ours = runtime.startswith("keras")
+    python = sys.executable if ours or not BENCH_PYTHON.is_file() else str(BENCH_PYTHON)
+    features = folder / f"{network.stem} {runtime} {precision}.npy"
+    words = (runtime, precision, network, folder / "pixels.npy", features)
+    with open(features.with_suffix(".log"), "w+") as log:
+        process = subprocess.Popen(
+            [python, "-m", "scene_utils.bench_peers", *map(str, words)],
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True},
+            cwd=paths.ROOT,
+        )
+        try:
+            # A runtime may print on its own while it compiles.
+            while (line := process.stdout.readline()) not in ("ready\n", ""):
+                pass
+            if not line:
+                log.seek(0)
+                raise RuntimeError((log.read().strip().splitlines() or ["no reason given"])[-1])
+            yield process, features
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _ask(process) -> float:
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+
+def matrix_peak(repeats: int = 5) -> dict:
+    """Highest rate of a square matrix product in TensorFlow by precision, in TFLOP/s."""
+    from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+    import tensorflow as tf
+
+    multiply, found = tf.function(tf.matmul, reduce_retracing=True), {}
+    for precision in ("float32", "bfloat16"):
+        rates = []
+        for side in (1024, 2048, 4096):
+            matrix = tf.cast(tf.random.normal((side, side), seed=0), precision)
+            for _ in range(repeats):
+                start = time.perf_counter()
+                multiply(matrix, matrix)[0, 0].numpy()
+                rates.append(2 * side**3 / (time.perf_counter() - start) / 1e12)
+        found[precision] = max(rates)
+    return found
+
+
+def measure(repeats: int = 7) -> dict:
+    """Pictures a second of each contender, its features' cosine with plain Keras in float32, and
+    its share of the matrix peak. Weights are random: they do not change the speed."""
+    from scene_utils import backbones, folding, portable
+
+    result = {"batch": BATCH, "weights": "random", "backbones": {}}
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 224, 224, 3), np.uint8)
+    peaks = [matrix_peak()]
+    for name in BACKBONES:
+        network = portable.export(
+            folding.fold_norms(backbones.load_backbone(name, untrained=True).model)
+        )
+        with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+            folder = Path(scratch)
+            np.save(folder / "pixels.npy", pixels)
+            network.save(folder / f"{name}.npz")
+            running, missing = {}, {}
+            for runtime, precision in CONTENDERS:
+                try:
+                    running[f"{runtime} {precision}"] = stack.enter_context(
+                        started(runtime, precision, folder / f"{name}.npz", folder)
+                    )
+                except RuntimeError as error:
+                    missing[f"{runtime} {precision}"] = f"{error}; `make bench` installs it"
+            found = {key: np.load(path) for key, (_, path) in running.items()}
+            ask = {key: lambda p=process: _ask(p) for key, (process, _) in running.items()}
+            seconds = interleave(ask, repeats)
+        peaks.append(matrix_peak())
+        result["backbones"][name] = {
+            "gigaflop_per_picture": network.flops() / 1e9,
+            "missing": missing,
+            "pictures_per_second": {key: BATCH / np.median(s) for key, s in seconds.items()},
+            "spread": {key: np.ptp(s) / np.median(s) for key, s in seconds.items()},
+            "least_cosine": {
+                key: _cosine(array, found["keras plain float32"]) for key, array in found.items()
+            },
+        }
+    result["matrix_peak_teraflops"] = {
+        precision: max(peak[precision] for peak in peaks) for precision in peaks[0]
+    }
+    for row in result["backbones"].values():
+        rates = row["pictures_per_second"]
+        row["share_of_matrix_peak"] = {
+            key: rate * row["gigaflop_per_picture"] / 1000 / peak
+            for key, rate in rates.items()
+            if (peak := result["matrix_peak_teraflops"].get(key.split()[-1]))
+        }
+        row["keras_over_best_peer"] = {
+            precision: rates[f"keras {precision}"] / max(others)
+            for precision in ("float32", "bfloat16")
+            if (
+                others := [
+                    rate
+                    for key, rate in rates.items()
+                    if key.endswith(precision) and not key.startswith("keras")
+                ]
+            )
+        }
+    return result
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())

@@ -1,0 +1,74 @@
+"""What the sections of the benchmark share: fair order, the machine, and pictures to measure on."""
+
+import os
+import platform
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from scene_utils import images, paths
+
+PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow", "openvino", "ray")
+
+
+def interleave(measure: dict[str, Callable[[], float]], repeats: int, seed: int = 0) -> dict:
+    """Call every contender `repeats` times, each round in another order, so that whatever else the
+    machine does meets all alike; the seconds of each."""
+    order, found = np.random.default_rng(seed), {name: [] for name in measure}
+    for _ in range(repeats):
+        for number in order.permutation(len(measure)):
+            name = list(measure)[number]
+            found[name].append(measure[name]())
+    return found
+
+
+def machine() -> dict:
+    """Processor, cores, memory, versions and time: what a figure of speed depends on."""
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    )
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": facts.get("model name", platform.processor()),
+        "matrix_extensions": [flag for flag in flags if flag.startswith(("amx", "avx512_bf16"))],
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**30, 1),
+        "system": platform.platform(terse=True),
+        "versions": versions,
+        "date": datetime.now().astimezone().date().isoformat(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def make_pictures(folder: Path, number: int, size: tuple[int, int], seed: int = 0) -> list[str]:
+    """Write JPEGs of `size` px, crops of the photos in `data/photos`, and give their ids.
+
+    At most 256 are encoded; more are further names of the same files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
+    rng, ids = np.random.default_rng(seed), [f"{i:07d}" for i in range(number)]
+    for position, image_id in enumerate(ids):
+        target = folder / f"{image_id}.jpg"
+        if position >= 256:
+            os.link(folder / f"{ids[position % 256]}.jpg", target)
+            continue
+        photo = photos[position % len(photos)]
+        scale = rng.uniform(0.6, 0.95)
+        width, height = int(photo.width * scale), int(photo.height * scale)
+        left, top = rng.integers(photo.width - width), rng.integers(photo.height - height)
+        part = photo.crop((left, top, left + width, top + height)).resize(size)
+        part.save(target, "JPEG", quality=90)
+    return ids

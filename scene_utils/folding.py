@@ -1,0 +1,58 @@
+"""A network for inference: the same function with fewer operations."""
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import numpy as np
+from keras import layers
+
+CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+
+
+def fold_norms(source: keras.Model, policy: str = "float32") -> keras.Model:
+    """A copy of `source` with each batch norm folded into the convolution before it.
+
+    At inference a batch norm is a scale and a shift, so the function is the same. `policy` is the
+    copy's dtype policy: with `bfloat16` its weights too are kept so, which saves casting them
+    at each pass. Raises ValueError for a batch norm that follows
+    no convolution. After Jacob et al. 2018, "Quantization and Training of Neural Networks for
+    Efficient Integer-Arithmetic-Only Inference", section 3.2.
+    """
+    norms = {}
+    for layer in source.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            before = layer.input._keras_history.operation
+            if not isinstance(before, CONVOLUTIONS):
+                raise ValueError(
+                    f"{source.name}: expected each batch norm after a convolution, got "
+                    f"{layer.name} after {before.name}"
+                )
+            norms[before.name] = layer
+
+    def clone(layer):
+        if not isinstance(layer, layers.Layer):
+            return layer  # a plain operation has neither weights nor a dtype
+        config = layer.get_config()
+        if isinstance(layer, CONVOLUTIONS):
+            config["use_bias"] = True
+        # Scaling stays exact: in bfloat16 a pixel minus its mean would lose half of its bits.
+        exact = isinstance(layer, layers.InputLayer | layers.Rescaling)
+        config["dtype"] = "float32" if exact else policy
+        return layer.__class__.from_config(config)
+
+    def call(layer, *args, **kwargs):
+        return args[0] if isinstance(layer, layers.BatchNormalization) else layer(*args, **kwargs)
+
+    folded = keras.models.clone_model(source, clone_function=clone, call_function=call)
+    for layer in source.layers:
+        if isinstance(layer, CONVOLUTIONS):
+            kernel, bias = layer.kernel.numpy(), layer.bias.numpy() if layer.use_bias else 0.0
+            if layer.name in norms:
+                norm = norms[layer.name]
+                scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+                depthwise = isinstance(layer, layers.DepthwiseConv2D)
+                kernel = kernel * (scale[:, None] if depthwise else scale)
+                bias = (bias - norm.moving_mean.numpy()) * scale + norm.beta.numpy()
+            folded.get_layer(layer.name).set_weights(
+                [kernel, np.broadcast_to(bias, folded.get_layer(layer.name).bias.shape)]
+            )
+    return folded

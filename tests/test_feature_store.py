@@ -1,0 +1,384 @@
+"""The store of features: nothing lost, half taken or mixed up, whatever happens to a run.
+
+The encoder here is a small function of the pixels; what is tested is all around it, as it is.
+"""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scene_utils import feature_store, paths
+
+MADE_WITH = {"backbone": "colours", "size": 32, "channels": 48}
+SHARD, BATCH = 4, 2
+
+# A run of its own process: folder of pictures, store, and seconds to rest after each batch.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from scene_utils import feature_store
+from tests.test_feature_store import BATCH, MADE_WITH, SHARD, encode, make
+rest = float(sys.argv[3])
+def slow(pixels):
+    time.sleep(rest)
+    return encode(pixels)
+print("ready", flush=True)
+make(Path(sys.argv[1]), Path(sys.argv[2]), slow)
+"""
+
+
+def encode(pixels):
+    """Mean colours of a 4 x 4 grid, `(n, 32, 32, 3)` to `(n, 48)`."""
+    blocks = pixels.reshape(len(pixels), 4, 8, 4, 8, 3).astype(np.float32)
+    return blocks.mean(axis=(2, 4)).reshape(len(pixels), -1)
+
+
+def make(images, folder, encode=encode, ids=None):
+    ids = [path.stem for path in images.glob("*.jpg")] if ids is None else ids
+    with feature_store.writing(folder):
+        feature_store.start(folder, MADE_WITH)
+        parts = feature_store.missing_parts(folder, images, ids, SHARD, drop=True)
+        feature_store.compute(parts, encode, images, MADE_WITH, folder, BATCH)
+    return feature_store.open_store(folder, MADE_WITH)
+
+
+def start(images, folder, rest=0.0):
+    command = [sys.executable, "-c", PROGRAM, str(images), str(folder), str(rest)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": paths.ROOT}
+    running = subprocess.Popen(command, text=True, **pipes)
+    running.stdout.readline()
+    return running
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def picture(path, number, size=(40, 30), **options):
+    pixels = np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), np.uint8)
+    Image.fromarray(pixels).save(path, "JPEG", **options)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(18):
+        picture(folder / f"{100 + number}.jpg", number)
+    return folder
+
+
+@pytest.fixture
+def whole(images, tmp_path):
+    make(images, tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def test_rows_are_what_the_encoder_gave(images, whole):
+    store = feature_store.open_store(whole)
+    assert len(store.shards) == 5
+    for image_id in ("100", "117"):
+        pixels = np.asarray(Image.open(images / f"{image_id}.jpg").resize((32, 32), 3))[None]
+        np.testing.assert_array_equal(
+            store.array([image_id]), encode(pixels).astype(np.float16), strict=True
+        )
+    ids = ["111", "103", "111"]
+    np.testing.assert_array_equal(
+        store.array(ids), np.concatenate([store.array([image_id]) for image_id in ids])
+    )
+    with pytest.raises(KeyError, match="3 pictures, 1 are missing, first 999"):
+        store.array(["100", "999", "101"])
+
+
+def test_odd_and_unreadable_pictures_are_listed_and_the_run_goes_on(images, tmp_path):
+    jpeg = (images / "100.jpg").read_bytes()
+    (images / "200.jpg").write_bytes(b"")
+    (images / "201.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (images / "202.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (9, 9), "red").save(images / "203.jpg", "PNG")
+    picture(images / "204.jpg", 0, (1, 1))
+    picture(images / "205.jpg", 0, (30_000, 10))
+    Image.new("1", (20_000, 20_000)).save(images / "206.jpg", "PNG")  # 49 kB
+    (images / "207.jpg").mkdir()
+    os.mkfifo(images / "208.jpg")
+    store = make(
+        images, tmp_path / "store", ids=[str(n) for n in [*range(100, 118), *range(200, 210)]]
+    )
+    reasons = dict(store.unreadable.itertuples(index=False))
+    assert sorted(reasons) == ["200", "201", "202", "206", "207", "208", "209"]
+    for image_id in ("200", "201", "202"):
+        assert reasons[image_id].startswith(f"{image_id}.jpg: expected a whole picture")
+    assert reasons["206"].startswith("206.jpg: expected at most 100 megapixels, got more")
+    assert "no file" in reasons["207"]
+    assert "no file" in reasons["208"]
+    assert reasons["209"] == "209.jpg: expected a picture, found no such file"
+    assert dict(store.remarks.itertuples(index=False)) == {
+        "203": "is a PNG file",
+        "204": "has 1 x 1 pixels",
+        "205": "has 30000 x 10 pixels",
+    }
+    assert len(store.row) == 21
+    np.testing.assert_array_equal(store.array(["203"])[0], np.tile([255, 0, 0], 16))
+
+
+def test_a_file_that_vanishes_while_the_run_goes_on_is_listed(images, tmp_path):
+    def unlink_the_last(pixels):
+        (images / "117.jpg").unlink(missing_ok=True)
+        return encode(pixels)
+
+    store = make(images, tmp_path / "store", unlink_the_last)
+    assert dict(store.unreadable.itertuples(index=False)) == {
+        "117": "117.jpg: expected a picture, found no such file"
+    }
+    assert len(store.row) == 17
+
+
+def test_a_finished_store_is_not_computed_again(images, whole):
+    before = files_of(whole)
+    make(images, whole, lambda pixels: pytest.fail("computed again"))
+    assert files_of(whole) == before
+
+
+@pytest.mark.parametrize("change", ["other picture", "damaged", "repaired"])
+def test_a_changed_picture_is_computed_anew(change, images, tmp_path):
+    target = images / "106.jpg"
+    whole, store = target.read_bytes(), tmp_path / "store"
+    if change == "repaired":
+        target.write_bytes(whole[:200])
+    make(images, store)
+    if change == "other picture":
+        picture(target, 500)
+    else:
+        target.write_bytes(whole if change == "repaired" else whole[:200])
+    seen = []
+    opened = make(images, store, lambda pixels: seen.append(1) or encode(pixels))
+    assert len(seen) == SHARD // BATCH, "one shard should have been computed"
+    assert ("106" in opened.row) == (change != "damaged")
+    make(images, tmp_path / "anew")
+    assert files_of(store) == files_of(tmp_path / "anew")
+
+
+def test_a_picture_that_is_gone_keeps_its_features(images, whole):
+    expected = feature_store.open_store(whole).array(["104"])
+    ids = [path.stem for path in images.glob("*.jpg")]
+    (images / "104.jpg").unlink()
+    store = make(images, whole, lambda pixels: pytest.fail("computed again"), ids)
+    np.testing.assert_array_equal(store.array(["104"]), expected)
+
+
+def test_new_pictures_are_added(images, whole):
+    before = files_of(whole)
+    for number in range(5):
+        picture(images / f"{50 + number}.jpg", 50 + number)
+    store = make(images, whole)
+    assert len(store.row) == 23
+    assert files_of(whole).items() > before.items()
+    expected = encode(np.asarray(Image.open(images / "51.jpg").resize((32, 32), 3))[None])
+    np.testing.assert_array_equal(store.array(["51"]), expected.astype(np.float16))
+
+
+def test_a_second_writer_is_refused_and_a_reader_is_not(images, tmp_path):
+    folder = tmp_path / "store"
+    running = start(images, folder, rest=0.3)
+    try:
+        until = time.monotonic() + 60
+        while not list(folder.glob("0*.json")) and time.monotonic() < until:
+            time.sleep(0.02)
+        with pytest.raises(RuntimeError, match=rf"process {running.pid} on .* is writing this"):
+            make(images, folder)
+        assert len(feature_store.open_store(folder).row) >= SHARD
+    finally:
+        running.kill()
+        running.communicate()
+    assert len(make(images, folder).row) == 18
+
+
+def test_a_store_made_otherwise_is_refused_with_all_that_differs(images, whole):
+    other = MADE_WITH | {"backbone": "shapes", "size": 64}
+    with pytest.raises(
+        ValueError,
+        match=r"made with backbone = 'shapes', got 'colours'; size = 64, got 32\. Delete",
+    ):
+        feature_store.open_store(whole, other)
+    manifest = whole / feature_store.MANIFEST
+    manifest.write_text(json.dumps({"made_with": MADE_WITH, "shards": []}))
+    with pytest.raises(ValueError, match="format = 2, got None"):
+        make(images, whole)
+    manifest.write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json: expected a store's manifest"):
+        feature_store.open_store(whole)
+
+
+def test_verify_finds_each_damaged_shard(whole, images, tmp_path):
+    assert feature_store.verify(whole, progress=False) == []
+    expected = files_of(whole)
+    content = bytearray(expected["00001.npy"])
+    content[-7] ^= 4
+    (whole / "00001.npy").write_bytes(content)
+    os.truncate(whole / "00003.npy", 90)
+    (whole / "00004.npy").unlink()
+    problems = feature_store.verify(whole, progress=False)
+    assert [line.split(": ")[0][-9:] for line in problems] == [
+        "00001.npy",
+        "00003.npy",
+        "00004.npy",
+    ]
+    assert "expected sha256" in problems[0]
+    for line in problems:  # what the message says to do helps
+        (whole / line.split("Delete ")[1].split()[0]).unlink()
+    make(images, whole)
+    assert files_of(whole) == expected
+
+
+def test_a_damaged_listing_is_named(whole):
+    os.truncate(whole / "00002.json", 30)
+    with pytest.raises(ValueError, match=r"00002\.json: expected a shard's listing"):
+        feature_store.open_store(whole)
+
+
+def test_a_shard_cut_short_is_not_taken(whole):
+    shard = whole / "00000.npy"
+    os.truncate(shard, shard.stat().st_size - 20)
+    with pytest.raises(ValueError, match=r"00000\.npy: expected float16 \(4, 48\)"):
+        feature_store.open_store(whole)
+
+
+def test_nothing_pickled_is_taken(whole):
+    np.save(whole / "00000.npy", np.array([{"a": 1}] * 4, object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"00000\.npy"):
+        feature_store.open_store(whole)
+
+
+def test_no_store_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="notebook 03"):
+        feature_store.open_store(tmp_path)
+
+
+def test_a_file_limit_names_the_shard_and_keeps_what_was_done(images, whole, tmp_path):
+    folder, calls = tmp_path / "store", []
+
+    def limit_files(pixels):
+        calls.append(1)
+        if len(calls) == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (450, hard))
+        return encode(pixels)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match=r"could not write 00001\.npy.*run again"):
+            make(images, folder, limit_files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(files_of(folder)) == ["00000.json", "00000.npy", feature_store.MANIFEST]
+    make(images, folder)
+    assert files_of(folder) == files_of(whole)
+
+
+def in_small_file_system(script, *words):
+    """Run a shell script that may mount, in name spaces of its own; skip where it may not."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(
+            [*command[:-2], "mount -t tmpfs none /mnt", "sh"], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("needs a file system of its own: unshare --user --mount is not allowed here")
+    given = [*command, *map(str, words)]
+    return subprocess.run(given, capture_output=True, text=True, cwd=paths.ROOT)
+
+
+def test_a_full_disk_names_the_file_and_the_run_goes_on_where_there_is_room(images, tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    script = """
+        mount -t tmpfs -o size=24k none "$3"
+        "$1" -c "$4" "$2" "$3" 0 2> "$3.error" && exit 9
+        rm -f "$3"/.lock
+        ls -A "$3" > "$3.listed"
+        mount -o remount,size=1m "$3"
+        "$1" -c "$4" "$2" "$3" 0
+        cp -r "$3" "$3.done"
+    """
+    answer = in_small_file_system(script, sys.executable, images, folder, PROGRAM)
+    assert answer.returncode == 0, answer.stderr
+    error = (tmp_path / "store.error").read_text()
+    assert f"[Errno {errno.ENOSPC}]" in error
+    assert "free some space or choose another folder and run again" in error
+    listed = (tmp_path / "store.listed").read_text().split()
+    assert not [name for name in listed if name.startswith(".")], "a half file was left"
+    make(images, tmp_path / "whole")
+    assert files_of(tmp_path / "store.done") == files_of(tmp_path / "whole")
+
+
+def test_a_read_only_folder_is_named_and_can_be_read(images, whole, tmp_path):
+    script = """
+        mount -t tmpfs none "$3"
+        cp "$3.saved"/* "$3"
+        mount -o remount,ro "$3"
+        "$1" -c "from scene_utils import feature_store as f; print(len(f.open_store('$3').row))"
+        "$1" -c "$4" "$2" "$3" 0
+    """
+    (tmp_path / "store").mkdir()
+    shutil.copytree(whole, tmp_path / "store.saved")
+    answer = in_small_file_system(script, sys.executable, images, tmp_path / "store", PROGRAM)
+    assert answer.stdout.split()[0] == "18"
+    assert "cannot write to the store: Read-only file system" in answer.stderr
+    assert answer.returncode != 0
+
+
+def killed(images, folder, moments, rest):
+    """Run again and again, each time killed after so many seconds; the number of unfinished."""
+    cut = 0
+    for seconds in moments:
+        running = start(images, folder, rest)
+        try:
+            running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGKILL)
+            cut += 1
+        _, error = running.communicate()
+        assert "Error" not in error, error
+    return cut
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(images, whole, tmp_path):
+    folder = tmp_path / "store"
+    assert killed(images, folder, [0.15, 0.1, 0.2], rest=0.05) == 3
+    assert len(list(folder.glob("0*.json"))) < 5
+    (folder / ".00009.npy.half.npy").write_bytes(b"\x93NUMPY")
+    make(images, folder)
+    assert files_of(folder) == files_of(whole)
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_change_no_bit(tmp_path):
+    images, whole, rng = tmp_path / "images", tmp_path / "whole", np.random.default_rng(0)
+    images.mkdir()
+    for number in range(60):
+        picture(images / f"{100 + number}.jpg", number)
+    (images / "130.jpg").write_bytes(b"no picture")
+    make(images, whole)
+    kills, finished, partial = 0, 0, set()
+    while kills < 50:
+        folder = tmp_path / f"store{finished}"
+        # Mostly short ones: creating, renaming and listing are a small share of a run.
+        kills += killed(images, folder, [rng.uniform(0, 0.15)], rest=0.002)
+        partial.add((finished, len(list(folder.glob("0*.json")))))
+        if len(list(folder.glob("0*.json"))) == 15:
+            make(images, folder)
+            assert files_of(folder) == files_of(whole)
+            finished += 1
+    make(images, folder)
+    assert files_of(folder) == files_of(whole)
+    assert len(partial) > 10, "the kills should have hit different moments"
