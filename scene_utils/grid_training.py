@@ -20,7 +20,7 @@ import pandas as pd
 import tensorflow as tf
 
 from scene_utils import boxes as box_type
-from scene_utils import grid_model
+from scene_utils import folding, grid_model
 from scene_utils.backbones import load_backbone, weights_hash
 from scene_utils.grid_model import STRIDE, GridModel, build_grid, grid_loss, ranked_boxes
 from scene_utils.paths import write_text
@@ -347,8 +347,8 @@ def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, second
 def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
     """Hash of the code of the model and of its training, the vectors and the mentions."""
     digest = hashlib.sha256()
-    for path in (Path(__file__), Path(grid_model.__file__)):
-        digest.update(path.read_bytes())
+    for path in (__file__, grid_model.__file__, folding.__file__):
+        digest.update(Path(path).read_bytes())
     arrays = [embeddings]
     for mentions in sets:
         arrays += [mentions.picture_rows, mentions.rows, mentions.tokens, mentions.boxes]
