@@ -60,7 +60,7 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 # on the modules it imports, on the notebook before it, and on its parameters. Where its artefact is
 # gone from the cache it runs again.
 MODULES = $(1:%=scene_utils/%.py)
-BASE    := environment paths boxes plots
+BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input and fewer steps are enough.
 GRID_EPOCHS ?= $(if $(DATA),14,8)
 GRID_SIZE   ?= $(if $(DATA),320,224)
@@ -157,6 +157,12 @@ build/bench/.done: pyproject.toml
 	  | build/bench/bin/pip install --quiet --disable-pip-version-check -r /dev/stdin || \
 	  echo 'some peers could not be installed; bench.json lists them as missing'
 	@touch $@
+
+ROWS  ?=
+SEEDS ?= 0
+.PHONY: ablation
+ablation: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb ## train what figures/PROFILE/ablation.json lacks (hours); ROWS='a;b' SEEDS=0,1
+	@$(RUN) ablation --profile $(PROFILE) --data-root '$(ROOT)' --rows '$(ROWS)' --seeds $(SEEDS)
 
 .PHONY: readme
 readme: .venv/.done ## write the README's tables from figures/*/metrics.json

@@ -38,6 +38,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import (
+    ablation_table,
     entities,
     environment,
     features,
@@ -150,6 +151,31 @@ pd.DataFrame(best).T.astype({"epoch": int}).round(4)
 note = f"{profile}, {made_with['label']}, {made_with['vectors']}, seed {seed}"
 figure = plots.learning_curves(histories, note)
 plots.save(figure, paths.figures(profile) / "learning_curves.png")
+
+# %% [markdown]
+# ## What is each part worth, and what would more pictures bring?
+#
+# From the source system to the grid model, one change a row, scored on val; `make ablation` trains
+# what is missing (hours). In brackets the 95 % interval over images of a single seed, or the range
+# of several.
+
+# %%
+rows = ablation_table.read(paths.figures(profile) / "ablation.json")
+if not rows:
+    print("no ablation of this profile yet: `make ablation`")
+ablation_table.table(rows)
+
+# %%
+shares = sorted(
+    (row["pictures"], row["val"]["accuracy_0.5"]["value"])
+    for row in rows
+    if row["seed"] == 0
+    and (row["row"] == "+ EfficientNet-Lite2" or "of the pictures" in row["row"])
+)
+if len(shares) > 2:
+    whole_set = 29_783  # train pictures of Flickr30k Entities
+    figure = plots.data_scaling(*zip(*shares, strict=True), whole_set, f"{profile}, val, seed 0")
+    plots.save(figure, paths.figures(profile) / "data_scaling.png")
 
 # %% [markdown]
 # What each run took on this machine, and its best epoch on val:

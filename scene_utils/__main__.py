@@ -180,6 +180,17 @@ def run_bench(arguments: argparse.Namespace) -> None:
     print(f"{out} and its plot, {out.with_suffix('.png')}")
 
 
+def run_ablation(arguments: argparse.Namespace) -> None:
+    from scene_utils import ablation, ablation_table
+
+    out = paths.figures(arguments.profile) / "ablation.json"
+    rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    root = paths.data_root(arguments.profile, arguments.data_root)
+    done = ablation.run(paths.cache(arguments.profile), root, out, rows, seeds)
+    print(ablation_table.table(done).to_string())
+
+
 def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils import notebooks
 
@@ -212,6 +223,13 @@ def main() -> None:
     command.add_argument("--json", action="store_true", help="print one line of JSON")
     command.add_argument("--save", default="", help="also write the picture with its best box")
     command.set_defaults(run=ground)
+
+    command = commands.add_parser("ablation", help="train and score the grid model's ablation rows")
+    command.add_argument("--profile", required=True)
+    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
+    command.add_argument("--rows", default="", help="names with ; between them; default: all")
+    command.add_argument("--seeds", default="0", help="with , between them")
+    command.set_defaults(run=run_ablation)
 
     command = commands.add_parser("evaluate", help="score a prediction file")
     command.add_argument("--predictions", required=True, help="parquet file")

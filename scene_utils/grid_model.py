@@ -111,12 +111,13 @@ class PhraseConvolution(layers.Layer):
     """A 1x1 convolution made by each phrase: (b, c, c, d) and (b, p, d) to (b * p, c, c, out).
 
     Its kernel is a fixed one plus one whose input channels the phrase scales, which is the product
-    of map and phrase followed by a convolution, in one matrix product for all phrases.
+    of map and phrase followed by a convolution, in one matrix product for all phrases. Without
+    `product` the phrase only adds to the map, as a convolution of their concatenation would.
     """
 
-    def __init__(self, channels: int, **kwargs):
+    def __init__(self, channels: int, product: bool = True, **kwargs):
         super().__init__(**kwargs)
-        self.channels = channels
+        self.channels, self.product = channels, product
 
     def build(self, shapes):
         depth = shapes[0][-1]
@@ -132,7 +133,8 @@ class PhraseConvolution(layers.Layer):
     def call(self, inputs):
         grid, phrases = inputs
         p, cells, depth = ops.shape(phrases)[1], ops.shape(grid)[1], grid.shape[-1]
-        gate = ops.cast(ops.tanh(ops.matmul(phrases, self.gate) + self.gate_bias), grid.dtype)
+        gate = ops.tanh(ops.matmul(phrases, self.gate) + self.gate_bias)
+        gate = ops.cast(gate if self.product else 0 * gate, grid.dtype)
         kernel = gate[..., None] * ops.cast(self.scaled, grid.dtype)
         kernel = kernel + ops.cast(self.fixed, grid.dtype)
         kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (-1, depth, p * self.channels))
@@ -144,7 +146,7 @@ class PhraseConvolution(layers.Layer):
         return ops.reshape(out + shift, (-1, cells, cells, self.channels))
 
     def get_config(self):
-        return super().get_config() | {"channels": self.channels}
+        return super().get_config() | {"channels": self.channels, "product": self.product}
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")
@@ -207,12 +209,12 @@ def _small() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-def build_head(depth: int, policy: str, channels: int, blocks: int) -> keras.Model:
+def build_head(depth: int, policy: str, channels: int, blocks: int, product: bool) -> keras.Model:
     """Map and phrases to each cell's score and box, and the map before; see `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, depth), dtype="float32", name="phrases")
     q = layers.Dropout(0.1, dtype="float32")(phrases)
-    x = layers.ReLU()(PhraseConvolution(channels, name="phrase")([grid, q]))
+    x = layers.ReLU()(PhraseConvolution(channels, product, name="phrase")([grid, q]))
     each = ops.reshape(q, (-1, depth))
     same = {"padding": "same", "use_bias": False}
     for number in range(1, blocks + 1):
@@ -241,6 +243,7 @@ def build_grid(
     channels: int = 128,
     blocks: int = 3,
     tuned: bool = True,
+    product: bool = True,
     policy: str = "mixed_bfloat16",
 ) -> GridModel:
     """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is."""
@@ -251,7 +254,7 @@ def build_grid(
             length,
             build_visual(backbone, policy, depth, tuned),
             build_text(embeddings, length, depth),
-            build_head(depth, policy, channels, blocks),
+            build_head(depth, policy, channels, blocks, product),
         )
     finally:
         keras.config.set_dtype_policy(before)
@@ -279,6 +282,7 @@ def load_grid(folder: Path) -> GridModel:
         np.zeros((words, settings["word_dim"]), np.float32),
         settings["length"],
         blocks=settings["blocks"],
+        product=settings["product"],
         policy=settings["policy"],
     )
     model.load(folder)

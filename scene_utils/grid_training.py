@@ -38,7 +38,9 @@ class GridSettings:
     """What a run of the grid model depends on beside its data; rates are peaks of a cosine.
 
     A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
-    takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4).
+    takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `share` of the train
+    pictures are used, and only so many. `tuned`, `product` and `augmented` are there to be left
+    out, one by one, in the ablation.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -51,7 +53,9 @@ class GridSettings:
     learning_rate: float = 1e-3
     backbone_rate: float = 1.5e-4
     weight_decay: float = 0.01
+    share: float = 1.0
     tuned: bool = True
+    product: bool = True
     augmented: bool = True
     blocks: int = 3
     policy: str = "mixed_bfloat16"
@@ -76,6 +80,24 @@ class Mentions:
     rows: np.ndarray
     tokens: np.ndarray
     boxes: np.ndarray
+
+    def part(self, share: float, seed: int = 0) -> "Mentions":
+        """The mentions of a random share of the pictures; a larger share holds a smaller one."""
+        if share >= 1:
+            return self
+        count = max(1, round(share * len(self.picture_rows)))
+        order = np.random.default_rng([seed, 1]).permutation(len(self.picture_rows))
+        chosen = np.sort(order[:count])
+        number = np.full(len(self.picture_rows), -1)
+        number[chosen] = np.arange(count)
+        kept = number[self.rows] >= 0
+        return Mentions(
+            self.pictures,
+            self.picture_rows[chosen],
+            number[self.rows[kept]],
+            self.tokens[kept],
+            self.boxes[kept],
+        )
 
     def of_picture(self) -> list[np.ndarray]:
         """Mention numbers of each picture, in order."""
@@ -377,6 +399,7 @@ def train_grid(
     on from there.
     """
     finished, state = folder / "settings.json", folder / "state.json"
+    train_set = train_set.part(settings.share, settings.seed)
     backbone = load_backbone(settings.backbone, weights, made_with["untrained"])
     wanted = made_with | asdict(settings) | {"model": "grid", "word_dim": embeddings.shape[1]}
     wanted |= {"label": backbone.label, "weights_sha256": weights_hash(backbone)}
@@ -393,6 +416,7 @@ def train_grid(
         settings.length,
         blocks=settings.blocks,
         tuned=settings.tuned,
+        product=settings.product,
         policy=settings.policy,
     )
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from scene_utils import ablation_table
 from scene_utils import boxes as box_type
 from scene_utils.paths import atomic
 
@@ -101,6 +102,31 @@ def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
     axis.set_ylabel("mean IoU on val")
     axis.legend(ncols=2)
     axis.set_title(note)
+    return figure
+
+
+@styled
+def data_scaling(pictures: Sequence[int], accuracy: Sequence[float], to: int, note: str) -> Figure:
+    """Accuracy (in 1) against the number of train pictures, and a power law of its error to `to`."""
+    figure, axes = new_figure(5.6, 3.8)
+    axis = axes[0, 0]
+    missed = 1 - np.asarray(accuracy)
+    grid = np.geomspace(min(pictures), to, 60)
+    line = [ablation_table.extrapolate(pictures, missed, count)[0] for count in grid]
+    error, exponent = ablation_table.extrapolate(pictures, missed, to)
+    law = f"misses fall as n to the power of -{exponent:.2f}"
+    axis.plot(grid, 100 - 100 * np.array(line), ls="--", color="grey", label=law)
+    axis.plot(pictures, 100 * np.asarray(accuracy), "o", color="#0072B2", label="measured")
+    axis.plot([to], [100 - 100 * error], "o", mfc="white", color="grey", label="extrapolated")
+    place = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
+    axis.annotate(f"{100 - 100 * error:.1f}", (to, 100 - 100 * error), **place)
+    axis.set_xscale("log")
+    axis.set_xticks([*pictures, to], [f"{count:,}" for count in (*pictures, to)])
+    axis.minorticks_off()
+    axis.set_xlabel("train pictures")
+    axis.set_ylabel("IoU .5 reached on val (%)")
+    axis.legend(loc="lower right")
+    figure.suptitle(note)
     return figure
 
 

@@ -39,7 +39,7 @@ from scene_utils.paths import ROOT, write_text
 SCHEMA = 2
 
 
-def _commit() -> dict:
+def commit() -> dict:
     """The commit that the code stands on, its date, and whether files differ from it."""
 
     def git(*words: str) -> str:
@@ -67,7 +67,7 @@ def write_metrics(
         "data": data,
         "made_with": made_with,
         "versions": environment.versions(),
-        "code": _commit(),
+        "code": commit(),
         "models": models,
         **sections,
     }

@@ -87,6 +87,32 @@ def test_phrase_convolution_is_product_then_convolution():
             np.testing.assert_allclose(out[picture * 4 + phrase], expected, atol=1e-5)
 
 
+def test_without_product_a_phrase_moves_every_place_alike():
+    rng = np.random.default_rng(0)
+    grid, phrases = rng.normal(size=(1, 3, 3, 5)), rng.normal(size=(1, 2, 6))
+    layer = grid_model.PhraseConvolution(7, product=False)
+    one, other = np.asarray(layer([grid.astype(np.float32), phrases.astype(np.float32)]))
+    np.testing.assert_allclose(
+        one - other, np.broadcast_to((one - other)[0, 0], one.shape), atol=1e-5
+    )
+    assert np.abs(one - other).max() > 0.01
+
+
+def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
+    rng = np.random.default_rng(0)
+    rows = np.repeat(np.arange(40), rng.integers(1, 5, 40))
+    tokens, boxes_ = rng.integers(1, 9, (len(rows), 3)), random_boxes(len(rows), 1)
+    whole = grid_training.Mentions(None, np.arange(100, 140), rows, tokens, boxes_)
+    assert whole.part(1) is whole
+    small, large = whole.part(0.25), whole.part(0.5)
+    assert (len(small.picture_rows), len(large.picture_rows)) == (10, 20)
+    assert set(small.picture_rows) < set(large.picture_rows)
+    for picture, group in zip(small.picture_rows, small.of_picture(), strict=True):
+        same = rows == picture - 100
+        np.testing.assert_array_equal(small.tokens[group], tokens[same])
+        np.testing.assert_array_equal(small.boxes[group], boxes_[same])
+
+
 def test_pair_iou_agrees_with_the_evaluator_and_giou_with_answers_worked_by_hand():
     first, second = random_boxes(300, 0), random_boxes(300, 1)
     iou, giou = grid_model.pair_iou(tf.constant(first), tf.constant(second))

@@ -1,0 +1,129 @@
+"""What each part of the grid model is worth, and what more pictures are: rows trained one by one.
+
+Every row is trained on train and scored on val, nothing on test. A row that is done is kept in
+`figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the
+hours it takes can be spread over days; a stopped one goes on from its last saved step. The rows
+before `final` are smaller (224 px, 6 epochs) so that all of them can be had on a laptop.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import pandas as pd
+
+from scene_utils import boxes as box_type
+from scene_utils import entities, evaluate, features, report, text, training
+from scene_utils.grid_model import load_grid
+from scene_utils.grid_training import Asker, GridSettings, Mentions, make_mentions, train_grid
+from scene_utils.paths import write_text
+from scene_utils.pictures import squeeze_pictures
+
+SMALL = {"size": 224, "epochs": 6}
+LITE0 = {"backbone": "efficientnet_lite0"}
+LITE2 = {"backbone": "efficientnet_lite2"}
+SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
+# Each row changes one thing of the row before.
+STEPS: dict[str, GridSettings] = {
+    "grid, phrase added": GridSettings(
+        **SMALL, **LITE0, tuned=False, product=False, augmented=False
+    ),
+    "+ product with the phrase": GridSettings(**SMALL, **LITE0, tuned=False, augmented=False),
+    "+ augmentation": GridSettings(**SMALL, **LITE0, tuned=False),
+    "+ tuned backbone": GridSettings(**SMALL, **LITE0),
+    "+ EfficientNet-Lite2": GridSettings(**SMALL, **LITE2),
+    "+ 320 px, 14 epochs (final)": GridSettings(**LITE2, size=320, epochs=14),
+}
+# As many steps for each, hence more epochs of fewer pictures.
+SHARES: dict[str, GridSettings] = {
+    f"1/{part} of the pictures": GridSettings(**LITE2, size=224, epochs=6 * part, share=1 / part)
+    for part in (8, 4, 2)
+}
+ROWS = (*SOURCE, *STEPS, *SHARES)
+
+
+def run(
+    cache: Path, root: Path, out: Path, rows: Sequence[str], seeds: Sequence[int] = (0,)
+) -> list[dict]:
+    """Train and score what `out` does not have yet; give all its rows. ValueError: no such row.
+
+    `cache` holds what notebooks 01 to 03 left.
+    """
+    unknown = [name for name in rows if name not in ROWS]
+    if unknown:
+        raise ValueError(f"rows: expected some of {', '.join(ROWS)}, got {', '.join(unknown)}")
+    done = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+    phrases = pd.read_parquet(cache / "phrases.parquet")
+    vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+    embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
+    vectors = json.loads((cache / "vectors.json").read_text(encoding="utf-8"))
+    store = features.open_chosen(cache)
+    for name in rows:
+        for seed in seeds:
+            if any((row["row"], row["seed"]) == (name, seed) for row in done):
+                continue
+            folder = cache / "ablation" / f"{ROWS.index(name):02d}-{seed}"
+            given = (phrases, vocabulary, embeddings, vectors, store, folder, seed)
+            began = time.time()
+            made = _source(name, *given) if name in SOURCE else _grid(name, root, cache, *given)
+            made |= {"row": name, "seed": seed, "this_run_seconds": round(time.time() - began)}
+            done.append(made | report.commit())
+            done.sort(key=lambda row: (ROWS.index(row["row"]), row["seed"]))
+            write_text(out, json.dumps(done, indent=1) + "\n")
+    return done
+
+
+def _source(name, phrases, vocabulary, embeddings, vectors, store, folder, seed) -> dict:
+    sets = [training.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")]
+    settings = training.Settings(model="seed", loss=SOURCE[name], epochs=20, seed=seed)
+    made_with = features.origin(store) | vectors
+    training.train(settings, *sets, embeddings, vocabulary, made_with, folder)
+    network = keras.models.load_model(folder / "model.keras", compile=False)
+    found = training.predict(network, sets[1])
+    return {
+        "settings": asdict(settings),
+        "pictures": len(sets[0].features),
+        "val": _figures(found, sets[1].boxes, sets[1].rows),
+    }
+
+
+def _grid(name, root, cache, phrases, vocabulary, embeddings, vectors, store, folder, seed) -> dict:
+    settings = GridSettings(**asdict((STEPS | SHARES)[name]) | {"seed": seed})
+    squeezed = squeeze_pictures(
+        entities.image_folder(root), store.row, settings.size, cache / "squeezed"
+    )
+    train_set, val_set = (
+        make_mentions(phrases, split, squeezed, vocabulary, settings.length)
+        for split in ("train", "val")
+    )
+    made_with = vectors | {"untrained": False}
+    history = train_grid(settings, train_set, val_set, embeddings, vocabulary, made_with, folder)
+    return {
+        "settings": asdict(settings),
+        "pictures": len(train_set.part(settings.share, seed).picture_rows),
+        "epoch_seconds": history["seconds"].tolist(),
+        "val": score_grid(folder, settings.size, val_set),
+    }
+
+
+def score_grid(folder: Path, size: int, val: Mentions) -> dict:
+    """Figures of a finished grid model on val: mean IoU, accuracy at IoU .5, pointing."""
+    asker = Asker(load_grid(folder), size)
+    found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
+    return _figures(found[:, 0], val.boxes, val.rows)
+
+
+def _figures(found: np.ndarray, truth: np.ndarray, pictures: np.ndarray) -> dict:
+    iou = box_type.iou(found, truth)
+    middle = (found[:, :2] + found[:, 2:]) / 2
+    points = ((middle >= truth[:, :2]) & (middle < truth[:, 2:])).all(axis=1)
+    columns = np.stack([iou, iou >= 0.5, points], axis=1).astype(np.float64)
+    low, high = evaluate.bootstrap(columns, pictures)
+    names = ("mean_iou", "accuracy_0.5", "pointing")
+    rows = zip(names, columns.mean(axis=0), low, high, strict=True)
+    return {name: evaluate.figure(*numbers) for name, *numbers in rows} | {"mentions": len(iou)}

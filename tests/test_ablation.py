@@ -1,0 +1,52 @@
+"""The ablation's table and its extrapolation; training a row is for the slow tests."""
+
+from itertools import pairwise
+
+import pytest
+
+from scene_utils import ablation, ablation_table
+from scene_utils.grid_training import GridSettings
+
+
+def row(name, seed, value, low, high):
+    figure = {"value": value, "low": low, "high": high}
+    return {
+        "row": name,
+        "seed": seed,
+        "pictures": 6560,
+        "val": dict.fromkeys(ablation_table.METRICS, figure),
+    }
+
+
+def test_one_seed_shows_its_interval_and_several_their_range():
+    rows = [row("one", 0, 0.5, 0.45, 0.55), row("more", 0, 0.6, 0.5, 0.7)]
+    rows.append(row("more", 1, 0.64, 0.5, 0.7))
+    table = ablation_table.table(rows)
+    assert table.loc["one", "accuracy 0.5"] == "50.0 [45.0, 55.0]"
+    assert table.loc["more", "accuracy 0.5"] == "62.0 [60.0, 64.0]"
+    assert table.loc["more", "mean iou"] == "0.620 [0.600, 0.640]"
+    assert table.seeds.tolist() == ["1", "2"]
+
+
+def test_a_power_law_is_found_again():
+    pictures = [820, 1640, 3280, 6560]
+    errors = [3 * n**-0.25 for n in pictures]
+    error, exponent = ablation_table.extrapolate(pictures, errors, 29_783)
+    assert exponent == pytest.approx(0.25)
+    assert error == pytest.approx(3 * 29_783**-0.25)
+
+
+def test_each_step_changes_one_thing_of_the_step_before():
+    steps = list(ablation.STEPS.values())
+    for before, after in pairwise(steps[:-1]):
+        changed = {
+            name
+            for name in GridSettings.__dataclass_fields__
+            if getattr(before, name) != getattr(after, name)
+        }
+        assert len(changed) == 1
+
+
+def test_a_row_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="expected some of source, squared error"):
+        ablation.run(tmp_path, tmp_path, tmp_path / "ablation.json", ["nothing"])
