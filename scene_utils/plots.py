@@ -107,7 +107,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
 
 @styled
 def data_scaling(pictures: Sequence[int], accuracy: Sequence[float], to: int, note: str) -> Figure:
-    """Accuracy (in 1) against the number of train pictures, and a power law of its error to `to`."""
+    """Accuracy (in 1) against the number of train pictures, and a power law of its error."""
     figure, axes = new_figure(5.6, 3.8)
     axis = axes[0, 0]
     missed = 1 - np.asarray(accuracy)
