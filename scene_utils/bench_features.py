@@ -2,11 +2,11 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +108,10 @@ def measure_reading(repeats: int = 5, pictures: int = WHOLE_SET, batch: int = 25
                 start = time.perf_counter()
                 store = feature_store.open_store(folder)
                 found[name].append(time.perf_counter() - start)
+        tracemalloc.start()
+        store = feature_store.open_store(folder)
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
         rng, ids, rates = np.random.default_rng(0), list(store.row), []
         for _ in range(repeats):
             batches = [[ids[i] for i in rng.integers(len(ids), size=batch)] for _ in range(100)]
@@ -122,6 +126,7 @@ def measure_reading(repeats: int = 5, pictures: int = WHOLE_SET, batch: int = 25
         "pictures": pictures,
         "channels": store.made_with["channels"],
         "megabytes": used / 1e6,
+        "bytes_of_memory_per_picture": kept / pictures,
         "open_seconds_warm": float(np.median(found["warm"])),
         "open_seconds_cold": float(np.median(found["cold"])),
         "rows_per_second": rate,
@@ -215,8 +220,3 @@ def measure_cost(counts: tuple[int, ...] = (256, 1024, 7092)) -> dict:
         row = {key: float(np.polyval(fit, pictures)) for key, fit in fits.items()}
         table.append({"pictures": pictures} | row)
     return {"measured": points, "check_at_the_last": check, "table": table}
-
-
-def memory_now() -> float:
-    """Peak memory of this process so far, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
