@@ -75,7 +75,11 @@ names = list(predictions)
 ours = names[-1]
 shown = [name for name in ("constant", "text-only", "seed", ours) if name in names]
 shown = list(dict.fromkeys(shown))
-made_with = answers.settings(cache, ours) or answers.settings(cache, "seed")
+made_with = answers.settings(cache, "seed") or answers.settings(cache, ours)
+backbone = made_with.get("label", "unknown")
+other = answers.settings(cache, ours).get("label", backbone)
+if other != backbone:
+    backbone = f"{backbone} ({ours}: {other})"
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -340,7 +344,7 @@ metrics = report.write_metrics(
     figures / "metrics.json",
     described,
     {
-        "backbone": made_with.get("label", "unknown"),
+        "backbone": backbone,
         "vectors": made_with.get("vectors", "unknown"),
         "seed": seed,
         "resamples": resamples,

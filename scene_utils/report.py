@@ -19,6 +19,8 @@ compared in [-1, 1], low and high its 95 % interval by bootstrap over images.
     groups       rows of `analysis.by_group`: model, what, bin, mentions, a figure (accuracy .5)
     mistakes     by model: % of the mentions for each of `analysis.MISTAKES`, and of other boxes
     calibration  by model, where scores differ: error, and bins with score, mentions, a figure
+    presence     by model and kind of pairs, `analysis.presence`: mentions, area, kept, flagged, and
+                 the ROC curve
     probes       by model, rows of `probes.falls`: change, mentions, asked, changed, real, same, and
                  the fall as a figure
 
@@ -33,7 +35,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scene_utils import environment, evaluate, paths, probes
+from scene_utils import analysis, environment, evaluate, paths, probes
 from scene_utils.paths import ROOT, write_text
 
 SCHEMA = 2
@@ -157,6 +159,11 @@ def _probes(metrics: dict) -> str:
     return _with_caption(table.fillna(""), note, metrics)
 
 
+def _presence(metrics: dict) -> str:
+    table = analysis.presence_table(metrics["presence"]).set_index("model")
+    return _with_caption(table, "a phrase about its own picture and about another", metrics)
+
+
 def _mistakes(metrics: dict) -> str:
     table = pd.DataFrame.from_dict(metrics["mistakes"], orient="index").rename_axis("model")
     return _with_caption(table.map(lambda share: f"{share:.1f}"), "% of the mentions", metrics)
@@ -168,6 +175,7 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "recall": _recall,
     "categories": _categories,
     "differences": _differences,
+    "presence": _presence,
     "probes": _probes,
     "mistakes": _mistakes,
 }
