@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 # Twice a 50-megapixel camera; past it a small file can unpack to gigabytes.
 LARGEST_PIXELS = 100_000_000
@@ -54,6 +54,10 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
         raise
     except FileNotFoundError:
         raise ImageError(f"{name}: expected a picture, found no such file") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name}: expected a whole picture (JPEG, PNG, ...), got a file of another kind"
+        ) from None
     except Exception as error:  # Pillow's decoders raise many types on damaged data
         raise ImageError(
             f"{name}: expected a whole picture (JPEG, PNG, ...), got one that cannot be decoded: "
