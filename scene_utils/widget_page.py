@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from scene_utils import paths
+
 TEMPLATES = Path(__file__).parent / "page"
 # Other installed extensions of JupyterLab do nothing on a page, and some fail there.
 EXTENSIONS = [
@@ -80,6 +82,19 @@ def running(words: list[str], environment: dict[str, str], url: str) -> Iterator
         finally:
             server.terminate()
             server.wait(30)
+
+
+def write_notebook(path: Path, profile: str) -> Path:
+    """Notebook 06 with its parameter, not executed: a page runs it by itself."""
+    import jupytext
+
+    script = paths.ROOT / "notebooks" / "06_query_widget.py"
+    book = jupytext.read(script)
+    for cell in book.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source += f"\nprofile = {profile!r}"
+    jupytext.write(book, path)
+    return path
 
 
 @contextlib.contextmanager
