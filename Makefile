@@ -174,6 +174,10 @@ lab: .venv/.done ## JupyterLab on the notebooks
 widget: $(BUILD)/06_query_widget.ipynb ## the query widget as a page on this machine
 	$(BIN)/python -m scene_utils.widget_page $<
 
+.PHONY: screenshots
+screenshots: .venv/.done ## the README's pictures of the widget, from a headless browser
+	@$(BIN)/python -m scene_utils.widget_shots --profile $(PROFILE)
+
 .PHONY: clean
 clean: ## remove executed notebooks and the cache of PROFILE
 	rm -rf $(BUILD) $(CACHE)

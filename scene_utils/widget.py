@@ -137,8 +137,9 @@ class QueryWidget:
                 f"{count / 1e6:.0f} MB that it cannot. Save it as JPEG or PNG"
             )
         picture = own_photo(name, data, size)
-        open_view(picture)  # refuses what is no picture before anything has changed
-        self.gallery.add(picture)
+        view = open_view(picture)  # refuses what is no picture before anything has changed
+        self.views[name] = view
+        self.gallery.add(picture, view.shown)
         if self.parts.mode.value == PLAY:
             self.parts.mode.value = PHRASE
         self.choose(picture)

@@ -19,8 +19,8 @@ FLAGS = [
     *["--disable-background-networking", "--disable-component-update", "--disable-sync"],
 ]
 LOADED = ".sq-app .sq-box"
-PATIENCE = 120_000  # ms; a page starts a kernel and loads TensorFlow
-ANSWERED = 30_000  # ms; generous, for a machine that does other things
+PATIENCE = 400_000  # ms; a page starts a kernel and loads TensorFlow, on a busy machine
+ANSWERED = 90_000  # ms; likewise generous
 
 
 def executable() -> str:
@@ -48,12 +48,12 @@ def launched() -> Iterator:
 
 
 @contextlib.contextmanager
-def widget_open(folder: Path, **how) -> Iterator:
+def widget_open(folder: Path, profile: str = "sample", **how) -> Iterator:
     """A page with the query widget of a notebook in `folder`, with the first answer on it.
 
-    `how` goes to `browser.new_context`, but for the notebook's parameter `profile`.
+    `how` goes to `browser.new_context`.
     """
-    notebook = widget_page.write_notebook(folder / "widget.ipynb", how.pop("profile", "sample"))
+    notebook = widget_page.write_notebook(folder / "widget.ipynb", profile)
     with widget_page.served(notebook) as url, launched() as browser:
         page = browser.new_context(**how).new_page()
         load(page, url)

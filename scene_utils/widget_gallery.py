@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 
 import ipywidgets
+from PIL import Image
 
 from scene_utils.images import ImageError, open_image
 from scene_utils.widget_catalogue import Picture, search
@@ -44,11 +45,11 @@ class Gallery:
     def shown(self) -> list[Picture]:
         return self.found()[self.page * PAGE : (self.page + 1) * PAGE]
 
-    def add(self, picture: Picture) -> None:
+    def add(self, picture: Picture, shown: Image.Image) -> None:
         """Put the user's own picture in front, in place of one of the same name."""
         others = [other for other in self.pictures if other.name != picture.name]
         self.pictures = [picture, *others]
-        self.small.pop(picture.name, None)
+        self.small[picture.name] = thumbnail(shown)
         self.page, self.query.value = 0, ""
         self.draw()
 

@@ -62,12 +62,12 @@ def _answers(url: str) -> bool:
 def running(words: list[str], environment: dict[str, str], url: str) -> Iterator[None]:
     """A server as a process that ends with the block, which starts when `url` answers.
 
-    Raises RuntimeError with the server's last lines where it does not within two minutes.
+    Raises RuntimeError with the server's last lines where it does not within five minutes.
     """
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
         try:
-            for _ in range(480):
+            for _ in range(1200):
                 if _answers(url) or server.poll() is not None:
                     break
                 time.sleep(0.25)
