@@ -176,7 +176,7 @@ widget: $(BUILD)/06_query_widget.ipynb ## the query widget as a page on this mac
 
 .PHONY: screenshots
 screenshots: .venv/.done ## the README's pictures of the widget, from a headless browser
-	@$(BIN)/python -m scene_utils.widget_shots --profile $(PROFILE)
+	@$(BIN)/python -m scene_utils.widget_shots
 
 .PHONY: clean
 clean: ## remove executed notebooks and the cache of PROFILE

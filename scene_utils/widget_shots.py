@@ -3,7 +3,6 @@
 They show the photos of `data/photos` alone, which may be shown anywhere.
 """
 
-import argparse
 import io
 import tempfile
 from pathlib import Path
@@ -12,11 +11,15 @@ from PIL import Image
 
 from scene_utils import paths, widget_browser
 from scene_utils.paths import atomic
+from scene_utils.plots import COLOURS, GUESS, TRUTH
+from scene_utils.widget_draw import YOU
 
 FOLDER = paths.ROOT / "figures" / "widget"
-WIDTH = 800  # of the animation
-COLOURS = 96
+SIZE = {"width": 1180, "height": 850}
+WIDTH = 860  # of the animation
 LARGEST = 2_000_000
+PHOTOS_ALONE = "photos"  # no profile has this name, so there are no scenes beside them
+LINES = (*COLOURS, TRUTH, GUESS, YOU)
 
 
 def _picture(page) -> Image.Image:
@@ -49,6 +52,7 @@ def animation(page) -> list[tuple[Image.Image, int]]:
     """Frames and their milliseconds: a phrase, a sentence, a comparison, a round of play."""
     _heat(page, -8)
     frames = []
+    page.set_viewport_size(SIZE | {"height": 740})
 
     def frame(milliseconds: int) -> None:
         frames.append((_picture(page), milliseconds))
@@ -73,18 +77,19 @@ def animation(page) -> list[tuple[Image.Image, int]]:
     mode("Play")
     canvas = page.locator(".sq-draw svg")
     canvas.wait_for()
+    while page.locator(".sq-task b").inner_text() != "a cup":
+        page.get_by_role("button", name="Next phrase").click()
+        page.wait_for_timeout(300)
     frame(1000)
     at = canvas.bounding_box()
     page.mouse.move(at["x"] + 0.3 * at["width"], at["y"] + 0.05 * at["height"])
     page.mouse.down()
     for share in (0.5, 1):
-        page.mouse.move(
-            at["x"] + (0.3 + 0.4 * share) * at["width"],
-            at["y"] + (0.05 + 0.7 * share) * at["height"],
-            steps=4,
-        )
+        right, bottom = 0.3 + 0.38 * share, 0.05 + 0.7 * share
+        page.mouse.move(at["x"] + right * at["width"], at["y"] + bottom * at["height"], steps=4)
         frame(350)
     page.mouse.up()
+    frame(500)
     page.get_by_role("button", name="Check").click()
     page.locator(".sq-task .sq-verdict").nth(1).wait_for()
     frame(2600)
@@ -92,15 +97,18 @@ def animation(page) -> list[tuple[Image.Image, int]]:
 
 
 def gif_bytes(frames: list[tuple[Image.Image, int]]) -> bytes:
-    """One palette for all frames, so that only what changes is stored."""
+    """One palette for all frames, so that only what changes is stored; lines keep their colours."""
     small = [
         image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
         for image, _ in frames
     ]
-    sheet = Image.new("RGB", (WIDTH, small[0].height * len(small)))
+    sheet = Image.new("RGB", (WIDTH, small[0].height * len(small) + 20 * len(LINES)))
     for place, image in enumerate(small):
         sheet.paste(image, (0, place * image.height))
-    palette = sheet.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
+    for place, colour in enumerate(LINES):  # few pixels have them, and they matter most
+        top = small[0].height * len(small) + 20 * place
+        sheet.paste(colour, (0, top, WIDTH, top + 20))
+    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
     plain = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
     buffer = io.BytesIO()
     plain[0].save(
@@ -116,16 +124,10 @@ def gif_bytes(frames: list[tuple[Image.Image, int]]) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m scene_utils.widget_shots", description=__doc__)
-    parser.add_argument("--profile", default="sample", help="whose models Compare would ask")
-    arguments = parser.parse_args()
-    size = {"viewport": {"width": 1180, "height": 800}}
     with (
         tempfile.TemporaryDirectory() as folder,
-        widget_browser.widget_open(Path(folder), arguments.profile, **size) as page,
+        widget_browser.widget_open(Path(folder), PHOTOS_ALONE, viewport=SIZE) as page,
     ):
-        # Whatever a profile adds, the README's pictures are of the photos.
-        page.get_by_label("Search").fill("photo")
         still, moving = screenshot(page), gif_bytes(animation(page))
     if len(moving) > LARGEST:
         raise SystemExit(f"error: expected an animation below 2 MB, got {len(moving):,} bytes")

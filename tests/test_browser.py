@@ -144,7 +144,7 @@ def test_a_phrase_about_a_photo_gives_the_box_of_ground(page, shipped):
         widget_browser.ask(page, phrase)
         wait_label(page, phrase)
         photo = paths.PHOTOS / f"{name}.jpg"
-        assert_box(page, photo, shipped.ground(photo, phrase, top_k=1).boxes[0])
+        assert_box(page, photo, shipped.ground(photo, phrase, top_k=10).boxes[0])
 
 
 def test_a_scene_is_answered_by_its_own_model(page, trained):
@@ -155,7 +155,7 @@ def test_a_scene_is_answered_by_its_own_model(page, trained):
     phrase = scene.phrases[0]
     wait_label(page, phrase)
     assert "trained on the smoke scenes" in status(page, "Answered by grid")
-    own = ground.load_model(trained / "grid").ground(scene.image, phrase, top_k=1)
+    own = ground.load_model(trained / "grid").ground(scene.image, phrase, top_k=10)
     assert_box(page, scene.image, own.boxes[0])
     page.get_by_label("Ground truth").check()
     verdict = page.locator(".sq-best .sq-verdict").inner_text()
@@ -231,7 +231,7 @@ def test_own_photos_small_and_huge(page, shipped, tmp_path):
     page.locator(".sq-thumb.sq-chosen", has_text="mine.jpg").wait_for()
     widget_browser.ask(page, "the cat")
     wait_label(page, "the cat")
-    assert_box(page, photo, shipped.ground(photo, "the cat", top_k=1).boxes[0])
+    assert_box(page, photo, shipped.ground(photo, "the cat", top_k=10).boxes[0])
     upload(page, "fifty.jpg", saved(Image.new("RGB", (10_000, 5_000), "teal"), quality=30))
     page.locator(".sq-caption", has_text="10000 x 5000").wait_for()
     page.locator(".sq-stage .sq-box").wait_for()
@@ -284,7 +284,7 @@ def test_compare_shows_three_models_with_their_iou(page, trained, shipped):
         np.float32(json.loads((trained / "constant" / "boxes.json").read_text())["*"])
         * np.float32([600, 400, 600, 400]),
         ground.first_boxes(seed, photo.image, ["a cup"], ground.backbone_of(seed))[0],
-        shipped.ground(photo.image, "a cup", top_k=1).boxes[0],
+        shipped.ground(photo.image, "a cup", top_k=10).boxes[0],
     ]
     if (paths.cache("flickr30k") / "models" / "seed").is_dir():
         expected = expected[2:]  # photos are then compared with what real photos trained
@@ -371,7 +371,7 @@ def test_picture_and_answer_can_be_saved(page, shipped):
         page.get_by_role("button", name="Save JSON").click()
     assert kept.value.suggested_filename == "astronaut_the_helmet.json"
     answer = json.loads(kept.value.path().read_text())["answers"][0]
-    asked = shipped.ground(paths.PHOTOS / "astronaut.jpg", "the helmet", top_k=1)
+    asked = shipped.ground(paths.PHOTOS / "astronaut.jpg", "the helmet", top_k=10)
     np.testing.assert_allclose(answer["boxes"][0], asked.boxes[0], atol=2)
     with page.expect_download() as kept:
         page.get_by_role("button", name="Save PNG").click()
@@ -423,7 +423,7 @@ def test_keys_alone_are_enough(page):
 def test_a_narrow_window_stacks_and_keeps_the_box_over_its_object(page, shipped):
     page.set_viewport_size({"width": 390, "height": 844})
     photo = paths.PHOTOS / "astronaut.jpg"
-    assert_box(page, photo, shipped.ground(photo, "a woman", top_k=1).boxes[0], within=0.015)
+    assert_box(page, photo, shipped.ground(photo, "a woman", top_k=10).boxes[0], within=0.015)
     stage, field = page.locator(".sq-stage").bounding_box(), page.locator(".sq-line").bounding_box()
     assert field["y"] > stage["y"] + stage["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
