@@ -76,7 +76,8 @@ USE_03 := $(BASE) $(ENCODER) entities
 USE_04 := $(BASE) $(TRAINER) entities
 USE_05 := $(BASE) $(TRAINER) entities ground localizer evaluate report \
   references analysis analysis_plots answers probes
-USE_06 := $(BASE) $(TRAINER) entities ground localizer widget
+USE_06 := $(BASE) $(TRAINER) entities ground localizer widget $(addprefix widget_,bridge catalogue \
+  draw gallery models parts play show text)
 
 GIVES_01 := $(CACHE)/phrases.parquet
 GIVES_02 := $(CACHE)/embeddings.npy
@@ -112,7 +113,7 @@ $(BUILD)/02_vocabulary.ipynb: $(BUILD)/01_explore.ipynb
 $(BUILD)/03_features.ipynb: $(BUILD)/01_explore.ipynb
 $(BUILD)/04_train.ipynb: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb
 $(BUILD)/05_iou_analysis.ipynb: $(BUILD)/04_train.ipynb
-$(BUILD)/06_query_widget.ipynb: $(BUILD)/04_train.ipynb
+$(BUILD)/06_query_widget.ipynb: $(BUILD)/04_train.ipynb $(wildcard scene_utils/widget*.[cj]s*)
 
 $(BUILD)/%.html: $(BUILD)/%.ipynb
 	@$(BIN)/jupyter nbconvert --to html --log-level ERROR --output-dir $(@D) --output .$(@F) $<
@@ -203,12 +204,16 @@ audit: ## known vulnerabilities of what the lock installs (asks pypi.org)
 
 .PHONY: lab
 lab: .venv/.done ## JupyterLab on the notebooks
-	$(BIN)/jupytext --quiet --set-formats py:percent notebooks/*.py >/dev/null
+	@JUPYTER_CONFIG_DIR=$(CURDIR)/.venv/etc/jupyter $(BIN)/jupytext-config set-default-viewer python
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir notebooks
 
 .PHONY: widget
 widget: $(BUILD)/06_query_widget.ipynb ## the query widget as a page on this machine
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/voila $< --Voila.ip=127.0.0.1 --strip_sources=True
+	$(BIN)/python -m scene_utils.widget_page $<
+
+.PHONY: screenshots
+screenshots: .venv/.done ## the README's pictures of the widget, from a headless browser
+	@$(BIN)/python -m scene_utils.widget_shots
 
 .PHONY: clean
 clean: ## remove executed notebooks and the cache of PROFILE

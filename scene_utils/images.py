@@ -64,10 +64,10 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
         return _to_rgb(image)
     except ImageError:
         raise
-    except UnidentifiedImageError as error:
+    except UnidentifiedImageError:
         raise ImageError(
-            f"{name}: expected a whole picture (JPEG, PNG, ...), got something of no known kind"
-        ) from error
+            f"{name}: expected a whole picture (JPEG, PNG, ...), got a file of another kind"
+        ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name}: expected at most {LARGEST_PIXELS // 1_000_000} megapixels, got more: {error}"
