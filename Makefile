@@ -49,7 +49,8 @@ env: .venv/.done ## create .venv from requirements.lock
 .PHONY: lock
 lock: ## resolve pyproject.toml into requirements.lock, with hashes, for all platforms
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv==0.13.9
-	build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --extra study --extra test \
+	build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	  --extra study --extra widget --extra browser --extra test \
 	  --no-header --quiet -o requirements.lock pyproject.toml
 
 .PHONY: data
