@@ -34,7 +34,7 @@ from scene_utils.text import Vocabulary
 from scene_utils.training import make_deterministic
 
 WEIGHTS = "presence.weights.h5"
-STEPS = 400
+STEPS = 300
 
 
 @dataclass(frozen=True)
