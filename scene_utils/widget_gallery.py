@@ -83,7 +83,7 @@ class Gallery:
         found, rules = self.found(), []
         for place, button in enumerate(self.buttons):
             shown = self.shown()[place : place + 1]
-            button.layout.visibility = "visible" if shown else "hidden"
+            button.layout.display = "" if shown else "none"
             button.disabled = not shown
             for picture in shown:
                 button.description, button.tooltip = picture.name, picture.alt

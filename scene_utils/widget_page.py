@@ -17,8 +17,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import jupytext
+
 from scene_utils import paths
 
+SCRIPT = paths.ROOT / "notebooks" / "06_query_widget.py"
 TEMPLATES = Path(__file__).parent / "page"
 # Other installed extensions of JupyterLab do nothing on a page, and some fail there.
 EXTENSIONS = [
@@ -84,17 +87,27 @@ def running(words: list[str], environment: dict[str, str], url: str) -> Iterator
             server.wait(30)
 
 
-def write_notebook(path: Path, profile: str) -> Path:
-    """Notebook 06 with its parameter, not executed: a page runs it by itself."""
-    import jupytext
+def write_page(source: Path, target: Path, profile: str = "") -> Path:
+    """Write to `target` what a page needs of notebook 06: all up to the cell tagged `page`.
 
-    script = paths.ROOT / "notebooks" / "06_query_widget.py"
-    book = jupytext.read(script)
-    for cell in book.cells:
-        if "parameters" in cell.metadata.get("tags", []):
+    `source` is the script or an executed notebook; `profile`, where given, takes the place of its
+    parameter. Results are left out, since the page runs the notebook by itself. Raises ValueError
+    for a notebook without such a cell.
+    """
+    book = jupytext.read(source)
+    tags = [cell.metadata.get("tags", []) for cell in book.cells]
+    if not any("page" in tag for tag in tags):
+        raise ValueError(f"{source}: expected a notebook with a cell tagged 'page', found none")
+    book.cells = book.cells[: 1 + next(n for n, tag in enumerate(tags) if "page" in tag)]
+    for cell, tag in zip(book.cells, tags, strict=False):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if profile and "parameters" in tag:
             cell.source += f"\nprofile = {profile!r}"
-    jupytext.write(book, path)
-    return path
+    book.metadata.pop("widgets", None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    jupytext.write(book, target)
+    return target
 
 
 @contextlib.contextmanager
@@ -115,7 +128,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.notebook.is_file():
         sys.exit(f"error: {arguments.notebook}: expected a notebook, found no such file")
-    words, environment = command(arguments.notebook)
+    target = arguments.notebook.with_name("query_widget.ipynb")
+    words, environment = command(write_page(arguments.notebook, target))
     os.execve(words[0], words, environment)
 
 

@@ -49,7 +49,7 @@ def screenshot(page) -> Image.Image:
 
 
 def animation(page) -> list[tuple[Image.Image, int]]:
-    """Frames and their milliseconds: a phrase, a sentence, a comparison, a round of play."""
+    """Frames and their milliseconds: a phrase, a sentence, a round of play."""
     _heat(page, -8)
     frames = []
     page.set_viewport_size(SIZE | {"height": 740})
@@ -64,11 +64,11 @@ def animation(page) -> list[tuple[Image.Image, int]]:
     frame(1200)
     field = page.locator(".sq-line input")
     field.fill("")
-    for part in ("the gr", "een eyes", " of the cat"):
+    for part in ("the no", "se of", " the cat"):
         field.press_sequentially(part)
         frame(300)
     page.keyboard.press("Enter")
-    page.locator(".sq-sheet .sq-label", has_text="the green eyes").wait_for()
+    page.locator(".sq-sheet .sq-label", has_text="the nose of").wait_for()
     frame(1800)
     _choose(page, "coffee", "a cup")
     mode("Sentence")

@@ -46,8 +46,8 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(trained, tmp_path_factory):
-    book = widget_page.write_notebook(tmp_path_factory.mktemp("page") / "widget.ipynb", SCENES)
-    with widget_page.served(book) as url:
+    book = tmp_path_factory.mktemp("page") / "widget.ipynb"
+    with widget_page.served(widget_page.write_page(widget_page.SCRIPT, book, SCENES)) as url:
         yield url
 
 
@@ -488,7 +488,7 @@ def lab(folder):
 
 
 def test_notebook_6_in_jupyterlab(browser, trained, tmp_path):
-    widget_page.write_notebook(tmp_path / "06.ipynb", SCENES)
+    widget_page.write_page(widget_page.SCRIPT, tmp_path / "06.ipynb", SCENES)
     complaints = []
     with lab(tmp_path) as url:
         page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()

@@ -3,13 +3,14 @@
 import io
 import json
 
+import jupytext
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 import scene_utils
-from scene_utils import boxes, paths, widget_text
+from scene_utils import boxes, paths, widget_page, widget_text
 from scene_utils.images import ImageError
 from scene_utils.plots import GUESS
 from scene_utils.text import Vocabulary
@@ -447,3 +448,25 @@ def test_a_second_box_takes_the_place_of_the_first():
 def test_the_running_score():
     score = Score().after(0.9, 0.5).after(0.2, 0.6).after(0.8, 0.1)
     assert score.text() == "You 2 : 1 model (3 rounds, mean IoU 0.63 to 0.40)"
+
+
+# The page
+
+
+def test_a_page_is_the_notebook_up_to_the_widget(tmp_path):
+    target = widget_page.write_page(widget_page.SCRIPT, tmp_path / "page.ipynb", "smoke")
+    book = jupytext.read(target)
+    assert "query_widget(" in book.cells[-1].source
+    assert not any("picture_grid" in cell.source for cell in book.cells)
+    parameters = next(c for c in book.cells if "parameters" in c.metadata.get("tags", []))
+    assert parameters.source.endswith("profile = 'smoke'")
+    other = paths.ROOT / "notebooks" / "01_explore.py"
+    with pytest.raises(ValueError, match="expected a notebook with a cell tagged 'page'"):
+        widget_page.write_page(other, tmp_path / "no.ipynb")
+
+
+def test_the_page_listens_on_this_machine_alone_and_asks_for_a_token():
+    words, environment = widget_page.command(paths.ROOT / "book.ipynb")
+    assert "--Voila.ip=127.0.0.1" in words
+    assert "--Voila.auto_token=True" in words
+    assert str(paths.ROOT / "scene_utils" / "page") in environment["JUPYTER_PATH"]
