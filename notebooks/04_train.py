@@ -29,6 +29,7 @@ grid = "shipped"  # the model that scores places: "train" it here, take the "shi
 grid_backbone = "efficientnet_lite2"
 grid_epochs = 14
 grid_size = 320  # pixels of its input's side
+grid_progressive = True  # smaller pictures in the first half of the epochs
 
 # %%
 import json
@@ -124,7 +125,11 @@ if grid == "train":
         entities.image_folder(root), store.row, grid_size, cache / "squeezed"
     )
     settings = grid_training.GridSettings(
-        backbone=grid_backbone, size=grid_size, epochs=grid_epochs, seed=seed
+        backbone=grid_backbone,
+        size=grid_size,
+        epochs=grid_epochs,
+        progressive=grid_progressive,
+        seed=seed,
     )
     mentions = [
         grid_training.make_mentions(phrases, split, squeezed, vocabulary, settings.length)
