@@ -78,7 +78,7 @@ class Answerer:
     def side(self) -> int:
         """Pixels of the square that the model sees."""
         if isinstance(self.localizer, GridLocalizer):
-            return self.localizer.model.size
+            return self.localizer.size
         return self.backbone.size if self.backbone else 0
 
     def ask(self, view: View, phrases: list[str], ranks: int = RANKS) -> list[Answer]:
