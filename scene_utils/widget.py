@@ -184,7 +184,10 @@ class QueryWidget:
             return
         self._suggest()
         label(self.parts.meant, [])
-        self.answers = []
+        self.answers, kind = [], self.view.picture.kind
+        wanted = set(COMPARED if mode == COMPARE else ["grid"]) - {*self.models.missing(kind)}
+        if not all(self.models.ready(name, kind) for name in wanted):
+            self.parts.say("Loading a model for this picture: some seconds, once.")
         started = time.perf_counter()
         try:
             self.answers = {COMPARE: self._compare, SENTENCE: self._sentence}.get(

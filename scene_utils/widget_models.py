@@ -2,7 +2,6 @@
 
 import io
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -148,16 +147,14 @@ def squeeze(view: View, side: int) -> Image.Image:
     return view.squeezed[side]
 
 
-@cache
 def load(folder: Path, weights: str, name: str) -> Answerer:
-    """A model of a folder, loaded once. Raises FileNotFoundError where it is not finished."""
+    """Load a model of a folder. Raises FileNotFoundError where it is not finished."""
     if folder == SHIPPED:
         return Answerer(name, load_localizer(), None)
     localizer = ground.load_model(folder)
     sees = isinstance(localizer, GridLocalizer) or localizer.sees
-    return Answerer(
-        name, localizer, ground.backbone_of(localizer, weights or None) if sees else None
-    )
+    backbone = ground.backbone_of(localizer, weights or None) if sees else None
+    return Answerer(name, localizer, backbone)
 
 
 @dataclass(frozen=True)
@@ -166,6 +163,7 @@ class Models:
 
     profile: str
     weights: str = ""
+    _loaded: dict[Path, Answerer] = field(default_factory=dict, repr=False)
 
     def folder(self, model: str, kind: str) -> Path:
         """Where the model lies that fits pictures of a kind, whether it is there or not.
@@ -187,10 +185,16 @@ class Models:
         return f"the {folder.parent.parent.name} scenes"
 
     def get(self, model: str, kind: str) -> Answerer:
-        """One of `COMPARED`. Raises FileNotFoundError that says how to train it."""
+        """One of `COMPARED`, loaded once. Raises FileNotFoundError that says how to train it."""
         folder = self.folder(model, kind)
-        name = f"{model}, trained on {self.trained_on(folder)}"
-        return load(folder, self.weights, name)
+        if folder not in self._loaded:
+            name = f"{model}, trained on {self.trained_on(folder)}"
+            self._loaded[folder] = load(folder, self.weights, name)
+        return self._loaded[folder]
+
+    def ready(self, model: str, kind: str) -> bool:
+        """Whether `get` answers at once; the first time it loads for seconds."""
+        return self.folder(model, kind) in self._loaded
 
     def missing(self, kind: str) -> list[str]:
         """Those of `COMPARED` that are not there."""

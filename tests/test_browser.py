@@ -343,7 +343,7 @@ def test_play_with_the_mouse(page):
     assert set(page.locator(".sq-sheet .sq-label").all_inner_texts()) == {"you", "model", "truth"}
     assert re.match(r"You 1 : 0 model \(1 round", page.locator(".sq-running").inner_text())
     page.get_by_role("button", name="Next phrase").click()
-    page.locator(".sq-draw svg").wait_for()
+    page.locator(".sq-task", has_text="Draw a box around").wait_for()
     assert page.locator(".sq-task b").inner_text() != phrase
 
 
@@ -355,9 +355,11 @@ def test_play_with_the_keys(page):
     for _ in range(5):
         left.press("ArrowUp")
     page.locator(".sq-draw rect.movable").wait_for()
-    x = page.evaluate("() => +document.querySelector('.sq-draw rect.movable').getAttribute('x')")
     width = page.locator(".sq-draw svg").bounding_box()["width"]
-    assert abs(x - 205 * width / 600) < 2
+    page.wait_for_function(
+        "x => Math.abs(document.querySelector('.sq-draw rect.movable').getAttribute('x') - x) < 2",
+        arg=205 * width / 600,
+    )
     check = page.get_by_role("button", name="Check")
     check.press("Enter")
     page.locator(".sq-task .sq-verdict").nth(1).wait_for()
