@@ -226,9 +226,9 @@ print("models with scores:", ", ".join(curves) or "none")
 # ## Is it there at all?
 #
 # Every phrase is asked about its own picture and about another. `present` is the model's
-# probability that a phrase is about the picture; below .5 the widget warns. Many phrases of another
-# picture do name something in this one ("a man"); `absent things` are those whose last word no
-# phrase of the picture uses.
+# probability that a phrase is about the picture; below .25 the widget warns. Many phrases of
+# another picture do name something in this one ("a man"); `absent things` are those whose last word
+# no phrase of the picture uses.
 
 # %%
 # NBVAL_CHECK_OUTPUT

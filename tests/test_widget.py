@@ -206,7 +206,7 @@ def test_unknown_words_are_told_with_a_click_that_mends_them(fresh):
 
 def test_words_past_what_the_model_reads_are_told(fresh):
     fresh.parts.field.value = "a woman " * 15
-    assert "Only the first 20 words are read" in fresh.parts.status.text
+    assert "Only the first 12 words are read" in fresh.parts.status.text
 
 
 def test_an_absent_thing_is_told():
