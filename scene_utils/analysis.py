@@ -13,6 +13,7 @@ import pandas as pd
 from scene_utils import boxes as box_type
 from scene_utils import evaluate, probes
 from scene_utils.entities import MENTION_KEY as KEY
+from scene_utils.probability import area_under_roc
 from scene_utils.text import tokenize
 
 # Common words of captions, for want of a tagger.
@@ -188,24 +189,19 @@ def presence(
 
 
 def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int) -> dict:
-    both = pd.concat([own, other]).sort_values("present", kind="stable")
-    mine = both.index.isin(own.index)
+    both = pd.concat([own, other])
     images, names = pd.factorize(both.image_id)
     draws = np.random.default_rng(seed).multinomial(
         len(names), np.full(len(names), 1 / len(names)), size=resamples
     )
-
-    def area(weights: np.ndarray) -> np.ndarray:
-        below = np.cumsum(weights * ~mine, axis=1)
-        pairs = (weights * mine).sum(axis=1) * (weights * ~mine).sum(axis=1)
-        return (weights * mine * below).sum(axis=1) / pairs
-
-    low, high = np.percentile(area(draws[:, images].astype(np.float64)), [2.5, 97.5])
-    value = area(np.ones((1, len(both))))[0]
+    scores = (own.present.to_numpy(), other.present.to_numpy())
+    weights = (draws[:, images[: len(own)]], draws[:, images[len(own) :]])
+    low, high = np.percentile(area_under_roc(*scores, *weights), [2.5, 97.5])
+    mine = (np.arange(len(both)) < len(own))[np.argsort(both.present, kind="stable")]
     at = np.unique(np.linspace(0, len(both) - 1, 200).astype(int))
     return {
         "mentions": [len(own), len(other)],
-        "area": evaluate.figure(value, low, high),
+        "area": evaluate.figure(area_under_roc(*scores), low, high),
         "kept": round(float((own.present >= 0.5).mean()), 6),
         "flagged": round(float((other.present < 0.5).mean()), 6),
         "false_alarms": (np.cumsum(mine) / mine.sum())[at].round(5).tolist(),

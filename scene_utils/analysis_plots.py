@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -255,12 +256,20 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     return figure
 
 
+def _square(right: float) -> tuple[Figure, Axes]:
+    """A square frame from 0 to `right` and 0 to 100 %, with its diagonal dotted."""
+    figure, axes = new_figure(5.6, 4.4)
+    axis = axes[0, 0]
+    axis.plot([0, right], [0, 100], color="grey", lw=1, ls=":")
+    axis.set_xlim(0, right)
+    axis.set_ylim(0, 100)
+    return figure, axis
+
+
 @styled
 def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
     """Accuracy at IoU .5 against mean score in equally filled bins, with 95 % intervals."""
-    figure, axes = new_figure(5.6, 4.4)
-    axis = axes[0, 0]
-    axis.plot([0, 1], [0, 100], color="grey", lw=1, ls=":")
+    figure, axis = _square(1)
     for number, (name, table) in enumerate(tables.items()):
         values, ends = _bars(table.to_dict("records"), 100)
         label = f"{name}, mean error {100 * table.attrs['error']:.1f} points"
@@ -269,8 +278,6 @@ def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
         axis.errorbar(table.score, values, yerr=ends, label=label, **style)
     axis.set_xlabel("score of the box (mean of the bin)")
     axis.set_ylabel("IoU .5 reached (% of the bin)")
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 100)
     axis.legend(loc="upper left")
     figure.suptitle(note)
     return figure
@@ -279,9 +286,7 @@ def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
 @styled
 def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
     """ROC curves of the flag "probably not in the picture", see `analysis.presence`."""
-    figure, axes = new_figure(5.6, 4.4)
-    axis = axes[0, 0]
-    axis.plot([0, 100], [0, 100], color="grey", lw=1, ls=":")
+    figure, axis = _square(100)
     for name, kinds in found.items():
         for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
             area = curve["area"]
@@ -295,8 +300,6 @@ def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
             )
     axis.set_xlabel("phrases of the picture that are flagged (%)")
     axis.set_ylabel("phrases of another picture that are flagged (%)")
-    axis.set_xlim(0, 100)
-    axis.set_ylim(0, 100)
     axis.legend(loc="lower right")
     figure.suptitle(note)
     return figure

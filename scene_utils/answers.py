@@ -49,7 +49,8 @@ def _fingerprint(cache: Path, name: str) -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     model = cache / "models" / name
-    parts = [model / "settings.json", model / "history.csv", cache / "entities.json", PHOTO_PHRASES]
+    made = [model / f for f in ("settings.json", "history.csv", "presence.json")]
+    parts = [*made, cache / "entities.json", PHOTO_PHRASES]
     code = GRID_CODE if name == "grid" else CODE
     for path in (*parts, *(folder / f"{module}.py" for module in code)):
         digest.update(path.read_bytes() if path.is_file() else b"missing")

@@ -199,6 +199,14 @@ def resnet50(size: int = 224) -> keras.Model:
     return keras.applications.ResNet50(include_top=False, weights=None, input_tensor=x)
 
 
+def scaled_repeats(stage: int, repeats: int, depth: float) -> int:
+    """Blocks of stage 1 to 7 at a multiplier of depth; Lite leaves the first and last as they are.
+
+    After Tan and Le 2019, section 3.3.
+    """
+    return repeats if stage in (1, len(STAGES)) else math.ceil(depth * repeats)
+
+
 def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> keras.Model:
     """EfficientNet-Lite without its classifier, random weights: pixels to a map of stride 32.
 
@@ -212,8 +220,7 @@ def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> kera
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)
     x = _conv(x, "stem", 32, kernel=3, stride=2)
     for stage, (repeats, kernel, stride, expansion, channels) in enumerate(STAGES, start=1):
-        scaled = repeats if stage in (1, len(STAGES)) else math.ceil(depth * repeats)
-        for block in range(1, scaled + 1):
+        for block in range(1, scaled_repeats(stage, repeats, depth) + 1):
             prefix = f"stage{stage}_block{block}"
             channels_out = _round_channels(channels * width)
             x = _block(x, prefix, channels_out, kernel, stride if block == 1 else 1, expansion)

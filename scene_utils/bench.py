@@ -5,7 +5,6 @@ A section's own `machine` says when and where it ran.
 """
 
 import importlib
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -14,14 +13,13 @@ from scene_utils import bench_tools, paths
 from scene_utils.paths import write_text
 
 RESULT = paths.ROOT / "figures/bench.json"
-# Section to (module, function). A section whose module is not part of this checkout is passed over.
+# Section to (module, function).
 SECTIONS = {
     "pass": ("bench_pass", "measure"),
     "caching": ("bench_features", "measure_caching"),
     "reading": ("bench_features", "measure_reading"),
     "cost": ("bench_features", "measure_cost"),
     "query": ("bench", "measure_query"),
-    "training": ("bench_training", "measure"),
     "widget": ("bench_widget", "measure"),
     "ray": ("bench_ray", "measure"),
 }
@@ -63,16 +61,13 @@ def read(path: Path = RESULT) -> dict:
 def run(only: list[str], path: Path = RESULT) -> dict:
     """Run sections and merge each into the file at `path` as soon as it is done.
 
-    Without `only` all sections run whose module is here. Raises ValueError for an unknown section.
+    Without `only` all sections run. Raises ValueError for an unknown section.
     """
     unknown = [name for name in only if name not in SECTIONS]
     if unknown:
         raise ValueError(f"only: expected sections of {', '.join(SECTIONS)}, got {unknown[0]!r}")
     for name in only or SECTIONS:
         module, function = SECTIONS[name]
-        if importlib.util.find_spec(f"scene_utils.{module}") is None:
-            print(f"{name}: passed over, scene_utils/{module}.py is not here", flush=True)
-            continue
         machine, start = bench_tools.machine(), time.perf_counter()
         print(f"{name}: running", flush=True)
         try:

@@ -10,6 +10,7 @@ Boxes here are fractions of the picture, `xyxy` in [0, 1].
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
@@ -23,6 +24,16 @@ from scene_utils.folding import fold_norms
 
 STRIDE = 16
 PARTS = ("visual", "text", "head")
+
+
+class Answered(NamedTuple):
+    """What n phrases get from the cells of their pictures; see `GridModel` for the shapes."""
+
+    scores: tf.Tensor
+    boxes: tf.Tensor
+    seen: tf.Tensor
+    phrases: tf.Tensor
+    weights: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,14 @@ class GridModel:
 
     def parts(self) -> list[keras.Model]:
         return [self.visual, self.text, self.head]
+
+    def ask(self, grid: tf.Tensor, tokens: tf.Tensor, training: bool = False) -> Answered:
+        """Phrases `tokens (b, p, length)` of pictures' maps `grid`; n = b * p, by picture."""
+        phrases, weights = self.text(tf.reshape(tokens, (-1, self.length)), training=training)
+        shape = tf.shape(tokens)
+        asked = tf.reshape(phrases, (shape[0], shape[1], -1))
+        scores, boxes, seen = self.head([grid, asked], training=training)
+        return Answered(scores, boxes, seen, phrases, weights)
 
     def save(self, folder: Path) -> None:
         for name, part in zip(PARTS, self.parts(), strict=True):

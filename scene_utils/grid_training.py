@@ -22,7 +22,7 @@ import tensorflow as tf
 from scene_utils import boxes as box_type
 from scene_utils import folding, grid_model
 from scene_utils.backbones import load_backbone, weights_hash
-from scene_utils.grid_model import STRIDE, GridModel, build_grid, grid_loss, ranked_boxes
+from scene_utils.grid_model import STRIDE, Answered, GridModel, build_grid, grid_loss, ranked_boxes
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
@@ -261,14 +261,10 @@ class Trainer:
     @tf.function
     def step(self, size: int, pixels, windows, light, tokens, truth):
         """One update on pictures seen at `size` px; gives score loss and box loss."""
-        pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
         seen = seen_at(size, pixels, windows, light)
         with tf.GradientTape() as tape:
             grid = self.model.visual(seen, training=True)
-            flat = tf.reshape(tokens, (-1, self.settings.length))
-            vectors, _ = self.model.text(flat, training=True)
-            vectors = tf.reshape(vectors, (pictures, phrases, -1))
-            scores, boxes, _ = self.model.head([grid, vectors], training=True)
+            scores, boxes, *_ = self.model.ask(grid, tokens, training=True)
             losses = grid_loss(scores, boxes, tf.reshape(truth, (-1, 4)), size // STRIDE)
             total = losses[0] + 2 * losses[1]
         gradients = tape.gradient(total, self.variables)
@@ -290,6 +286,13 @@ class Trainer:
             average.assign(kept)
 
 
+def presence_logits(network: keras.Model | None, answered: Answered) -> tf.Tensor:
+    """Logits `(n,)` of the network of `presence`; NaN where there is none."""
+    if network is None:
+        return tf.fill(tf.shape(answered.scores)[:1], np.nan)
+    return network([answered.seen, answered.scores, answered.phrases], training=False)
+
+
 class Asker:
     """Answers phrases with a grid model that sees pictures at `size` px; compiled once.
 
@@ -303,18 +306,12 @@ class Asker:
 
     @tf.function(reduce_retracing=True)
     def _ask(self, pixels, tokens):
-        pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
         pixels = tf.cast(pixels, tf.float32)
         if pixels.shape[1] != self.size:
             pixels = tf.image.resize(pixels, (self.size, self.size))
-        grid = self.model.visual(pixels, training=False)
-        vectors, _ = self.model.text(tf.reshape(tokens, (-1, self.model.length)), training=False)
-        asked = tf.reshape(vectors, (pictures, phrases, -1))
-        scores, boxes, seen = self.model.head([grid, asked], training=False)
-        best, worth = ranked_boxes(scores, boxes, self.ranks)
-        if self.network is None:
-            return best, worth, tf.fill(tf.shape(worth)[:1], np.nan)
-        return best, worth, self.network([seen, scores, vectors], training=False)
+        answered = self.model.ask(self.model.visual(pixels, training=False), tokens)
+        best, worth = ranked_boxes(answered.scores, answered.boxes, self.ranks)
+        return best, worth, presence_logits(self.network, answered)
 
     def ask(
         self,

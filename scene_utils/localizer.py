@@ -16,7 +16,7 @@ import tensorflow as tf
 from scene_utils import boxes as box_type
 from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
 from scene_utils.grid_model import STRIDE, GridModel, load_grid, ranked_boxes
-from scene_utils.grid_training import Asker
+from scene_utils.grid_training import Asker, presence_logits
 from scene_utils.images import ImageSource, read_squeezed
 from scene_utils.paths import PRETRAINED
 from scene_utils.pictures import PictureStore
@@ -64,10 +64,9 @@ class GridLocalizer:
     def _maps(self) -> OrderedDict:
         return OrderedDict()
 
-    def _network(self, inputs, training: bool) -> tf.Tensor:
-        if self.presence is None:
-            return tf.fill(tf.shape(inputs[-1])[:1], np.nan)
-        return self.presence.network(inputs, training=training)
+    @property
+    def _network(self):
+        return self.presence and self.presence.network
 
     def _probabilities(self, worth: np.ndarray) -> np.ndarray:
         return worth if self.presence is None else self.presence.hit_probability(worth)
@@ -79,11 +78,10 @@ class GridLocalizer:
     @cached_property
     def _answer(self):
         def answer(grid, tokens, count):
-            vectors, weights = self.model.text(tokens, training=False)
-            scores, boxes, seen = self.model.head([grid, vectors[None]], training=False)
-            best, worth = ranked_boxes(scores, boxes, count)
-            logits = self._network([seen, scores, vectors], training=False)
-            return best, worth, tf.nn.softmax(scores), weights, logits
+            found = self.model.ask(grid, tokens[None])
+            best, worth = ranked_boxes(found.scores, found.boxes, count)
+            logits = presence_logits(self._network, found)
+            return best, worth, tf.nn.softmax(found.scores), found.weights, logits
 
         return tf.function(answer, reduce_retracing=True)
 
@@ -134,8 +132,7 @@ class GridLocalizer:
         `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
         """
         tokens = self.vocabulary.encode(phrases, self.model.length)
-        network = self.presence and self.presence.network
-        asker = Asker(self.model, self.size, ranks, network)
+        asker = Asker(self.model, self.size, ranks, self._network)
         boxes, worth, logits = asker.ask(pictures, np.arange(len(pictures)), rows, tokens)
         present = self.presence.present_probability(logits) if self.presence else logits
         return boxes, self._probabilities(worth), present

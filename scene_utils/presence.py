@@ -19,8 +19,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from scene_utils import boxes as box_type
-from scene_utils.grid_model import GridModel, load_grid, ranked_boxes
+from scene_utils.grid_model import GridModel, load_grid
 from scene_utils.grid_training import (
+    Asker,
     GridSettings,
     Mentions,
     epoch_batches,
@@ -29,6 +30,7 @@ from scene_utils.grid_training import (
     seen_at,
 )
 from scene_utils.paths import write_text
+from scene_utils.probability import area_under_roc, fit_logistic, log_odds, logistic
 from scene_utils.progress import progress_bar
 from scene_utils.text import Vocabulary
 from scene_utils.training import make_deterministic
@@ -48,11 +50,11 @@ class Presence:
 
     def hit_probability(self, worth: np.ndarray) -> np.ndarray:
         """Probability that a box of this expected IoU has an IoU of .5 with the truth."""
-        return _logistic(_log_odds(worth), self.hit)
+        return logistic(log_odds(worth), self.hit)
 
     def present_probability(self, logit: np.ndarray) -> np.ndarray:
         """Probability that the phrase is about this picture, if it is as likely as not."""
-        return _logistic(np.asarray(logit, np.float64), self.presence)
+        return logistic(np.asarray(logit, np.float64), self.presence)
 
 
 def build_presence(model: GridModel, units: int = 256) -> keras.Model:
@@ -114,21 +116,6 @@ def _batches(
         yield pixels, windows, light, np.concatenate([own, others], axis=1), counts
 
 
-class _Pass:
-    """The frozen grid model's part of the work."""
-
-    def __init__(self, model: GridModel, size: int):
-        self.model, self.size = model, size
-
-    def __call__(self, pixels: tf.Tensor, tokens: tf.Tensor) -> tuple:
-        pictures, phrases = tf.shape(tokens)[0], tf.shape(tokens)[1]
-        grid = self.model.visual(pixels, training=False)
-        vectors, _ = self.model.text(tf.reshape(tokens, (-1, self.model.length)), training=False)
-        asked = tf.reshape(vectors, (pictures, phrases, -1))
-        scores, boxes, seen = self.model.head([grid, asked], training=False)
-        return scores, boxes, seen, vectors
-
-
 def train_presence(
     folder: Path,
     settings: GridSettings,
@@ -155,19 +142,20 @@ def train_presence(
     make_deterministic(settings.seed)
     model = load_grid(folder)
     network = build_presence(model)
-    forward = _Pass(model, settings.size)
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.01)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
 
     @tf.function
     def step(pixels, windows, light, tokens, counts):
-        scores, _, seen, vectors = forward(seen_at(settings.size, pixels, windows, light), tokens)
-        half = tf.shape(tokens)[1] // 2
-        own = tf.cast(tf.range(2 * half) < half, tf.float32)[None] + 0 * tf.cast(counts, tf.float32)
+        pixels = seen_at(settings.size, pixels, windows, light)
+        answered = model.ask(model.visual(pixels, training=False), tokens)
+        # Of each picture's phrases the first half are its own.
+        own = tf.tile(tf.repeat([1.0, 0.0], tf.shape(tokens)[1] // 2), tf.shape(tokens)[:1])
         weight = tf.reshape(tf.cast(counts, tf.float32), (-1,))
         with tf.GradientTape() as tape:
-            logits = network([seen, scores, vectors], training=True)
-            each = tf.nn.sigmoid_cross_entropy_with_logits(tf.reshape(own, (-1,)), logits)
+            inputs = [answered.seen, answered.scores, answered.phrases]
+            logits = network(inputs, training=True)
+            each = tf.nn.sigmoid_cross_entropy_with_logits(own, logits)
             loss = tf.reduce_sum(each * weight) / tf.reduce_sum(weight)
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
@@ -177,83 +165,37 @@ def train_presence(
     bar = progress_bar(batches, total=steps, desc="presence", unit="step", disable=not progress)
     for batch in bar:
         step(*map(tf.constant, batch))
-    found = wanted | _on_val(forward, network, val_set, len(vocabulary.words))
+    asker = Asker(model, settings.size, network=network)
+    found = wanted | _on_val(asker, val_set, len(vocabulary.words))
     network.save_weights(folder / WEIGHTS)
     write_text(finished, json.dumps(found, indent=1) + "\n")
     return found
 
 
-def _on_val(forward: _Pass, network: keras.Model, val: Mentions, words: int) -> dict:
+def _on_val(asker: Asker, val: Mentions, words: int) -> dict:
     """Fit the curves: each val picture's phrases, and as many of the next one's."""
-
-    @tf.function(reduce_retracing=True)
-    def ask(pixels, tokens):
-        pixels = tf.image.resize(tf.cast(pixels, tf.float32), (forward.size, forward.size))
-        scores, boxes, seen, vectors = forward(pixels, tokens)
-        best, worth = ranked_boxes(scores, boxes, 1)
-        return best[:, 0], worth[:, 0], network([seen, scores, vectors], training=False)
-
-    held = words_of_pictures(val, words)
     groups = val.of_picture()
-    worths, hits, logits, own = [], [], [], []
-    for picture, group in enumerate(groups):
-        others = np.resize(groups[(picture + 1) % len(groups)], len(group))
-        tokens = val.tokens[np.concatenate([group, others])]
-        pixels = val.pictures[val.picture_rows[picture]][None]
-        best, worth, logit = (np.asarray(part) for part in ask(pixels, tokens[None]))
-        absent = ~held[picture, last_tokens(val.tokens[others])]
-        worths.append(worth[: len(group)])
-        hits.append(box_type.iou(best[: len(group)], val.boxes[group]) >= 0.5)
-        logits.append(np.concatenate([logit[: len(group)], logit[len(group) :][absent]]))
-        own.append(np.arange(len(logits[-1])) < len(group))
-    worths, hits, logits, own = map(np.concatenate, (worths, hits, logits, own))
+    order = np.concatenate(groups)
+    following = groups[1:] + groups[:1]
+    others = np.concatenate(
+        [np.resize(other, len(group)) for group, other in zip(groups, following, strict=True)]
+    )
+    rows = val.rows[np.concatenate([order, order])]
+    tokens = val.tokens[np.concatenate([order, others])]
+    found, worth, logits = asker.ask(val.pictures, val.picture_rows, rows, tokens)
+    own = np.arange(len(rows)) < len(order)
+    hits = box_type.iou(found[own, 0], val.boxes[order]) >= 0.5
+    used = own | ~words_of_pictures(val, words)[rows, last_tokens(tokens)]
+    logits, own_used = logits[used], own[used]
     # Both kinds weigh the same, so that the probability is that of an even chance beforehand.
-    weights = np.where(own, 0.5 / own.mean(), 0.5 / (1 - own.mean()))
+    weights = np.where(own_used, 0.5 / own_used.mean(), 0.5 / (1 - own_used.mean()))
+    area = area_under_roc(logits[own_used], logits[~own_used])
     return {
-        "presence": fit_logistic(logits, own, weights),
-        "hit": fit_logistic(_log_odds(worths), hits),
-        "val_auc": round(area_under_roc(logits[own], logits[~own]), 5),
-        "val_mentions": [int(own.sum()), int((~own).sum())],
+        "presence": fit_logistic(logits, own_used, weights),
+        "hit": fit_logistic(log_odds(worth[own, 0]), hits),
+        "val_auc": round(float(area), 5),
+        "val_mentions": [int(own_used.sum()), int((~own_used).sum())],
     }
-
-
-def _log_odds(share: np.ndarray) -> np.ndarray:
-    share = np.clip(np.asarray(share, np.float64), 1e-4, 1 - 1e-4)
-    return np.log(share / (1 - share))
-
-
-def _logistic(x: np.ndarray, curve: tuple[float, float]) -> np.ndarray:
-    return 1 / (1 + np.exp(-(curve[0] * x + curve[1])))
-
-
-def fit_logistic(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[float, float]:
-    """Slope and offset of the logistic curve of highest likelihood, by Newton's method.
-
-    x, weights `(n,)`, y `(n,)` of 0 and 1. A slight ridge keeps separable data finite.
-    """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    weights = np.ones(len(x)) if weights is None else weights
-    columns = np.stack([x, np.ones(len(x))], axis=1)
-    curve = np.zeros(2)
-    for _ in range(50):
-        share = _logistic(x, curve)
-        slope = columns.T @ (weights * (share - y)) + 1e-3 * curve
-        bend = (columns.T * (weights * share * (1 - share))) @ columns + 1e-3 * np.eye(2)
-        change = np.linalg.solve(bend, slope)
-        curve -= change
-        if np.abs(change).max() < 1e-9:
-            break
-    return float(curve[0]), float(curve[1])
-
-
-def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Share of pairs in which the positive is higher, ties counting half (Mann and Whitney)."""
-    negative = np.sort(negative)
-    below = np.searchsorted(negative, positive, side="left")
-    up_to = np.searchsorted(negative, positive, side="right")
-    return float((below + up_to).mean() / 2 / len(negative))
 
 
 def load_presence(folder: Path, model: GridModel) -> Presence | None:

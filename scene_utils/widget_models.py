@@ -107,7 +107,7 @@ class Answerer:
                 found.heat,
                 tuple(found.words),
                 tuple(found.unknown),
-                getattr(found, "present", None),
+                found.present,
             )
             for found in self.localizer.ground(seen, phrases, top_k=ranks)
         ]

@@ -5,7 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from scene_utils import entities, paths
+from scene_utils import entities, images, paths
+
+
+@pytest.fixture(scope="session")
+def write_crops():
+    return _write_crops
+
+
+def _write_crops(folder: Path, number: int, first: int = 0) -> None:
+    """`number` crops of the photos as <number>.jpg, no two alike, and 700.jpg, no picture."""
+    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
+    for crop in range(number):
+        photo = photos[crop % len(photos)]
+        part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))
+        part.save(folder / f"{first + crop:03d}.jpg")
+    (folder / "700.jpg").write_bytes(b"this is no picture")
 
 
 @pytest.fixture(scope="session")

@@ -16,16 +16,10 @@ def backbone():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_crops):
     """Eleven crops of the photos, and a file that is no picture."""
     folder = tmp_path_factory.mktemp("pictures")
-    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
-    for number in range(11):
-        photo = photos[number % len(photos)]
-        photo.crop((number * 7, number * 5, 220 + number * 9, 190 + number * 11)).save(
-            folder / f"{100 + number}.jpg"
-        )
-    (folder / "700.jpg").write_bytes(b"this is no picture")
+    write_crops(folder, 11, first=100)
     return folder
 
 

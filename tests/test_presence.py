@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import analysis, entities, presence, probes
+from scene_utils import analysis, entities, presence, probability, probes
 from scene_utils.grid_training import Mentions
 
 
@@ -12,17 +12,17 @@ def test_the_logistic_curve_is_the_one_that_made_the_data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=20_000)
     y = rng.random(20_000) < 1 / (1 + np.exp(-(1.7 * x - 0.6)))
-    slope, offset = presence.fit_logistic(x, y)
+    slope, offset = probability.fit_logistic(x, y)
     assert slope == pytest.approx(1.7, abs=0.06)
     assert offset == pytest.approx(-0.6, abs=0.06)
     # Every second sample twice is the same as weights of 2 and 1.
     weights = np.where(np.arange(len(x)) % 2, 1.0, 2.0)
-    doubled = presence.fit_logistic(np.r_[x, x[::2]], np.r_[y, y[::2]])
-    assert presence.fit_logistic(x, y, weights) == pytest.approx(doubled, abs=1e-6)
+    doubled = probability.fit_logistic(np.r_[x, x[::2]], np.r_[y, y[::2]])
+    assert probability.fit_logistic(x, y, weights) == pytest.approx(doubled, abs=1e-6)
 
 
 def test_separable_scores_give_a_finite_curve():
-    slope, offset = presence.fit_logistic([-1, -2, 1, 2], [0, 0, 1, 1])
+    slope, offset = probability.fit_logistic([-1, -2, 1, 2], [0, 0, 1, 1])
     assert np.isfinite([slope, offset]).all()
     assert slope > 1
 
@@ -31,8 +31,8 @@ def test_area_under_roc_counts_pairs():
     rng = np.random.default_rng(1)
     positive, negative = rng.integers(0, 6, 40), rng.integers(0, 5, 30)
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
-    assert presence.area_under_roc(positive, negative) == pytest.approx(wins.mean())
-    assert presence.area_under_roc([2, 3], [0, 1]) == 1
+    assert probability.area_under_roc(positive, negative) == pytest.approx(wins.mean())
+    assert probability.area_under_roc([2, 3], [0, 1]) == 1
 
 
 def test_words_of_pictures_and_the_word_a_phrase_ends_in():
@@ -62,7 +62,7 @@ def test_presence_area_agrees_with_pairs_counted():
     assert set(found) == {"any phrase", "absent things"}
     for kind in found.values():
         assert kind["mentions"] == [60, 60]
-        expected = presence.area_under_roc(present, other)
+        expected = probability.area_under_roc(present, other)
         assert kind["area"]["value"] == pytest.approx(expected, abs=1e-6)
         assert kind["area"]["low"] < expected < kind["area"]["high"]
         assert kind["kept"] == pytest.approx((present >= 0.5).mean())

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from scene_utils import backbones, features, images, paths, ray_engine
+from scene_utils import backbones, features, ray_engine
 
 pytestmark = pytest.mark.slow
 
@@ -22,13 +22,9 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_crops):
     folder = tmp_path_factory.mktemp("pictures")
-    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
-    for number in range(60):
-        photo = photos[number % len(photos)]
-        photo.crop((number, number, 200 + number, 190 + number)).save(folder / f"{number:03d}.jpg")
-    (folder / "700.jpg").write_bytes(b"this is no picture")
+    write_crops(folder, 60)
     return folder
 
 

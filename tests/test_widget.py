@@ -271,7 +271,8 @@ def test_history_brings_back_picture_phrase_and_mode(fresh):
     assert len(fresh.history) == len({(p.name, t, s) for p, t, s in fresh.history})
 
 
-def test_compare_says_what_is_not_trained(fresh):
+def test_compare_says_what_is_not_trained(fresh, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "DATA", tmp_path)  # whatever was trained on this machine
     fresh.parts.mode.value = "Compare"
     assert fresh.parts.panels.value.count("<figure>") == 1
     assert "Not trained on this machine: constant, seed" in fresh.parts.status.text

