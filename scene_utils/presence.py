@@ -191,8 +191,8 @@ def _on_val(asker: Asker, val: Mentions, words: int) -> dict:
     weights = np.where(own_used, 0.5 / own_used.mean(), 0.5 / (1 - own_used.mean()))
     area = area_under_roc(logits[own_used], logits[~own_used])
     return {
-        "presence": fit_logistic(logits, own_used, weights),
-        "hit": fit_logistic(log_odds(worth[own, 0]), hits),
+        "presence": list(fit_logistic(logits, own_used, weights)),
+        "hit": list(fit_logistic(log_odds(worth[own, 0]), hits)),
         "val_auc": round(float(area), 5),
         "val_mentions": [int(own_used.sum()), int((~own_used).sum())],
     }
