@@ -500,6 +500,8 @@ def test_notebook_6_in_jupyterlab(browser, trained, tmp_path):
         listen(page, complaints)
         page.goto(f"{url}/tree/06.ipynb?token=test")
         page.locator(".jp-Notebook h1", has_text="6 Query widget").wait_for()
+        # What is run before the kernel is there may be lost.
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         page.locator(".jp-Notebook").press("Control+Home")
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
