@@ -353,7 +353,7 @@ def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int)
     return tf.reduce_mean(score_loss), tf.reduce_mean(box_loss)
 
 
-def ranked_boxes(scores: tf.Tensor, boxes: tf.Tensor, count: int, candidates: int = 30) -> tuple:
+def ranked_boxes(scores: tf.Tensor, boxes: tf.Tensor, count: int, candidates: int = 80) -> tuple:
     """The `count` best boxes `(n, count, 4)` of each phrase and their expected IoU `(n, count)`.
 
     Of the `candidates` cells with the highest score, a box's worth is the IoU with the others'

@@ -67,6 +67,10 @@ def test_presence_area_agrees_with_pairs_counted():
         assert kind["area"]["low"] < expected < kind["area"]["high"]
         assert kind["kept"] == pytest.approx((present >= 0.5).mean())
         assert kind["flagged"] == pytest.approx((other < 0.5).mean())
+    rows = analysis.presence_table({"grid": found})
+    assert rows.phrases.tolist() == ["any phrase", "absent things"]
+    assert (rows["own, other"] == "60, 60").all()
+    assert (rows["own kept (%)"] == f"{100 * (present >= 0.5).mean():.1f}").all()
 
 
 def test_phrases_that_the_other_picture_uses_too_are_no_absent_things():
