@@ -1,18 +1,14 @@
 """The model pass against what a user would pick instead, all on the same network and weights."""
 
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from scene_utils import paths
 from scene_utils.bench_peers import BATCH
-from scene_utils.bench_tools import interleave
+from scene_utils.bench_tools import ask, interleave, started
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -31,39 +27,6 @@ CONTENDERS = (
     ("openvino", "bfloat16"),
     ("openvino", "int8"),
 )
-BENCH_PYTHON = paths.ROOT / "build/bench/bin/python"
-
-
-@contextmanager
-def started(runtime: str, precision: str, network: Path, folder: Path) -> Iterator:
-    """A contender's process and where its features lie; RuntimeError that says why it is missing"""
-    ours = runtime.startswith("keras")
-    python = sys.executable if ours or not BENCH_PYTHON.is_file() else str(BENCH_PYTHON)
-    features = folder / f"{network.stem} {runtime} {precision}.npy"
-    words = (runtime, precision, network, folder / "pixels.npy", features)
-    with open(features.with_suffix(".log"), "w+") as log:
-        process = subprocess.Popen(
-            [python, "-m", "scene_utils.bench_peers", *map(str, words)],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True},
-            cwd=paths.ROOT,
-        )
-        try:
-            # A runtime may print on its own while it compiles.
-            while (line := process.stdout.readline()) not in ("ready\n", ""):
-                pass
-            if not line:
-                log.seek(0)
-                raise RuntimeError((log.read().strip().splitlines() or ["no reason given"])[-1])
-            yield process, features
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _ask(process) -> float:
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    return float(process.stdout.readline())
 
 
 def matrix_peak(repeats: int = 5) -> dict:
@@ -102,15 +65,19 @@ def measure(repeats: int = 7) -> dict:
             network.save(folder / f"{name}.npz")
             running, missing = {}, {}
             for runtime, precision in CONTENDERS:
+                key = f"{runtime} {precision}"
+                out = folder / f"{key}.npy"
+                words = [runtime, precision, folder / f"{name}.npz", folder / "pixels.npy", out]
+                ours = runtime.startswith("keras")
                 try:
-                    running[f"{runtime} {precision}"] = stack.enter_context(
-                        started(runtime, precision, folder / f"{name}.npz", folder)
+                    running[key] = stack.enter_context(
+                        started("bench_peers", words, out.with_suffix(".log"), ours)
                     )
                 except RuntimeError as error:
-                    missing[f"{runtime} {precision}"] = f"{error}; `make bench` installs it"
-            found = {key: np.load(path) for key, (_, path) in running.items()}
-            ask = {key: lambda p=process: _ask(p) for key, (process, _) in running.items()}
-            seconds = interleave(ask, repeats)
+                    missing[key] = f"{error}; `make bench` installs it"
+            found = {key: np.load(folder / f"{key}.npy") for key in running}
+            turns = {key: lambda p=process: ask(p) for key, process in running.items()}
+            seconds = interleave(turns, repeats)
         peaks.append(matrix_peak())
         result["backbones"][name] = {
             "gigaflop_per_picture": network.flops() / 1e9,

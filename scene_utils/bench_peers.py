@@ -8,12 +8,12 @@ line takes no time from the others. Runs in an environment without Keras, but fo
 """
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from scene_utils import bench_tools
 from scene_utils.portable import Portable
 
 BATCH = 32
@@ -231,11 +231,7 @@ def main() -> None:
         run(batch)
     except ImportError as error:
         sys.exit(f"missing: {error}")
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run(batch)
-        print(time.perf_counter() - start, flush=True)
+    bench_tools.answer(lambda: run(batch))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 import os
 import platform
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +15,7 @@ import numpy as np
 
 from scene_utils import images, paths
 
+BENCH_PYTHON = paths.ROOT / "build/bench/bin/python"
 PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow", "openvino", "ray")
 
 
@@ -23,6 +28,48 @@ def interleave(measure: dict[str, Callable[[], float]], repeats: int, seed: int 
             name = list(measure)[number]
             found[name].append(measure[name]())
     return found
+
+
+@contextmanager
+def started(module: str, words: list, log: Path, ours: bool) -> Iterator[subprocess.Popen]:
+    """A contender's process, `python -m scene_utils.MODULE WORDS`, that has said `ready`.
+
+    It is `ours`, or runs in the peers' environment. RuntimeError that says why it is missing.
+    """
+    python = sys.executable if ours or not BENCH_PYTHON.is_file() else str(BENCH_PYTHON)
+    with open(log, "w+") as errors:
+        process = subprocess.Popen(
+            [python, "-m", f"scene_utils.{module}", *map(str, words)],
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors, "text": True},
+            cwd=paths.ROOT,
+        )
+        try:
+            # A runtime may print on its own while it compiles.
+            while (line := process.stdout.readline()) not in ("ready\n", ""):
+                pass
+            if not line:
+                errors.seek(0)
+                raise RuntimeError((errors.read().strip().splitlines() or ["no reason given"])[-1])
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def ask(process: subprocess.Popen) -> float:
+    """Seconds that a started contender took for one turn."""
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+
+def answer(turn: Callable[[], object]) -> None:
+    """A contender's side: say `ready`, then time a turn for each line on standard input."""
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        turn()
+        print(time.perf_counter() - start, flush=True)
 
 
 def machine() -> dict:

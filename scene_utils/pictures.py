@@ -1,6 +1,7 @@
 """All pictures of a data set, squeezed to one size, in one memory-mapped file."""
 
 import json
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ def squeeze_pictures(
     """Read `folder/<id>.jpg` once into `cache/pictures_<size>.npy`; later calls open that file.
 
     A picture that cannot be read is listed with its reason. The list beside the file says which
-    pictures it was made of; where that differs, it is made anew.
+    pictures it was made of; where that differs, it is made anew. OSError that names the file where
+    the disk has no room for it.
     """
     ids = sorted(ids)
     target, listing = cache / f"pictures_{size}.npy", cache / f"pictures_{size}.json"
@@ -56,6 +58,10 @@ def squeeze_pictures(
         array = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(len(ids), size, size, 3)
         )
+        # Room for the whole file now: a disk that fills up under a memory map kills the process.
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         found = progress_bar(
             pool.map(read, ids),
             total=len(ids),

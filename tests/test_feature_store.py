@@ -321,6 +321,29 @@ def test_a_full_disk_names_the_file_and_the_run_goes_on_where_there_is_room(imag
     assert files_of(tmp_path / "store.done") == files_of(tmp_path / "whole")
 
 
+def test_a_full_disk_stops_the_squeezing_of_pictures_with_the_name_of_its_file(images, tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from scene_utils.pictures import squeeze_pictures
+images = Path(sys.argv[1])
+store = squeeze_pictures(images, [p.stem for p in images.glob("*.jpg")], 64, Path(sys.argv[2]))
+print(store.pictures.shape)
+    """
+    script = """
+        mount -t tmpfs -o size=64k none "$3"
+        "$1" -c "$4" "$2" "$3" && exit 9
+        ls -A "$3"
+        mount -o remount,size=1m "$3"
+        "$1" -c "$4" "$2" "$3"
+    """
+    (tmp_path / "store").mkdir()
+    answer = in_small_file_system(script, sys.executable, images, tmp_path / "store", program)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == f"({len(list(images.glob('*.jpg')))}, 64, 64, 3)\n"
+    assert f"[Errno {errno.ENOSPC}] could not write pictures_64.npy" in answer.stderr
+
+
 def test_a_read_only_folder_is_named_and_can_be_read(images, whole, tmp_path):
     script = """
         mount -t tmpfs none "$3"
