@@ -19,6 +19,7 @@ SECTIONS = {
     "caching": ("bench_features", "measure_caching"),
     "reading": ("bench_features", "measure_reading"),
     "cost": ("bench_features", "measure_cost"),
+    "training": ("bench_training", "measure"),
     "query": ("bench", "measure_query"),
     "widget": ("bench_widget", "measure"),
     "ray": ("bench_ray", "measure"),
