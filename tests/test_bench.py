@@ -76,12 +76,14 @@ def test_a_contender_answers_in_a_process_of_its_own(tmp_path):
     np.save(tmp_path / "pixels.npy", pixels)
     found = {}
     for runtime in ("keras plain", "keras"):
-        with bench_pass.started(runtime, "float32", path, tmp_path) as (process, features):
-            assert bench_pass._ask(process) > 0
-            found[runtime] = np.load(features)
+        out = tmp_path / f"{runtime}.npy"
+        words = [runtime, "float32", path, tmp_path / "pixels.npy", out]
+        with bench_tools.started("bench_peers", words, tmp_path / "log", True) as process:
+            assert bench_tools.ask(process) > 0
+            found[runtime] = np.load(out)
     assert bench_pass._cosine(found["keras"], found["keras plain"]) > 0.99999
     with (
         pytest.raises(RuntimeError, match="abacus"),
-        bench_pass.started("abacus", "float32", path, tmp_path),
+        bench_tools.started("bench_peers", ["abacus", *words[1:]], tmp_path / "log", True),
     ):
         pass
