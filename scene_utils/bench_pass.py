@@ -2,13 +2,12 @@
 
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from scene_utils.bench_peers import BATCH
-from scene_utils.bench_tools import ask, interleave, started
+from scene_utils.bench_tools import race
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -59,25 +58,17 @@ def measure(repeats: int = 7) -> dict:
         network = portable.export(
             folding.fold_norms(backbones.load_backbone(name, untrained=True).model)
         )
-        with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             np.save(folder / "pixels.npy", pixels)
             network.save(folder / f"{name}.npz")
-            running, missing = {}, {}
+            words = {}
             for runtime, precision in CONTENDERS:
                 key = f"{runtime} {precision}"
-                out = folder / f"{key}.npy"
-                words = [runtime, precision, folder / f"{name}.npz", folder / "pixels.npy", out]
-                ours = runtime.startswith("keras")
-                try:
-                    running[key] = stack.enter_context(
-                        started("bench_peers", words, out.with_suffix(".log"), ours)
-                    )
-                except RuntimeError as error:
-                    missing[key] = f"{error}; `make bench` installs it"
-            found = {key: np.load(folder / f"{key}.npy") for key in running}
-            turns = {key: lambda p=process: ask(p) for key, process in running.items()}
-            seconds = interleave(turns, repeats)
+                inputs = [folder / f"{name}.npz", folder / "pixels.npy"]
+                words[key] = [runtime, precision, *inputs, folder / f"{key}.npy"]
+            seconds, missing = race("bench_peers", words, folder, repeats)
+            found = {key: np.load(folder / f"{key}.npy") for key in seconds}
         peaks.append(matrix_peak())
         result["backbones"][name] = {
             "gigaflop_per_picture": network.flops() / 1e9,

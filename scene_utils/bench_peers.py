@@ -50,7 +50,7 @@ def _torch(network: Portable, precision: str, compiled: bool) -> Run:
             made = {}
             for step in network.steps:
                 given = [made[name] for name in step["inputs"]] or [pixels]
-                made[step["name"]] = _torch_step(step, given, self.weights, dtype)
+                made[step["name"]] = torch_step(step, given, self.weights, dtype)
             return made[network.steps[-1]["name"]]
 
     function = Twin().eval()
@@ -74,7 +74,8 @@ def _torch(network: Portable, precision: str, compiled: bool) -> Run:
     return run
 
 
-def _torch_step(step: dict, given: list, weights, dtype):
+def torch_step(step: dict, given: list, weights, dtype):
+    """One step of a `Portable` on PyTorch tensors; `dtype` is that of its scaled pixels."""
     import torch
     from torch.nn import functional
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,6 +70,25 @@ def answer(turn: Callable[[], object]) -> None:
         start = time.perf_counter()
         turn()
         print(time.perf_counter() - start, flush=True)
+
+
+def race(
+    module: str, contenders: dict[str, list], folder: Path, repeats: int
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """The seconds of each contender's turns, interleaved, and why others are missing.
+
+    `contenders` has the words for each, see `started`; those named `keras` and more are ours.
+    """
+    running, missing = {}, {}
+    with ExitStack() as stack:
+        for name, words in contenders.items():
+            contender = started(module, words, folder / f"{name}.log", name.startswith("keras"))
+            try:
+                running[name] = stack.enter_context(contender)
+            except RuntimeError as error:
+                missing[name] = f"{error}; `make bench` installs it"
+        turns = {name: lambda p=process: ask(p) for name, process in running.items()}
+        return interleave(turns, repeats), missing
 
 
 def machine() -> dict:

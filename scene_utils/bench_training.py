@@ -11,7 +11,6 @@ PyTorch's autocast does and as Keras's mixed policy does.
 import json
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +61,7 @@ def _torch(size: int, folder: Path, compiled: bool):
     from torch import nn
     from torch.nn import functional
 
-    from scene_utils.bench_peers import _torch_step
+    from scene_utils.bench_peers import torch_step
 
     facts = json.loads((folder / "facts.json").read_text())
     network = Portable.load(folder / "backbone.npz")
@@ -113,10 +112,9 @@ def _torch(size: int, folder: Path, compiled: bool):
 
         def maps(self, pixels):
             made = {}
-            dtype = torch.float32  # autocast decides
             for step in network.steps[:-1]:
                 given = [made[name] for name in step["inputs"]] or [pixels]
-                made[step["name"]] = _torch_step(step, given, self.weights, dtype)
+                made[step["name"]] = torch_step(step, given, self.weights, torch.float32)
                 if step["name"] == facts["fixed"]:
                     made[step["name"]] = made[step["name"]].detach()
             return [made[name] for name in facts["maps"]]
@@ -191,7 +189,6 @@ def _torch(size: int, folder: Path, compiled: bool):
     model = Twin().to(memory_format=torch.channels_last)
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     found = sum(weight.numel() for weight in learned)
-    # torch.nn.GRU has one bias vector more a gate, in the candidate too, than Keras's.
     if found != facts["parameters"]:
         raise RuntimeError(f"expected a twin with {facts['parameters']} weights, got {found}")
     optimizer = torch.optim.AdamW(learned, 1e-4, weight_decay=0.01, fused=True)
@@ -251,19 +248,11 @@ def measure(repeats: int = 7) -> dict:
     """Seconds of a training step by side of the pictures and contender, interleaved."""
     result: dict = {"backbone": "efficientnet_lite2", "weights": "random", "sizes": {}}
     for size in SIZES:
-        with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-            folder, running, missing = Path(scratch), {}, {}
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
             _describe(size, folder)
-            for name in CONTENDERS:
-                words, log = [name, size, folder], folder / f"{name}.log"
-                try:
-                    running[name] = stack.enter_context(
-                        bench_tools.started("bench_training", words, log, name == "keras")
-                    )
-                except RuntimeError as error:
-                    missing[name] = f"{error}; `make bench` installs it"
-            turns = {name: lambda p=one: bench_tools.ask(p) for name, one in running.items()}
-            seconds = bench_tools.interleave(turns, repeats)
+            words = {name: [name, size, folder] for name in CONTENDERS}
+            seconds, missing = bench_tools.race("bench_training", words, folder, repeats)
         medians = {name: float(np.median(found)) for name, found in seconds.items()}
         peers = [value for name, value in medians.items() if name != "keras"]
         result["sizes"][str(size)] = {
