@@ -51,7 +51,7 @@ def _keras(size: int):
     trainer = Trainer(model, settings, 10_000)
     count = len(batch["pixels"])
     views = np.tile(np.float32([0, 0, 1, 1]), (count, 1))
-    light = np.tile(np.float32([1, 0]), (count, 1))
+    light = np.tile(np.float32([1, 0, 1]), (count, 1))
     tokens, boxes = batch["tokens"], batch["boxes"]
     return lambda: float(trainer.step(size, batch["pixels"], views, light, tokens, boxes)[0])
 

@@ -77,9 +77,8 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
 
     With its statistics frozen a batch norm is a scale and a shift, so the function is the same and
     a pass on CPU takes half the time. Layers up to C3 are not trained: their maps are large, their
-    features general. Nor are depthwise kernels, a twentieth of the numbers and a seventh of a
-    step's time. With `tuned` false no layer is. Depthwise kernels of 5 and more stay in float32,
-    whose gradients TensorFlow computes five times as fast as bfloat16's.
+    features general. With `tuned` false no layer is. Depthwise kernels of 5 and more stay in
+    float32, whose gradients TensorFlow computes five times as fast as bfloat16's.
     """
     source = backbones.feature_maps(backbone)
     prefix = backbones.MAPS[backbone.name]["C3"]
@@ -98,8 +97,7 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
     fixed = True
     for layer in maps.layers:
         if isinstance(layer, layers.Layer):
-            depthwise = isinstance(layer, layers.DepthwiseConv2D)
-            layer.trainable = tuned and not fixed and not depthwise
+            layer.trainable = tuned and not fixed
         fixed = fixed and layer.name != last_fixed
     return maps
 
@@ -232,7 +230,7 @@ def build_head(depth: int, policy: str, channels: int, blocks: int, product: boo
     """Map and phrases to each cell's score and box, and the map before; see `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, depth), dtype="float32", name="phrases")
-    q = layers.Dropout(0.1, dtype="float32")(phrases)
+    q = layers.Dropout(0.2, dtype="float32")(phrases)
     x = layers.ReLU()(PhraseConvolution(channels, product, name="phrase")([grid, q]))
     each = ops.reshape(q, (-1, depth))
     same = {"padding": "same", "use_bias": False}

@@ -26,10 +26,13 @@ from scene_utils.grid_model import STRIDE, Answered, GridModel, build_grid, grid
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
-from scene_utils.text import Vocabulary
+from scene_utils.text import Vocabulary, described
 from scene_utils.training import boxed_mentions, make_deterministic
 
 SAVE_SECONDS = 240
+# Ends of the random gain of brightness, its shift in pixel values, and the gain of colour, which
+# keeps hues, since phrases name them.
+LIGHT = ((0.6, 1.4), (-35, 35), (0.4, 1.5))
 OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
 
 
@@ -38,9 +41,10 @@ class GridSettings:
     """What a run of the grid model depends on beside its data; rates are peaks of a cosine.
 
     A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
-    takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `share` of the train
-    pictures are used, and only so many. `tuned`, `product` and `augmented` are there to be left
-    out, one by one, in the ablation.
+    takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `lengthened` is how
+    often a phrase is read with what its sentence says of it next, see `text.described`. `share` of
+    the train pictures are used, and only so many. `tuned`, `product` and `augmented` are there to
+    be left out, one by one, in the ablation.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -52,7 +56,8 @@ class GridSettings:
     length: int = 12
     learning_rate: float = 1e-3
     backbone_rate: float = 1.5e-4
-    weight_decay: float = 0.01
+    weight_decay: float = 0.05
+    lengthened: float = 0.3
     share: float = 1.0
     tuned: bool = True
     product: bool = True
@@ -72,7 +77,8 @@ class Mentions:
     """Boxed mentions of one split with their pictures.
 
     `rows (n,)` index `picture_rows (p,)`, and these `pictures (., size, size, 3)`;
-    `tokens (n, length)`; `boxes (n, 4)` relative.
+    `tokens (n, length)`; `boxes (n, 4)` relative; `longer (n, length)` the tokens of the same
+    phrases as `text.described` gives them.
     """
 
     pictures: np.ndarray
@@ -80,6 +86,7 @@ class Mentions:
     rows: np.ndarray
     tokens: np.ndarray
     boxes: np.ndarray
+    longer: np.ndarray
 
     def part(self, share: float, seed: int = 0) -> "Mentions":
         """The mentions of a random share of the pictures; a larger share holds a smaller one."""
@@ -97,6 +104,7 @@ class Mentions:
             number[self.rows[kept]],
             self.tokens[kept],
             self.boxes[kept],
+            self.longer[kept],
         )
 
     def of_picture(self) -> list[np.ndarray]:
@@ -110,6 +118,8 @@ def make_mentions(
     phrases: pd.DataFrame, split: str, store: PictureStore, vocabulary: Vocabulary, length: int
 ) -> Mentions:
     """Boxed mentions of `split` whose picture is in the store, in the table's order."""
+    phrases = phrases[phrases.split == split]
+    phrases = phrases.assign(described=described(phrases, longest=length))
     chosen, rows, ids, boxes = boxed_mentions(phrases, split, store.row)
     return Mentions(
         store.pictures,
@@ -117,6 +127,7 @@ def make_mentions(
         rows,
         vocabulary.encode(chosen.phrase, length),
         boxes,
+        vocabulary.encode(chosen.described, length),
     )
 
 
@@ -132,9 +143,9 @@ def opposite_tokens(vocabulary: Vocabulary) -> np.ndarray:
 
 def _window(rng: np.random.Generator) -> np.ndarray:
     """A random view, `xyxy` in fractions of the picture: a crop, or a step back past its edges."""
-    if rng.random() > 0.6:
+    if rng.random() > 0.8:
         return np.float32([0, 0, 1, 1])
-    scale, aspect = rng.uniform(0.65, 1.15), np.exp(rng.uniform(-0.12, 0.12))
+    scale, aspect = rng.uniform(0.5, 1.25), np.exp(rng.uniform(-0.2, 0.2))
     size = np.array([scale * aspect, scale / aspect])
     corner = rng.uniform(np.minimum(0, 1 - size), np.maximum(0, 1 - size))
     return np.concatenate([corner, corner + size]).astype(np.float32)
@@ -154,14 +165,15 @@ def epoch_batches(
     mentions: Mentions, settings: GridSettings, mirrored: np.ndarray, epoch: int, first: int = 0
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of one epoch from number `first` on: picture numbers, pixels, window (y, x, y, x; x
-    swapped where the picture is mirrored), gain and shift of brightness, tokens, boxes."""
+    swapped where the picture is mirrored), gain and shift of brightness and gain of colour, tokens,
+    boxes."""
     per, count = settings.phrases_per_picture, settings.pictures_per_step
     groups = mentions.of_picture()
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(groups))
     for number in range(first, len(order) // count):
         rng = np.random.default_rng([settings.seed, epoch, number])
         chosen = order[number * count : (number + 1) * count]
-        light = np.stack([rng.uniform(0.75, 1.25, count), rng.uniform(-25, 25, count)], axis=1)
+        light = np.stack([rng.uniform(*ends, count) for ends in LIGHT], axis=1)
         windows, parts = np.zeros((count, 4), np.float32), []
         for place, picture in enumerate(chosen):
             group = groups[picture]
@@ -173,7 +185,9 @@ def epoch_batches(
                 usable = np.arange(len(group))
             pick = rng.permutation(usable)[:per]
             pick = np.concatenate([pick, rng.choice(usable, per - len(pick))])
-            boxes, tokens = boxes[pick], mentions.tokens[group[pick]]
+            boxes, asked = boxes[pick], group[pick]
+            longer = rng.random((per, 1)) < settings.lengthened
+            tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]
                 boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
@@ -181,7 +195,7 @@ def epoch_batches(
             windows[place] = window[[1, 0, 3, 2]]
             parts.append((tokens, boxes))
         if not settings.augmented:
-            light = np.tile([1.0, 0.0], (count, 1))
+            light = np.tile([1.0, 0.0, 1.0], (count, 1))
         tokens, boxes = (np.stack(part) for part in zip(*parts, strict=True))
         pixels = mentions.pictures[mentions.picture_rows[chosen]]
         yield (
@@ -224,7 +238,9 @@ def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) 
         extrapolation_value=127.0,
     )
     light = light[:, None, None]
-    return tf.clip_by_value((seen - 127) * light[..., :1] + 127 + light[..., 1:], 0, 255)
+    seen = (seen - 127) * light[..., :1] + 127 + light[..., 1:2]
+    grey = tf.reduce_mean(seen, axis=-1, keepdims=True)
+    return tf.clip_by_value(grey + (seen - grey) * light[..., 2:], 0, 255)
 
 
 class Trainer:
@@ -370,7 +386,8 @@ def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
         digest.update(Path(path).read_bytes())
     arrays = [embeddings]
     for mentions in sets:
-        arrays += [mentions.picture_rows, mentions.rows, mentions.tokens, mentions.boxes]
+        arrays += [mentions.picture_rows, mentions.rows, mentions.tokens, mentions.longer]
+        arrays.append(mentions.boxes)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -19,6 +19,8 @@ import pandas as pd
 from scene_utils.paths import RAW, write_array, write_text
 
 PAD, UNKNOWN = "<pad>", "<unk>"
+# What follows one of these says something new, seldom more of the phrase before.
+BREAKS = frozenset(["and", "or", "but", "while", "as", "then", "to", "from", *",.;:&()-"])
 _TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
 _CONTRACTION = re.compile(r"^(.+?)('s|n't|'re|'ve|'ll|'d|'m)$")
 
@@ -243,3 +245,29 @@ def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Cou
 def save_embeddings(path: Path, embeddings: np.ndarray) -> None:
     """Write the matrix as .npy, atomically."""
     write_array(path, embeddings)
+
+
+def described(phrases: pd.DataFrame, between: int = 3, longest: int = 12) -> list[str]:
+    """Each phrase with what its sentence says of it next: "a man" becomes "a man in an orange hat".
+
+    That is the words up to the end of the following phrase of the sentence, where one to `between`
+    words lie between the two, none of them in `BREAKS`, and the whole has at most `longest`.
+    Elsewhere it is the phrase alone. `phrases` has image_id, sentence_id, first_word_index, phrase
+    and sentence, and all the phrases of its sentences.
+    """
+    columns = ("image_id", "sentence_id", "first_word_index", "phrase", "sentence")
+    spans: dict[tuple, list[tuple[int, int]]] = {}
+    rows = []
+    for image, sentence, first, phrase, words in zip(
+        *(phrases[column] for column in columns), strict=True
+    ):
+        rows.append((spans.setdefault((image, sentence), []), first, phrase, words.split()))
+        rows[-1][0].append((first, first + len(phrase.split())))
+    found = []
+    for others, first, phrase, words in rows:
+        end = first + len(phrase.split())
+        start, last = min((span for span in others if span[0] >= end), default=(end, end))
+        joint = [word.lower() for word in words[end:start]]
+        fits = 1 <= len(joint) <= between and last - first <= longest
+        found.append(" ".join(words[first:last]) if fits and BREAKS.isdisjoint(joint) else phrase)
+    return found

@@ -102,7 +102,7 @@ def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(40), rng.integers(1, 5, 40))
     tokens, boxes_ = rng.integers(1, 9, (len(rows), 3)), random_boxes(len(rows), 1)
-    whole = grid_training.Mentions(None, np.arange(100, 140), rows, tokens, boxes_)
+    whole = grid_training.Mentions(None, np.arange(100, 140), rows, tokens, boxes_, tokens)
     assert whole.part(1) is whole
     small, large = whole.part(0.25), whole.part(0.5)
     assert (len(small.picture_rows), len(large.picture_rows)) == (10, 20)
@@ -181,7 +181,9 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
     words_vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, "left", "right"])
     tokens = words_vocabulary.encode(words, 4)
     every = np.arange(12)
-    mentions = grid_training.Mentions(marked, every, every, tokens, truth.astype(np.float32))
+    mentions = grid_training.Mentions(
+        marked, every, every, tokens, truth.astype(np.float32), tokens
+    )
     settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, phrases_per_picture=1)
     mirrored = grid_training.opposite_tokens(words_vocabulary)
     turned = 0
