@@ -20,7 +20,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -291,7 +291,7 @@ def start(folder: Path, made_with: dict) -> None:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Picture:
     """A picture's file: its hash, pixels if it could be read, and the remark or the reason."""
 
     sha256: str
@@ -299,7 +299,8 @@ class _Picture:
     text: str
 
 
-def _read(images: Path, image_id: str, size: int) -> _Picture:
+def read_picture(images: Path, image_id: str, size: int) -> Picture:
+    """`images/<id>.jpg` squeezed to `(size, size, 3)`, or why it cannot be read."""
     path, sha256 = images / f"{image_id}.jpg", ""
     try:
         # Read once, so that the hash is of the very bytes that were decoded.
@@ -307,8 +308,8 @@ def _read(images: Path, image_id: str, size: int) -> _Picture:
         sha256 = hashlib.sha256(content).hexdigest()
         image = open_image(content, path.name)
     except ImageError as error:
-        return _Picture(sha256, None, str(error).replace(str(path), path.name))
-    return _Picture(sha256, squeeze(image, size), remark(content, path.name, image.size))
+        return Picture(sha256, None, str(error).replace(str(path), path.name))
+    return Picture(sha256, squeeze(image, size), remark(content, path.name, image.size))
 
 
 def compute(
@@ -319,47 +320,69 @@ def compute(
     folder: Path,
     batch_size: int = BATCH_SIZE,
     progress: bool = False,
+    passes: int = 2,
 ) -> None:
     """Write the shards of `parts`: pictures decode in threads while those before them are encoded.
 
-    Two batches are read ahead, so memory does not depend on the number of pictures.
+    `passes` batches are in `encode` at once: one fills the pauses in which another's threads wait
+    for each other. Two more are read ahead, so memory does not depend on the number of pictures.
     """
     size, channels = made_with["size"], made_with["channels"]
+    batches = [
+        part.ids[first : first + batch_size]
+        for part in parts
+        for first in range(0, len(part.ids), batch_size)
+    ]
     total = sum(len(part.ids) for part in parts)
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(os.cpu_count()) as readers,
+        ThreadPoolExecutor(passes) as encoders,
         progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar,
     ):
-        reading = (
-            [
-                (image_id, pool.submit(_read, images, image_id, size))
-                for image_id in part.ids[first : first + batch_size]
-            ]
-            for part in parts
-            for first in range(0, len(part.ids), batch_size)
+
+        def passed(reading: list[Future]) -> tuple[list[Picture], Future | None]:
+            pictures = [future.result() for future in reading]
+            # Always a full batch: the same kernels run whatever number of pictures is left.
+            pixels, good = np.zeros((batch_size, size, size, 3), np.uint8), 0
+            for picture in pictures:
+                if picture.pixels is not None:
+                    pixels[good], good = picture.pixels, good + 1
+            return pictures, encoders.submit(encode, pixels) if good else None
+
+        read = _ahead(
+            ([readers.submit(read_picture, images, i, size) for i in ids] for ids in batches), 2
         )
-        ahead = deque(itertools.islice(reading, 2))
+        done = _ahead(map(passed, read), passes)
         for part in parts:
             rows = [np.zeros((0, channels), np.float16)]
             listing = {"sha256": "", "pictures": {}, "unreadable": {}, "remarks": {}}
-            for _ in range(0, len(part.ids), batch_size):
-                batch = [(image_id, future.result()) for image_id, future in ahead.popleft()]
-                ahead.extend(itertools.islice(reading, 1))
-                # Always a full batch: the same kernels run whatever number of pictures is left.
-                pixels, good = np.zeros((batch_size, size, size, 3), np.uint8), 0
-                for image_id, picture in batch:
+            for first in range(0, len(part.ids), batch_size):
+                pictures, features = next(done)
+                ids = part.ids[first : first + batch_size]
+                good = 0
+                for image_id, picture in zip(ids, pictures, strict=True):
                     if picture.pixels is None:
                         reason = {"sha256": picture.sha256, "reason": picture.text}
                         listing["unreadable"][image_id] = reason
                         continue
-                    pixels[good], good = picture.pixels, good + 1
+                    good += 1
                     listing["pictures"][image_id] = picture.sha256
                     if picture.text:
                         listing["remarks"][image_id] = picture.text
-                if good:
-                    rows.append(encode(pixels)[:good].astype(np.float16))
-                bar.update(len(batch))
+                if features is not None:
+                    rows.append(features.result()[:good].astype(np.float16))
+                bar.update(len(ids))
             write_shard(folder, part.number, np.concatenate(rows), listing)
+
+
+def _ahead(items: Iterable, count: int) -> Iterator:
+    """The same items, `count` more of them already taken when one is given."""
+    waiting = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def write_shard(folder: Path, number: int, rows: np.ndarray, listing: dict) -> None:

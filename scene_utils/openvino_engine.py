@@ -1,5 +1,6 @@
 """The pass of a backbone by OpenVINO, an optional extra: `pip install openvino`."""
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -67,9 +68,13 @@ def compile_model(model, precision: str) -> Encode:
 
     hints = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
     compiled = ov.Core().compile_model(model, "CPU", hints | {"PERFORMANCE_HINT": "THROUGHPUT"})
-    queue = ov.AsyncInferQueue(compiled)
+    queue, busy = ov.AsyncInferQueue(compiled), threading.Lock()
 
     def run(pixels: np.ndarray) -> np.ndarray:
+        with busy:  # one caller's callback and results at a time
+            return infer(pixels)
+
+    def infer(pixels: np.ndarray) -> np.ndarray:
         pieces = np.array_split(np.asarray(pixels, np.uint8), min(len(queue), len(pixels)))
         found: list[np.ndarray] = [None] * len(pieces)
 

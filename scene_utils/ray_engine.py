@@ -37,7 +37,7 @@ class Worker:
     def __call__(self, batch: dict) -> dict:
         for number, ids in zip(batch["number"], batch["ids"], strict=True):
             part = Part(int(number), tuple(map(str, ids)))
-            feature_store.compute([part], self.encode, *self.job)
+            feature_store.compute([part], self.encode, *self.job, passes=1)
         return {"number": batch["number"], "pictures": np.array([len(x) for x in batch["ids"]])}
 
 

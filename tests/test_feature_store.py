@@ -264,24 +264,39 @@ def test_no_store_says_what_to_run(tmp_path):
         feature_store.open_store(tmp_path)
 
 
-def test_a_file_limit_names_the_shard_and_keeps_what_was_done(images, whole, tmp_path):
-    folder, calls = tmp_path / "store", []
+def test_a_file_limit_names_the_shard_and_keeps_what_was_done(images, whole, tmp_path, monkeypatch):
+    folder, write = tmp_path / "store", feature_store.write_shard
 
-    def limit_files(pixels):
-        calls.append(1)
-        if len(calls) == 4:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (450, hard))
-        return encode(pixels)
+    def limit_after_the_first(*given):
+        write(*given)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (450, hard))
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(feature_store, "write_shard", limit_after_the_first)
     try:
         with pytest.raises(OSError, match=r"could not write 00001\.npy.*run again"):
-            make(images, folder, limit_files)
+            make(images, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        monkeypatch.undo()
     assert sorted(files_of(folder)) == ["00000.json", "00000.npy", feature_store.MANIFEST]
     make(images, folder)
     assert files_of(folder) == files_of(whole)
+
+
+def test_several_batches_in_the_model_at_once_change_no_bit(images, whole, tmp_path):
+    inside, most = [], []
+
+    def slow_for_some(pixels):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02 * (pixels.sum() % 3))  # batches end in another order than they began
+        inside.pop()
+        return encode(pixels)
+
+    make(images, tmp_path / "store", slow_for_some)
+    assert max(most) == 2
+    assert files_of(tmp_path / "store") == files_of(whole)
 
 
 def in_small_file_system(script, *words):
@@ -377,7 +392,7 @@ def killed(images, folder, moments, rest):
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(images, whole, tmp_path):
     folder = tmp_path / "store"
-    assert killed(images, folder, [0.15, 0.1, 0.2], rest=0.05) == 3
+    assert killed(images, folder, [0.15, 0.1, 0.2], rest=0.12) == 3
     assert len(list(folder.glob("0*.json"))) < 5
     (folder / ".00009.npy.half.npy").write_bytes(b"\x93NUMPY")
     make(images, folder)
