@@ -64,7 +64,7 @@ MODULES = $(1:%=scene_utils/%.py)
 BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input and fewer steps are enough. Its colours and
 # patterns are fine: what is seen smaller at first costs more than it saves.
-GRID_EPOCHS ?= $(if $(DATA),14,8)
+GRID_EPOCHS ?= $(if $(DATA),18,8)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 GRID_PROGRESSIVE ?= $(if $(DATA),true,false)
 GRID_BACKBONE ?= $(if $(filter resnet50,$(BACKBONE)),resnet50,$(if $(DATA),efficientnet_lite2,$(BACKBONE)))
@@ -156,7 +156,7 @@ endif
 # On Linux pip takes PyTorch with CUDA unless PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 .PHONY: bench
 bench: .venv/.done build/bench/.done ## measure speed here, against other runtimes: figures/bench.json
-	@$(RUN) bench $(if $(ONLY),--only $(ONLY))
+	@$(RUN) bench --profile $(PROFILE) $(if $(ROOT),--data-root $(ROOT)) $(if $(ONLY),--only $(ONLY))
 build/bench/.done: pyproject.toml
 	$(PYTHON) -m venv build/bench
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"], sep="\n")' \

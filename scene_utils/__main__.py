@@ -175,7 +175,8 @@ def run_bench(arguments: argparse.Namespace) -> None:
     from scene_utils import bench, bench_plot, plots
 
     out = Path(arguments.out)
-    result = bench.run([name for name in arguments.only.split(",") if name], out)
+    only = [name for name in arguments.only.split(",") if name]
+    result = bench.run(only, out, arguments.profile, arguments.data_root)
     plots.save(bench_plot.speed(result), out.with_suffix(".png"))
     print(f"{out} and its plot, {out.with_suffix('.png')}")
 
@@ -277,6 +278,8 @@ def main() -> None:
 
     command = commands.add_parser("bench", help="measure speed into figures/bench.json")
     command.add_argument("--only", default="", metavar="A,B", help="only these sections")
+    command.add_argument("--profile", default="sample", help="whose run the section engines takes")
+    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
     command.add_argument("--out", default=str(paths.ROOT / "figures/bench.json"))
     command.set_defaults(run=run_bench)
 

@@ -24,24 +24,23 @@ from scene_utils.grid_training import Asker, GridSettings, Mentions, make_mentio
 from scene_utils.paths import write_text
 from scene_utils.pictures import squeeze_pictures
 
-SMALL = {"size": 224, "epochs": 6}
-LITE0 = {"backbone": "efficientnet_lite0"}
-LITE2 = {"backbone": "efficientnet_lite2"}
+SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 6}
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
 # Each row changes one thing of the row before.
 STEPS: dict[str, GridSettings] = {
     "grid, phrase added": GridSettings(
-        **SMALL, **LITE0, tuned=False, product=False, augmented=False
+        **SMALL, tuned=False, product=False, augmented=False, lengthened=0
     ),
-    "+ product with the phrase": GridSettings(**SMALL, **LITE0, tuned=False, augmented=False),
-    "+ augmentation": GridSettings(**SMALL, **LITE0, tuned=False),
-    "+ tuned backbone": GridSettings(**SMALL, **LITE0),
-    "+ EfficientNet-Lite2": GridSettings(**SMALL, **LITE2),
-    "+ 320 px, 14 epochs (final)": GridSettings(**LITE2, size=320, epochs=14),
+    "+ product with the phrase": GridSettings(**SMALL, tuned=False, augmented=False, lengthened=0),
+    "+ augmentation": GridSettings(**SMALL, tuned=False, lengthened=0),
+    "+ tuned backbone": GridSettings(**SMALL, lengthened=0),
+    "+ lengthened phrases": GridSettings(**SMALL),
+    "+ EfficientNet-Lite2": GridSettings(**SMALL | {"backbone": "efficientnet_lite2"}),
+    "+ 320 px, 18 epochs (final)": GridSettings("efficientnet_lite2", size=320, epochs=18),
 }
-# As many steps for each, hence more epochs of fewer pictures.
+# As many steps for each, hence more epochs of fewer.
 SHARES: dict[str, GridSettings] = {
-    f"1/{part} of the pictures": GridSettings(**LITE2, size=224, epochs=6 * part, share=1 / part)
+    f"1/{part} of the pictures": GridSettings(**SMALL | {"epochs": 6 * part}, share=1 / part)
     for part in (8, 4, 2)
 }
 ROWS = (*SOURCE, *STEPS, *SHARES)

@@ -19,6 +19,7 @@ SECTIONS = {
     "caching": ("bench_features", "measure_caching"),
     "reading": ("bench_features", "measure_reading"),
     "cost": ("bench_features", "measure_cost"),
+    "engines": ("bench_engines", "measure"),
     "training": ("bench_training", "measure"),
     "query": ("bench", "measure_query"),
     "widget": ("bench_widget", "measure"),
@@ -59,10 +60,17 @@ def read(path: Path = RESULT) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def run(only: list[str], path: Path = RESULT) -> dict:
+def run(
+    only: list[str],
+    path: Path = RESULT,
+    profile: str = "sample",
+    data_root: str = "",
+) -> dict:
     """Run sections and merge each into the file at `path` as soon as it is done.
 
-    Without `only` all sections run. Raises ValueError for an unknown section.
+    Without `only` all sections run; one whose package or input is missing says so. `engines` takes
+    the model that the profile's last `make reproduce` trained. Raises ValueError for an unknown
+    section.
     """
     unknown = [name for name in only if name not in SECTIONS]
     if unknown:
@@ -72,8 +80,9 @@ def run(only: list[str], path: Path = RESULT) -> dict:
         machine, start = bench_tools.machine(), time.perf_counter()
         print(f"{name}: running", flush=True)
         try:
-            section = getattr(importlib.import_module(f"scene_utils.{module}"), function)()
-        except ImportError as error:
+            given = (profile, data_root) if name == "engines" else ()
+            section = getattr(importlib.import_module(f"scene_utils.{module}"), function)(*given)
+        except (ImportError, FileNotFoundError) as error:
             print(f"{name}: not measured, {error}", flush=True)
             continue
         section["machine"] = machine | {"seconds": round(time.perf_counter() - start, 1)}

@@ -26,7 +26,7 @@ KINDS = (
 SIZES = {"500 x 375 px": (500, 375), "224 x 224 px": (224, 224)}
 
 
-def measure_caching(repeats: int = 3, pictures: int = 256) -> dict:
+def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
     """Pictures a second: whole caching (read, hash, decode, resize, pass, write, sync) against the
     pass alone on pixels in memory.
 

@@ -14,7 +14,8 @@ PRECISION_COLOURS = {
 
 @styled
 def speed(result: dict) -> Figure:
-    """The pass of each backbone by runtime, caching beside the pass, and the cost of pictures."""
+    """The pass of each backbone by runtime, caching beside the pass, the cost of pictures, and a
+    training step."""
     drawers = [
         *(
             (lambda axis, name=name: _pass(axis, name, result["pass"]["backbones"][name]))
@@ -22,6 +23,7 @@ def speed(result: dict) -> Figure:
         ),
         *([lambda axis: _caching(axis, result["caching"])] if "caching" in result else []),
         *([lambda axis: _cost(axis, result["cost"])] if "cost" in result else []),
+        *([lambda axis: _training(axis, result["training"])] if "training" in result else []),
     ]
     rows = max(1, -(-len(drawers) // 2))
     figure, axes = new_figure(9.6, 3.6 * rows + 0.4, nrows=rows, ncols=2)
@@ -47,17 +49,19 @@ def _pass(axis: Axes, name: str, row: dict) -> None:
 
 
 def _caching(axis: Axes, section: dict) -> None:
-    labels, shares = [], []
-    for row in section["rows"]:
-        labels.append(f"{row['backbone']}\n{row['precision']}, {row['pictures are']}")
-        shares.append(100 * row["share"])
-    bars = axis.barh(labels[::-1], shares[::-1], color=COLOURS[2])
-    axis.bar_label(bars, fmt="%.0f", padding=2)
+    rows = section["rows"][::-1]
+    labels = [f"{r['backbone']}\n{r['precision']}, {r['pictures are']}" for r in rows]
+    bars = axis.barh(labels, [100 * row["share"] for row in rows], color=COLOURS[2])
+    axis.bar_label(bars, fmt="%.0f", label_type="center", color="white")
+    ceilings = [100 * row["ceiling"] for row in rows]
+    axis.plot(ceilings, labels, "|", color="black", ms=13, label="what reading leaves")
     axis.tick_params(axis="y", labelsize=7)
-    axis.axvline(92, color="grey", ls="--")
-    axis.margins(x=0.12)
+    axis.axvline(92, color="grey", ls="--", label="goal, 92")
+    axis.margins(x=0.04)
+    axis.set_xlim(left=0)
     axis.grid(visible=False, axis="y")
-    axis.set_xlabel("whole caching, % of the pass alone (dashed: 92)")
+    axis.set_xlabel("whole caching (% of the pass alone)")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2)
 
 
 def _cost(axis: Axes, section: dict) -> None:
@@ -69,4 +73,21 @@ def _cost(axis: Axes, section: dict) -> None:
     axis.set_yscale("log")
     axis.set_xlabel("pictures of 500 x 375 px")
     axis.set_ylabel("seconds, efficientnet_lite0 in bfloat16")
+    axis.legend()
+
+
+def _training(axis: Axes, section: dict) -> None:
+    names = list(next(iter(section["sizes"].values()))["step_seconds"])
+    height = 0.8 / len(section["sizes"])
+    places = range(len(names))
+    for number, (size, row) in enumerate(section["sizes"].items()):
+        seconds = [row["step_seconds"][name] for name in names]
+        y = [place + height * (number - (len(section["sizes"]) - 1) / 2) for place in places]
+        bars = axis.barh(y, seconds, height, color=COLOURS[number], label=f"{size} px")
+        axis.bar_label(bars, fmt="%.2f", padding=2)
+    axis.set_yticks(list(places), names)
+    axis.margins(x=0.12)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("training step of the grid model (s, 16 pictures)")
+    axis.set_title(section["backbone"])
     axis.legend()

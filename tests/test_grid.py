@@ -207,6 +207,30 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
     assert 20 < turned < 52
 
 
+def test_a_part_of_the_phrases_is_read_on_in_a_batch(sample):
+    *_, mentions = sample
+    settings = grid_training.GridSettings(size=SIZE, pictures_per_step=20, augmented=False)
+    mirrored = np.arange(1000)
+    pair = np.stack([mentions.tokens, mentions.longer])
+    can = (pair[0] != pair[1]).any(axis=1)
+    assert can.any()
+    for share in (0.0, 0.3, 1.0):
+        longer = []
+        for epoch in range(8):
+            settings = replace(settings, lengthened=share)
+            batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
+            chosen, tokens, boxes_ = batch[0], batch[4], batch[5]
+            for picture, asked, truth in zip(chosen, tokens, boxes_, strict=True):
+                group = mentions.of_picture()[picture]
+                for words, box in zip(asked, truth, strict=True):
+                    same = (pair[:, group] == words).all(axis=2)
+                    # The box is that of the phrase, whichever way it is read.
+                    assert (np.abs(mentions.boxes[group[same.any(axis=0)]] - box) < 1e-6).any()
+                    if not (same[0] & ~can[group]).any():
+                        longer.append(bool(same[1].any()) and not same[0].any())
+        assert abs(np.mean(longer) - share) < 0.08
+
+
 @pytest.fixture(scope="module")
 def trained(sample, tmp_path_factory):
     _root, _phrases, _store, vocabulary, embeddings, mentions = sample

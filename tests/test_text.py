@@ -4,6 +4,7 @@ import tracemalloc
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scene_utils import paths, text
@@ -12,6 +13,7 @@ from scene_utils.text import (
     Vocabulary,
     build_vocabulary,
     coverage,
+    described,
     load_vectors,
     locate,
     read_glove_text,
@@ -442,3 +444,44 @@ def test_vocabulary_of_train_covers_real_test_phrases(real_entities, glove50):
     assert ids.min() == 0
     assert ids.max() < len(vocabulary.words)
     assert (ids[:, 0] > 0).all()
+
+
+def said(sentence, *phrases, sentence_id=0):
+    """Phrases of one sentence as the tables of a study have them."""
+    words = sentence.split()
+    rows = []
+    for phrase in phrases:
+        length = len(phrase.split())
+        first = next(i for i in range(len(words)) if words[i : i + length] == phrase.split())
+        rows.append(("1", sentence_id, first, phrase, sentence))
+    names = ["image_id", "sentence_id", "first_word_index", "phrase", "sentence"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_a_phrase_is_read_on_to_the_next_of_its_sentence():
+    table = said(
+        "A man in a blue hat holds a big dog and a cat near the river , a bird",
+        *("A man", "a blue hat", "a big dog", "a cat", "the river", "a bird"),
+    )
+    assert described(table) == [
+        "A man in a blue hat",
+        "a blue hat holds a big dog",
+        "a big dog",  # "and" begins another thing
+        "a cat near the river",
+        "the river",
+        "a bird",  # nothing follows
+    ]
+    # Rows in another order, and beside those of another sentence, are told apart.
+    other = said("a cat near a dog", "a cat", "a dog", sentence_id=1)
+    mixed = pd.concat([table, other]).sample(frac=1, random_state=0)
+    longer = dict(zip(mixed.sentence_id.astype(str) + mixed.phrase, described(mixed), strict=True))
+    assert longer["0a cat"] == "a cat near the river"
+    assert longer["1a cat"] == "a cat near a dog"
+
+
+def test_a_phrase_is_not_read_on_too_far():
+    table = said("a man who has just thrown a ball to a dog", "a man", "a ball", "a dog")
+    assert described(table) == ["a man", "a ball", "a dog"]  # four words between; "to"
+    assert described(table, between=4)[0] == "a man who has just thrown a ball"
+    assert described(table, between=4, longest=7)[0] == "a man"
+    assert described(said("two dogs a cat", "two dogs", "a cat")) == ["two dogs", "a cat"]
