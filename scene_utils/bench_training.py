@@ -68,6 +68,24 @@ def _torch(size: int, folder: Path, compiled: bool):
     batch = dict(np.load(folder / "batch.npz"))
     cells = size // 16
 
+    class PhraseConvolution(nn.Module):
+        def __init__(self, channels: int):
+            super().__init__()
+            self.gate, self.shift = nn.Linear(DEPTH, DEPTH), nn.Linear(DEPTH, channels)
+            self.fixed = nn.Parameter(torch.randn(DEPTH, channels) / 16)
+            self.scaled = nn.Parameter(torch.randn(DEPTH, channels) / 16)
+
+        def forward(self, grid, phrases):
+            """Maps (b, c, c, DEPTH) and vectors (b * p, DEPTH) to (b * p, c², channels)."""
+            b, channels = len(grid), self.fixed.shape[1]
+            with torch.autocast("cpu", enabled=False):
+                gate, shift = self.gate(phrases).tanh(), self.shift(phrases)
+            kernel = gate.reshape(b, -1, DEPTH, 1) * self.scaled + self.fixed
+            kernel = kernel.transpose(1, 2).reshape(b, DEPTH, -1)
+            x = grid.reshape(b, cells**2, DEPTH) @ kernel
+            x = x.reshape(b, cells**2, -1, channels).transpose(1, 2).flatten(0, 1)
+            return x + shift[:, None]
+
     class Twin(nn.Module):
         def __init__(self):
             super().__init__()
@@ -89,18 +107,19 @@ def _torch(size: int, folder: Path, compiled: bool):
             self.words = nn.Embedding(WORDS, WORD_DIM)
             self.word = nn.Linear(WORD_DIM, UNITS)
             self.gru = nn.GRU(UNITS, UNITS, batch_first=True, bidirectional=True)
-            self.read, self.attention = nn.Linear(3 * UNITS, DEPTH), nn.Linear(DEPTH, 1)
-            self.gate = nn.Linear(DEPTH, DEPTH)
-            self.shift = nn.Linear(DEPTH, CHANNELS)
-            self.fixed = nn.Parameter(torch.randn(DEPTH, CHANNELS) / 16)
-            self.scaled = nn.Parameter(torch.randn(DEPTH, CHANNELS) / 16)
+            self.read, self.attention = nn.Linear(3 * UNITS, DEPTH), nn.Linear(DEPTH, 2)
+            self.named, self.beside = PhraseConvolution(CHANNELS), PhraseConvolution(CHANNELS // 2)
+            self.look, self.there, self.here = (
+                nn.Linear(CHANNELS // 2, out, bias=False) for out in (1, CHANNELS, CHANNELS)
+            )
+            self.way = nn.Linear(7, CHANNELS, bias=False)
             block = {"padding": 1, "bias": False}
             self.into, self.out, self.everywhere, self.asked = (
                 nn.ModuleList([make() for _ in range(BLOCKS)])
                 for make in (
                     *[lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, **block)] * 2,
                     lambda: nn.Linear(CHANNELS, CHANNELS),
-                    lambda: nn.Linear(DEPTH, CHANNELS),
+                    lambda: nn.Linear(2 * DEPTH, CHANNELS),
                 )
             )
             self.last = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
@@ -128,16 +147,11 @@ def _torch(size: int, folder: Path, compiled: bool):
             edge = 2 * (xy - 0.5).abs()
             place = self.place(torch.cat([xy, 2 * xy - 1, edge, edge**2], -1))
             grid = self.visual_norm(x.permute(0, 2, 3, 1) + place)
-            b, p, length = tokens.shape
             with torch.autocast("cpu", enabled=False):
-                phrases = self.phrases(tokens.reshape(b * p, length))
-                gate = self.gate(phrases).tanh().reshape(b, p, DEPTH, 1)
-                shift = self.shift(phrases)
-            kernel = gate * self.scaled + self.fixed
-            kernel = kernel.transpose(1, 2).reshape(b, DEPTH, p * CHANNELS)
-            x = grid.reshape(b, cells**2, DEPTH) @ kernel
-            x = x.reshape(b, cells, cells, p, CHANNELS).permute(0, 3, 4, 1, 2)
-            x = x.reshape(b * p, CHANNELS, cells, cells) + shift[:, :, None, None]
+                phrases = self.phrases(tokens.flatten(0, 1))
+            x = self.named(grid, phrases[:, :DEPTH])
+            x = x + self.from_there(self.beside(grid, phrases[:, DEPTH:]).relu())
+            x = x.reshape(-1, cells, cells, CHANNELS).permute(0, 3, 1, 2)
             x = x.bfloat16().contiguous(memory_format=torch.channels_last).relu()
             for into, out, everywhere, asked in zip(
                 self.into, self.out, self.everywhere, self.asked, strict=True
@@ -146,18 +160,31 @@ def _torch(size: int, folder: Path, compiled: bool):
                 y = (into(x) + more[:, :, None, None]).relu()
                 x = (x + out(y)).relu()
             x = self.last(x).relu()
-            score = self.score(self.score_in(x).relu()).float().reshape(b * p, -1)
+            score = self.score(self.score_in(x).relu()).float().flatten(1)
             sides = self.sides(self.sides_in(x).relu()).float().permute(0, 2, 3, 1)
             sides = 0.2 * sides.clamp(-6, 3).exp()
             corners = torch.cat([xy - sides[..., :2], xy + sides[..., 2:]], -1)
-            return score, corners.clamp(0, 1).reshape(b * p, -1, 4)
+            return score, corners.clamp(0, 1).reshape(len(x), -1, 4)
+
+        def from_there(self, x):
+            share = self.look(x).float().softmax(1)
+            found = (x * share).sum(1, keepdim=True)
+            centres = self.centres.reshape(1, -1, 2)
+            way = centres - (centres * share).sum(1, keepdim=True)
+            spread = ((way**2).sum(2, keepdim=True) * share).sum(1, keepdim=True)
+            spread = (spread + 1e-6).sqrt()
+            parts = [way, way.abs(), (way / spread).tanh(), spread + 0 * way[..., :1]]
+            with torch.autocast("cpu", enabled=False):
+                told = 4 * self.way(torch.cat(parts, -1)) + self.there(found.float())
+            return told + self.here(x)
 
         def phrases(self, tokens):
             x = functional.dropout(self.words(tokens), 0.2)
             x = self.word(x).relu()
             x = self.read(torch.cat([self.gru(x)[0], x], -1)).relu()
-            weights = self.attention(x)[..., 0].masked_fill(tokens == 0, -1e9).softmax(-1)
-            return functional.dropout(self.text_norm((x * weights[..., None]).sum(1)), 0.1)
+            weights = self.attention(x).masked_fill(tokens[..., None] == 0, -1e9).softmax(1)
+            phrases = self.text_norm((x[:, :, None] * weights[..., None]).sum(1))
+            return functional.dropout(phrases.flatten(1), 0.2)
 
     def loss_of(scores, boxes, truth, centres):
         truth = truth.reshape(-1, 1, 4)

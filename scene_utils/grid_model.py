@@ -1,10 +1,13 @@
 """A model that scores places: a phrase's box from every cell of a grid, and which cell to trust.
 
 One pass over a picture serves all its phrases. The backbone's maps of stride 8, 16 and 32 meet on
-the grid of stride 16; a phrase, read by a bidirectional GRU over GloVe vectors with attention over
-its words, becomes a 1x1 convolution of that grid; residual blocks then compare places. Each cell
-gives a score and its own box. The model takes square pictures of any side that is a multiple of 32.
-Boxes here are fractions of the picture, `xyxy` in [0, 1].
+the grid of stride 16; a phrase is read by a bidirectional GRU over GloVe vectors with attention
+over its words, twice: once for what it names, once for what it says beside that. Each reading
+becomes a 1x1 convolution of that grid; the second looks for one place and tells all cells how they
+lie from there. Residual blocks then compare places. Each cell gives a score and its own box. (That
+a phrase falls into a subject and what it is told by is from MAttNet, Yu et al., CVPR 2018.) The
+model takes square pictures of any side that is a multiple of 32. Boxes here are fractions of the
+picture, `xyxy` in [0, 1].
 """
 
 import json
@@ -42,8 +45,9 @@ class GridModel:
 
     `visual`: pixels (b, size, size, 3), RGB 0-255, to a map (b, cells, cells, d), of size / 16
     cells a side.
-    `text`: tokens (n, length) to phrase vectors (n, d) and word weights (n, length).
-    `head`: maps (b, cells, cells, d) and vectors (b, p, d) to scores (b * p, cells²), boxes
+    `text`: tokens (n, length) to phrase vectors (n, 2 d), one after the other of what is named and
+    of what is said beside it, and the word weights of the first (n, length).
+    `head`: maps (b, cells, cells, d) and vectors (b, p, 2 d) to scores (b * p, cells²), boxes
     (b * p, cells², 4), and the map they are read from (b * p, cells, cells, channels).
     """
 
@@ -167,6 +171,45 @@ class PhraseConvolution(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")
+class FromThere(layers.Layer):
+    """Find one place in a map (n, c, c, k) and tell every cell how it lies from there.
+
+    Each cell of the result (n, c, c, channels) is a linear function of the place's features, of its
+    own, and of the way from the place: in fractions of the picture, in their size, and in spreads
+    of the attention that found it.
+    """
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def build(self, shape):
+        self.look = self.add_weight(shape=(shape[-1], 1), name="look")
+        self.there = self.add_weight(shape=(shape[-1], self.channels), name="there")
+        self.here = self.add_weight(shape=(shape[-1], self.channels), name="here")
+        self.way = self.add_weight(shape=(7, self.channels), name="way")
+
+    def call(self, x):
+        cells = ops.shape(x)[1]
+        flat = ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
+        share = ops.matmul(flat, ops.cast(self.look, x.dtype))
+        share = ops.softmax(ops.cast(share, "float32"), axis=1)
+        found = ops.sum(ops.cast(flat, "float32") * share, axis=1, keepdims=True)
+        centres = ops.reshape(cell_centres(cells), (1, -1, 2))
+        way = centres - ops.sum(centres * share, axis=1, keepdims=True)
+        spread = ops.sum(ops.sum(way**2, axis=2, keepdims=True) * share, axis=1, keepdims=True)
+        spread = ops.sqrt(spread + 1e-6)
+        parts = [way, ops.abs(way), ops.tanh(way / spread), spread + 0 * way[..., :1]]
+        told = 4 * ops.matmul(ops.concatenate(parts, axis=-1), self.way)
+        told = ops.cast(told + ops.matmul(found, self.there), x.dtype)
+        told = told + ops.matmul(flat, ops.cast(self.here, x.dtype))
+        return ops.reshape(told, (-1, cells, cells, self.channels))
+
+    def get_config(self):
+        return super().get_config() | {"channels": self.channels}
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
 class CellBoxes(layers.Layer):
     """Four logarithms of distances (n, c, c, 4) to each cell's box (n, c², 4).
 
@@ -199,8 +242,8 @@ def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> ke
 
 
 def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160) -> keras.Model:
-    """Tokens `(n, length)`, 0 for padding, to the phrase's vector `(n, depth)` and its words'
-    weights `(n, length)`, which sum to 1."""
+    """Tokens `(n, length)`, 0 for padding, to the phrase's two vectors `(n, 2 * depth)` and its
+    words' weights in the first `(n, length)`, which sum to 1."""
     kwargs = {"dtype": "float32"}
     tokens = keras.Input((length,), dtype="int32", name="tokens")
     table = keras.initializers.Constant(embeddings)
@@ -214,11 +257,11 @@ def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160
     backward = ops.flip(layers.GRU(units, go_backwards=True, name="backward", **gru)(x), axis=1)
     x = layers.Concatenate(**kwargs)([forward, backward, x])
     x = layers.Dense(depth, activation="relu", name="read", **kwargs)(x)
-    weights = layers.Dense(1, name="attention", **kwargs)(x)[..., 0]
-    weights = ops.softmax(ops.where(tokens > 0, weights, -1e9), axis=-1)
-    phrase = ops.sum(x * weights[..., None], axis=1)
+    weights = layers.Dense(2, name="attention", **kwargs)(x)
+    weights = ops.softmax(ops.where(tokens[..., None] > 0, weights, -1e9), axis=1)
+    phrase = ops.sum(x[:, :, None] * weights[..., None], axis=1)
     phrase = layers.LayerNormalization(name="text_norm", **kwargs)(phrase)
-    return keras.Model(tokens, [phrase, weights], name="text")
+    return keras.Model(tokens, [layers.Flatten(**kwargs)(phrase), weights[..., 0]], name="text")
 
 
 def _small() -> keras.initializers.Initializer:
@@ -229,10 +272,12 @@ def _small() -> keras.initializers.Initializer:
 def build_head(depth: int, policy: str, channels: int, blocks: int, product: bool) -> keras.Model:
     """Map and phrases to each cell's score and box, and the map before; see `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
-    phrases = keras.Input((None, depth), dtype="float32", name="phrases")
+    phrases = keras.Input((None, 2 * depth), dtype="float32", name="phrases")
     q = layers.Dropout(0.2, dtype="float32")(phrases)
-    x = layers.ReLU()(PhraseConvolution(channels, product, name="phrase")([grid, q]))
-    each = ops.reshape(q, (-1, depth))
+    x = PhraseConvolution(channels, product, name="phrase")([grid, q[..., :depth]])
+    beside = PhraseConvolution(channels // 2, product, name="beside")([grid, q[..., depth:]])
+    x = layers.ReLU()(x + FromThere(channels, name="from_there")(layers.ReLU()(beside)))
+    each = ops.reshape(q, (-1, 2 * depth))
     same = {"padding": "same", "use_bias": False}
     for number in range(1, blocks + 1):
         y = layers.Conv2D(channels, 3, name=f"block{number}_in", **same)(x)

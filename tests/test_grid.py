@@ -98,6 +98,42 @@ def test_without_product_a_phrase_moves_every_place_alike():
     assert np.abs(one - other).max() > 0.01
 
 
+def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
+    rng = np.random.default_rng(2)
+    layer, cells = grid_model.FromThere(4), 5
+    x = rng.normal(size=(2, cells, cells, 3)).astype(np.float32)
+    layer(x)
+    look, there, here, way = given = [rng.normal(size=w.shape) for w in layer.get_weights()]
+    given[0] = look * 400  # so sharp that one cell holds it all
+    layer.set_weights(given)
+    out = np.asarray(layer(x))
+    centres = (np.arange(cells) + 0.5) / cells
+    for number in range(2):
+        row, column = np.unravel_index(np.argmax(x[number] @ look), (cells, cells))
+        for y in range(cells):
+            for z in range(cells):
+                away = np.array([centres[z] - centres[column], centres[y] - centres[row]])
+                # All of the attention is on one cell, so its spread is the least there is.
+                parts = [*away, *abs(away), *np.tanh(away / 1e-3), 1e-3]
+                told = 4 * np.array(parts) @ way + x[number, row, column] @ there + x[number, y, z] @ here
+                np.testing.assert_allclose(out[number, y, z], told, atol=0.01)
+
+
+def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):
+    *_, vocabulary, embeddings, mentions = sample
+    model = grid_model.build_text(embeddings, 12, depth=8)
+    vectors, weights = model(mentions.tokens[:50])
+    assert vectors.shape == (50, 16)
+    assert not np.allclose(vectors[:, :8], vectors[:, 8:], atol=0.1)
+    held = mentions.tokens[:50] > 0
+    np.testing.assert_allclose(np.sum(weights, axis=1), 1, atol=1e-5)
+    assert (np.asarray(weights)[~held] == 0).all()
+    # What lies behind the phrase's end changes nothing.
+    word = vocabulary.encode(["car"], 12)
+    alone = np.asarray(grid_model.build_text(embeddings, 1, depth=8)(word[:, :1])[1])
+    assert alone.tolist() == [[1.0]]
+
+
 def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(40), rng.integers(1, 5, 40))

@@ -1,0 +1,68 @@
+"""What an engine's features change: the same trained model fed by each of them."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from scene_utils import paths
+
+ENGINES = (
+    ("keras", "float32"),
+    ("keras", "bfloat16"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+)
+
+
+def measure(profile: str, data_root: str) -> dict:
+    """Mean IoU and accuracy on val of the source system as the profile's last run trained it, from
+    features by each engine, and their least and mean cosine to those of Keras in float32.
+
+    Raises FileNotFoundError where that run is missing, ImportError without OpenVINO.
+    """
+    from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+    import keras
+    import openvino  # noqa: F401
+    import pandas as pd
+
+    from scene_utils import backbones, boxes, entities, features, text, training
+
+    cache = paths.cache(profile)
+    images = entities.image_folder(paths.data_root(profile, data_root))
+    phrases = pd.read_parquet(cache / "phrases.parquet")
+    vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+    network = keras.models.load_model(cache / "models/seed/model.keras", compile=False)
+    made = features.open_chosen(cache)
+    backbone = backbones.load_backbone(
+        made.made_with["backbone"], untrained=made.made_with["untrained"]
+    )
+    ids = sorted(set(phrases.image_id[phrases.split == "val"]) & set(made.row))
+    exact, rows = None, {}
+    for engine, precision in ENGINES:
+        with tempfile.TemporaryDirectory() as folder:
+            store = features.cache_features(
+                *(images, ids, backbone, Path(folder)),
+                progress=False,
+                engine=engine,
+                precision=precision,
+            )
+            found = store.array(ids).astype(np.float32)
+            examples = training.make_examples(phrases, "val", store, vocabulary)
+            iou = boxes.iou(training.predict(network, examples), examples.boxes)
+        exact = found if exact is None else exact
+        cosine = np.sum(found * exact, axis=1)
+        cosine /= np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
+        rows[f"{engine} {precision}"] = {
+            "mean_iou": float(iou.mean()),
+            "accuracy_0.5": float((iou >= 0.5).mean()),
+            "least_cosine": float(cosine.min()),
+            "mean_cosine": float(cosine.mean()),
+        }
+    return {
+        "profile": profile,
+        "backbone": backbone.label,
+        "pictures": len(ids),
+        "mentions": len(iou),
+        "rows": rows,
+    }
