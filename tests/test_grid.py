@@ -104,7 +104,7 @@ def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
     x = rng.normal(size=(2, cells, cells, 3)).astype(np.float32)
     layer(x)
     look, there, here, way = given = [rng.normal(size=w.shape) for w in layer.get_weights()]
-    given[0] = look * 400  # so sharp that one cell holds it all
+    given[0] = look * 4000  # so sharp that one cell holds it all
     layer.set_weights(given)
     out = np.asarray(layer(x))
     centres = (np.arange(cells) + 0.5) / cells
