@@ -115,7 +115,11 @@ def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
                 away = np.array([centres[z] - centres[column], centres[y] - centres[row]])
                 # All of the attention is on one cell, so its spread is the least there is.
                 parts = [*away, *abs(away), *np.tanh(away / 1e-3), 1e-3]
-                told = 4 * np.array(parts) @ way + x[number, row, column] @ there + x[number, y, z] @ here
+                told = (
+                    4 * np.array(parts) @ way
+                    + x[number, row, column] @ there
+                    + x[number, y, z] @ here
+                )
                 np.testing.assert_allclose(out[number, y, z], told, atol=0.01)
 
 
