@@ -38,7 +38,7 @@ STEPS: dict[str, GridSettings] = {
     "+ EfficientNet-Lite2": GridSettings(**SMALL | {"backbone": "efficientnet_lite2"}),
     "+ 320 px, 18 epochs (final)": GridSettings("efficientnet_lite2", size=320, epochs=18),
 }
-# As many steps for each, hence more epochs of fewer.
+# As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {
     f"1/{part} of the pictures": GridSettings(**SMALL | {"epochs": 6 * part}, share=1 / part)
     for part in (8, 4, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scene_utils.bench_peers import BATCH
-from scene_utils.bench_tools import race
+from scene_utils.bench_tools import cosines, race
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -76,7 +76,8 @@ def measure(repeats: int = 7) -> dict:
             "pictures_per_second": {key: BATCH / np.median(s) for key, s in seconds.items()},
             "spread": {key: np.ptp(s) / np.median(s) for key, s in seconds.items()},
             "least_cosine": {
-                key: _cosine(array, found["keras plain float32"]) for key, array in found.items()
+                key: float(cosines(array, found["keras plain float32"]).min())
+                for key, array in found.items()
             },
         }
     result["matrix_peak_teraflops"] = {
@@ -101,7 +102,3 @@ def measure(repeats: int = 7) -> dict:
             )
         }
     return result
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())

@@ -21,9 +21,11 @@ def speed(result: dict) -> Figure:
             (lambda axis, name=name: _pass(axis, name, result["pass"]["backbones"][name]))
             for name in result.get("pass", {}).get("backbones", {})
         ),
-        *([lambda axis: _caching(axis, result["caching"])] if "caching" in result else []),
-        *([lambda axis: _cost(axis, result["cost"])] if "cost" in result else []),
-        *([lambda axis: _training(axis, result["training"])] if "training" in result else []),
+        *(
+            (lambda axis, name=name, draw=draw: draw(axis, result[name]))
+            for name, draw in (("caching", _caching), ("cost", _cost), ("training", _training))
+            if name in result
+        ),
     ]
     rows = max(1, -(-len(drawers) // 2))
     figure, axes = new_figure(9.6, 3.6 * rows + 0.4, nrows=rows, ncols=2)

@@ -118,6 +118,12 @@ def machine() -> dict:
     }
 
 
+def cosines(features: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Cosine of each row of two arrays `(n, channels)`, `(n,)`."""
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
+    return (features * expected).sum(axis=1) / lengths
+
+
 def make_pictures(folder: Path, number: int, size: tuple[int, int], seed: int = 0) -> list[str]:
     """Write JPEGs of `size` px, crops of the photos in `data/photos`, and give their ids.
 

@@ -328,10 +328,9 @@ def compute(
     for each other. Two more are read ahead, so memory does not depend on the number of pictures.
     """
     size, channels = made_with["size"], made_with["channels"]
-    batches = [
-        part.ids[first : first + batch_size]
+    cut = [
+        (part, [part.ids[i : i + batch_size] for i in range(0, len(part.ids), batch_size)])
         for part in parts
-        for first in range(0, len(part.ids), batch_size)
     ]
     total = sum(len(part.ids) for part in parts)
     with (
@@ -342,35 +341,35 @@ def compute(
 
         def passed(reading: list[Future]) -> tuple[list[Picture], Future | None]:
             pictures = [future.result() for future in reading]
+            good = [picture.pixels for picture in pictures if picture.pixels is not None]
+            if not good:
+                return pictures, None
             # Always a full batch: the same kernels run whatever number of pictures is left.
-            pixels, good = np.zeros((batch_size, size, size, 3), np.uint8), 0
-            for picture in pictures:
-                if picture.pixels is not None:
-                    pixels[good], good = picture.pixels, good + 1
-            return pictures, encoders.submit(encode, pixels) if good else None
+            pixels = np.zeros((batch_size, size, size, 3), np.uint8)
+            pixels[: len(good)] = good
+            return pictures, encoders.submit(lambda: encode(pixels)[: len(good)])
 
-        read = _ahead(
-            ([readers.submit(read_picture, images, i, size) for i in ids] for ids in batches), 2
+        reading = (
+            [readers.submit(read_picture, images, image_id, size) for image_id in ids]
+            for _, batches in cut
+            for ids in batches
         )
-        done = _ahead(map(passed, read), passes)
-        for part in parts:
+        done = _ahead(map(passed, _ahead(reading, 2)), passes)
+        for part, batches in cut:
             rows = [np.zeros((0, channels), np.float16)]
             listing = {"sha256": "", "pictures": {}, "unreadable": {}, "remarks": {}}
-            for first in range(0, len(part.ids), batch_size):
+            for ids in batches:
                 pictures, features = next(done)
-                ids = part.ids[first : first + batch_size]
-                good = 0
                 for image_id, picture in zip(ids, pictures, strict=True):
                     if picture.pixels is None:
                         reason = {"sha256": picture.sha256, "reason": picture.text}
                         listing["unreadable"][image_id] = reason
                         continue
-                    good += 1
                     listing["pictures"][image_id] = picture.sha256
                     if picture.text:
                         listing["remarks"][image_id] = picture.text
                 if features is not None:
-                    rows.append(features.result()[:good].astype(np.float16))
+                    rows.append(features.result().astype(np.float16))
                 bar.update(len(ids))
             write_shard(folder, part.number, np.concatenate(rows), listing)
 

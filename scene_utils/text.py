@@ -261,12 +261,13 @@ def described(phrases: pd.DataFrame, between: int = 3, longest: int = 12) -> lis
     for image, sentence, first, phrase, words in zip(
         *(phrases[column] for column in columns), strict=True
     ):
-        rows.append((spans.setdefault((image, sentence), []), first, phrase, words.split()))
-        rows[-1][0].append((first, first + len(phrase.split())))
+        own = (first, first + len(phrase.split()))
+        all_spans = spans.setdefault((image, sentence), [])
+        all_spans.append(own)
+        rows.append((own, all_spans, phrase, words.split()))
     found = []
-    for others, first, phrase, words in rows:
-        end = first + len(phrase.split())
-        start, last = min((span for span in others if span[0] >= end), default=(end, end))
+    for (first, end), all_spans, phrase, words in rows:
+        start, last = min((span for span in all_spans if span[0] >= end), default=(end, end))
         joint = [word.lower() for word in words[end:start]]
         fits = 1 <= len(joint) <= between and last - first <= longest
         found.append(" ".join(words[first:last]) if fits and BREAKS.isdisjoint(joint) else phrase)

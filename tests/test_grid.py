@@ -124,7 +124,7 @@ def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
 
 
 def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):
-    *_, vocabulary, embeddings, mentions = sample
+    *_, embeddings, mentions = sample
     model = grid_model.build_text(embeddings, 12, depth=8)
     vectors, weights = model(mentions.tokens[:50])
     assert vectors.shape == (50, 16)
@@ -132,10 +132,14 @@ def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):
     held = mentions.tokens[:50] > 0
     np.testing.assert_allclose(np.sum(weights, axis=1), 1, atol=1e-5)
     assert (np.asarray(weights)[~held] == 0).all()
-    # What lies behind the phrase's end changes nothing.
-    word = vocabulary.encode(["car"], 12)
-    alone = np.asarray(grid_model.build_text(embeddings, 1, depth=8)(word[:, :1])[1])
-    assert alone.tolist() == [[1.0]]
+    # Another attention of the second reading leaves the first as it was.
+    attention = model.get_layer("attention")
+    kernel, bias = attention.get_weights()
+    attention.set_weights([kernel + np.float32([0, 3]), bias])
+    moved, same = model(mentions.tokens[:50])
+    np.testing.assert_array_equal(same, weights)
+    np.testing.assert_array_equal(moved[:, :8], vectors[:, :8])
+    assert not np.allclose(moved[:, 8:], vectors[:, 8:], atol=0.01)
 
 
 def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
