@@ -1,6 +1,6 @@
 # A bare `make` lists the targets. Variables: PROFILE, DATA, BACKBONE, WEIGHTS, UNTRAINED, VECTORS,
-# SEED, EPOCHS, PICTURES, GRID, GRID_BACKBONE, GRID_EPOCHS, GRID_SIZE, GRID_PROGRESSIVE, ENGINE,
-# PRECISION, ONLY, ROWS, SEEDS.
+# SEED, EPOCHS, PICTURES, GRID, GRID_BACKBONE, GRID_EPOCHS, GRID_SIZE, GRID_PROGRESSIVE,
+# GRID_PICTURES, ENGINE, PRECISION, ONLY, ROWS, SEEDS.
 PROFILE   ?= sample
 DATA      ?=
 BACKBONE  ?= efficientnet_lite0
@@ -63,15 +63,17 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 MODULES = $(1:%=scene_utils/%.py)
 BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input and fewer steps are enough. Its colours and
-# patterns are fine: what is seen smaller at first costs more than it saves.
-GRID_EPOCHS ?= $(if $(DATA),18,8)
+# patterns are fine: what is seen smaller at first costs more than it saves. Its pictures are few:
+# fewer a step make more steps.
+GRID_EPOCHS ?= $(if $(DATA),14,8)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 GRID_PROGRESSIVE ?= $(if $(DATA),true,false)
+GRID_PICTURES ?= $(if $(DATA),16,8)
 GRID_BACKBONE ?= $(if $(filter resnet50,$(BACKBONE)),resnet50,$(if $(DATA),efficientnet_lite2,$(BACKBONE)))
 
 ENCODER := progress images quiet_tensorflow backbones folding feature_store features \
   portable openvino_engine ray_engine
-TRAINER := $(ENCODER) text model training pictures grid_model grid_training presence \
+TRAINER := $(ENCODER) text model training pictures grid_layers grid_model grid_training presence \
   probability
 
 USE_01 := $(BASE) progress entities images scenes scene_layout
@@ -96,7 +98,7 @@ ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAI
   engine=$(ENGINE) precision=$(PRECISION)
 ASK_04 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED) epochs=$(EPOCHS) \
   grid=$(GRID) grid_backbone=$(GRID_BACKBONE) grid_epochs=$(GRID_EPOCHS) grid_size=$(GRID_SIZE) \
-  grid_progressive=$(GRID_PROGRESSIVE)
+  grid_progressive=$(GRID_PROGRESSIVE) grid_pictures=$(GRID_PICTURES)
 ASK_05 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED)
 ASK_06 = data=$(ROOT) weights=$(WEIGHTS)
 

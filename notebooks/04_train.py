@@ -27,9 +27,10 @@ seed = 0
 epochs = 20
 grid = "shipped"  # the model that scores places: "train" it here, take the "shipped" one, or "none"
 grid_backbone = "efficientnet_lite2"
-grid_epochs = 18
+grid_epochs = 14
 grid_size = 320  # pixels of its input's side
 grid_progressive = True  # smaller pictures in the first half of the epochs
+grid_pictures = 16  # pictures a step, with 8 phrases each
 
 # %%
 import json
@@ -129,6 +130,7 @@ if grid == "train":
         size=grid_size,
         epochs=grid_epochs,
         progressive=grid_progressive,
+        pictures_per_step=grid_pictures,
         seed=seed,
     )
     mentions = [

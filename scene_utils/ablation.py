@@ -27,16 +27,17 @@ from scene_utils.pictures import squeeze_pictures
 SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 6}
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
 # Each row changes one thing of the row before.
+PLAIN = SMALL | {"lengthened": 0, "own_vectors": False, "composed": False}
 STEPS: dict[str, GridSettings] = {
-    "grid, phrase added": GridSettings(
-        **SMALL, tuned=False, product=False, augmented=False, lengthened=0
-    ),
-    "+ product with the phrase": GridSettings(**SMALL, tuned=False, augmented=False, lengthened=0),
-    "+ augmentation": GridSettings(**SMALL, tuned=False, lengthened=0),
-    "+ tuned backbone": GridSettings(**SMALL, lengthened=0),
+    "grid, phrase added": GridSettings(**PLAIN, tuned=False, product=False, augmented=False),
+    "+ product with the phrase": GridSettings(**PLAIN, tuned=False, augmented=False),
+    "+ augmentation": GridSettings(**PLAIN, tuned=False),
+    "+ tuned backbone": GridSettings(**PLAIN),
+    "+ words' own vectors": GridSettings(**PLAIN | {"own_vectors": True}),
+    "+ words and places add up": GridSettings(**SMALL, lengthened=0),
     "+ lengthened phrases": GridSettings(**SMALL),
     "+ EfficientNet-Lite2": GridSettings(**SMALL | {"backbone": "efficientnet_lite2"}),
-    "+ 320 px, 18 epochs (final)": GridSettings("efficientnet_lite2", size=320, epochs=18),
+    "+ 320 px, 14 epochs (final)": GridSettings("efficientnet_lite2", size=320, epochs=14),
 }
 # As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {

@@ -20,7 +20,7 @@ from scene_utils.portable import Portable
 
 SIZES = (224, 320)
 CONTENDERS = ("keras", "torch", "torch compiled")
-WORDS, WORD_DIM, UNITS, DEPTH, CHANNELS, BLOCKS = 8000, 50, 160, 256, 128, 3
+WORDS, WORD_DIM, OWN_DIM, UNITS, DEPTH, CHANNELS, BLOCKS = 8000, 50, 64, 160, 256, 128, 3
 
 
 def _numbers(size: int):
@@ -105,7 +105,8 @@ def _torch(size: int, folder: Path, compiled: bool):
             self.place = nn.Linear(8, DEPTH, bias=False)
             self.visual_norm, self.text_norm = nn.LayerNorm(DEPTH), nn.LayerNorm(DEPTH)
             self.words = nn.Embedding(WORDS, WORD_DIM)
-            self.word = nn.Linear(WORD_DIM, UNITS)
+            self.own = nn.Embedding(facts["frequent"], OWN_DIM)
+            self.word = nn.Linear(WORD_DIM + OWN_DIM, UNITS)
             self.gru = nn.GRU(UNITS, UNITS, batch_first=True, bidirectional=True)
             self.read, self.attention = nn.Linear(3 * UNITS, DEPTH), nn.Linear(DEPTH, 2)
             self.named, self.beside = PhraseConvolution(CHANNELS), PhraseConvolution(CHANNELS // 2)
@@ -113,6 +114,8 @@ def _torch(size: int, folder: Path, compiled: bool):
                 nn.Linear(CHANNELS // 2, out, bias=False) for out in (1, CHANNELS, CHANNELS)
             )
             self.way = nn.Linear(7, CHANNELS, bias=False)
+            self.keys, self.gates = nn.Linear(DEPTH, DEPTH + 1), nn.Linear(DEPTH, 2)
+            self.lies, self.known = nn.Linear(2 * DEPTH, 8), nn.Linear(3, CHANNELS)
             block = {"padding": 1, "bias": False}
             self.into, self.out, self.everywhere, self.asked = (
                 nn.ModuleList([make() for _ in range(BLOCKS)])
@@ -148,9 +151,14 @@ def _torch(size: int, folder: Path, compiled: bool):
             place = self.place(torch.cat([xy, 2 * xy - 1, edge, edge**2], -1))
             grid = self.visual_norm(x.permute(0, 2, 3, 1) + place)
             with torch.autocast("cpu", enabled=False):
-                phrases = self.phrases(tokens.flatten(0, 1))
+                phrases, keys, gates = self.phrases(tokens.flatten(0, 1))
+            fits = self.fits(grid, keys, gates)
             x = self.named(grid, phrases[:, :DEPTH])
-            x = x + self.from_there(self.beside(grid, phrases[:, DEPTH:]).relu())
+            told, share = self.from_there(self.beside(grid, phrases[:, DEPTH:]).relu(), fits)
+            with torch.autocast("cpu", enabled=False):
+                lies = self.lying(share, phrases)
+            known = torch.cat([fits, lies[..., None]], -1).clamp(min=-12)
+            x = x + told + self.known(known)
             x = x.reshape(-1, cells, cells, CHANNELS).permute(0, 3, 1, 2)
             x = x.bfloat16().contiguous(memory_format=torch.channels_last).relu()
             for into, out, everywhere, asked in zip(
@@ -161,13 +169,35 @@ def _torch(size: int, folder: Path, compiled: bool):
                 x = (x + out(y)).relu()
             x = self.last(x).relu()
             score = self.score(self.score_in(x).relu()).float().flatten(1)
+            score = score + fits[..., 0] + lies
             sides = self.sides(self.sides_in(x).relu()).float().permute(0, 2, 3, 1)
             sides = 0.2 * sides.clamp(-6, 3).exp()
             corners = torch.cat([xy - sides[..., :2], xy + sides[..., 2:]], -1)
             return score, corners.clamp(0, 1).reshape(len(x), -1, 4)
 
-        def from_there(self, x):
-            share = self.look(x).float().softmax(1)
+        def fits(self, grid, keys, gates):
+            keys, gates = (part.unflatten(0, (len(grid), -1)) for part in (keys, gates))
+            words = keys[..., :-1].flatten(1, 2).transpose(1, 2)
+            fits = (grid.flatten(1, 2) @ words).float() / DEPTH**0.5
+            fits = functional.logsigmoid(fits + keys[..., -1].flatten(1)[:, None])
+            fits = fits.unflatten(2, keys.shape[1:3])
+            return torch.einsum("bcpl,bplr->bpcr", fits, gates).flatten(0, 1)
+
+        def lying(self, share, phrases):
+            step = torch.arange(2 * cells)
+            step = torch.where(step < cells, step, step - 2 * cells) / cells
+            y, x = torch.meshgrid(step, step, indexing="ij")
+            near = (-(x**2 + y**2) / 0.02).exp()
+            ways = [x, y, x.abs(), y.abs(), (20 * x).tanh(), (20 * y).tanh(), near]
+            told = 4 * self.lies(phrases)
+            fits = torch.einsum("yxf,nf->nyx", torch.stack(ways, -1), told[:, :-1])
+            fits = torch.fft.rfft2((fits + told[:, -1, None, None] + 1).sigmoid())
+            place = torch.fft.rfft2(share.reshape(-1, cells, cells), (2 * cells, 2 * cells))
+            lies = torch.fft.irfft2(fits * place)[:, :cells, :cells]
+            return (lies.relu() + 1e-3).log().flatten(1)
+
+        def from_there(self, x, fits):
+            share = (self.look(x).float() + fits[..., 1:]).softmax(1)
             found = (x * share).sum(1, keepdim=True)
             centres = self.centres.reshape(1, -1, 2)
             way = centres - (centres * share).sum(1, keepdim=True)
@@ -176,15 +206,17 @@ def _torch(size: int, folder: Path, compiled: bool):
             parts = [way, way.abs(), (way / spread).tanh(), spread + 0 * way[..., :1]]
             with torch.autocast("cpu", enabled=False):
                 told = 4 * self.way(torch.cat(parts, -1)) + self.there(found.float())
-            return told + self.here(x)
+            return told + self.here(x), share
 
         def phrases(self, tokens):
-            x = functional.dropout(self.words(tokens), 0.2)
+            own = self.own(torch.where(tokens < facts["frequent"], tokens, 1))
+            x = functional.dropout(torch.cat([self.words(tokens), own], -1), 0.2)
             x = self.word(x).relu()
             x = self.read(torch.cat([self.gru(x)[0], x], -1)).relu()
             weights = self.attention(x).masked_fill(tokens[..., None] == 0, -1e9).softmax(1)
             phrases = self.text_norm((x[:, :, None] * weights[..., None]).sum(1))
-            return functional.dropout(phrases.flatten(1), 0.2)
+            gates = self.gates(x).sigmoid() * (tokens[..., None] > 0)
+            return functional.dropout(phrases.flatten(1), 0.2), self.keys(x), gates
 
     def loss_of(scores, boxes, truth, centres):
         truth = truth.reshape(-1, 1, 4)
@@ -241,7 +273,7 @@ def _torch(size: int, folder: Path, compiled: bool):
 def _describe(size: int, folder: Path) -> None:
     """Write the backbone, the batch and what the twin must match."""
     from scene_utils import backbones, folding, portable
-    from scene_utils.grid_model import build_grid
+    from scene_utils.grid_model import FREQUENT, build_grid
 
     settings, batch = _numbers(size)
     backbone = backbones.load_backbone(settings.backbone, untrained=True, size=size)
@@ -263,6 +295,7 @@ def _describe(size: int, folder: Path) -> None:
             for prefix in widest
         ],
         "fixed": last[0],
+        "frequent": FREQUENT,
         "learned": [f"{name}/{part}" for name in learned for part in ("kernel", "bias")],
         "parameters": int(
             sum(np.prod(v.shape) for part in model.parts() for v in part.trainable_variables)

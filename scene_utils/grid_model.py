@@ -1,13 +1,14 @@
 """A model that scores places: a phrase's box from every cell of a grid, and which cell to trust.
 
 One pass over a picture serves all its phrases. The backbone's maps of stride 8, 16 and 32 meet on
-the grid of stride 16; a phrase is read by a bidirectional GRU over GloVe vectors with attention
-over its words, twice: once for what it names, once for what it says beside that. Each reading
-becomes a 1x1 convolution of that grid; the second looks for one place and tells all cells how they
-lie from there. Residual blocks then compare places. Each cell gives a score and its own box. (That
-a phrase falls into a subject and what it is told by is from MAttNet, Yu et al., CVPR 2018.) The
-model takes square pictures of any side that is a multiple of 32. Boxes here are fractions of the
-picture, `xyxy` in [0, 1].
+the grid of stride 16; a phrase is read by a bidirectional GRU over GloVe vectors and vectors of
+the words' own with attention over its words, twice: once for what it names, once for what it says
+beside that. Each reading becomes a 1x1 convolution of that grid, and each asks every cell for all
+its words at once; the second looks for one place and tells all cells how they lie from there.
+Residual blocks then compare places. Each cell gives a score and its own box. (That a phrase falls
+into a subject and what it is told by is from MAttNet, Yu et al., CVPR 2018.) The model takes square
+pictures of any side that is a multiple of 32. Boxes here are fractions of the picture, `xyxy` in
+[0, 1].
 """
 
 import json
@@ -24,9 +25,21 @@ from keras import layers, ops
 from scene_utils import backbones
 from scene_utils.backbones import Backbone
 from scene_utils.folding import fold_norms
+from scene_utils.grid_layers import (
+    AddPlace,
+    Beside,
+    CellBoxes,
+    FromThere,
+    PhraseConvolution,
+    WordsFit,
+    cell_centres,
+    small,
+)
 
 STRIDE = 16
 PARTS = ("visual", "text", "head")
+# A vocabulary stands by falling count: as many of its first words get a vector of their own.
+FREQUENT = 2000
 
 
 class Answered(NamedTuple):
@@ -46,9 +59,11 @@ class GridModel:
     `visual`: pixels (b, size, size, 3), RGB 0-255, to a map (b, cells, cells, d), of size / 16
     cells a side.
     `text`: tokens (n, length) to phrase vectors (n, 2 d), one after the other of what is named and
-    of what is said beside it, and the word weights of the first (n, length).
-    `head`: maps (b, cells, cells, d) and vectors (b, p, 2 d) to scores (b * p, cells²), boxes
-    (b * p, cells², 4), and the map they are read from (b * p, cells, cells, channels).
+    of what is said beside it, the word weights of the first (n, length), and each word's key
+    (n, length, d + 1) and gates (n, length, 2).
+    `head`: maps (b, cells, cells, d), and vectors, keys and gates, each by picture (b, p, ...), to
+    scores (b * p, cells²), boxes (b * p, cells², 4), and the map they are read from
+    (b * p, cells, cells, channels).
     """
 
     length: int
@@ -61,10 +76,14 @@ class GridModel:
 
     def ask(self, grid: tf.Tensor, tokens: tf.Tensor, training: bool = False) -> Answered:
         """Phrases `tokens (b, p, length)` of pictures' maps `grid`; n = b * p, by picture."""
-        phrases, weights = self.text(tf.reshape(tokens, (-1, self.length)), training=training)
         shape = tf.shape(tokens)
-        asked = tf.reshape(phrases, (shape[0], shape[1], -1))
-        scores, boxes, seen = self.head([grid, asked], training=training)
+        read = self.text(tf.reshape(tokens, (-1, self.length)), training=training)
+        phrases, weights, keys, gates = read
+        asked = [
+            tf.reshape(part, tf.concat([shape[:2], tf.shape(part)[1:]], axis=0))
+            for part in (phrases, keys, gates)
+        ]
+        scores, boxes, seen = self.head([grid, *asked], training=training)
         return Answered(scores, boxes, seen, phrases, weights)
 
     def save(self, folder: Path) -> None:
@@ -106,124 +125,6 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
     return maps
 
 
-def cell_centres(cells: int | tf.Tensor) -> tf.Tensor:
-    """Centres of the grid's cells as fractions, x then y, `(cells, cells, 2)` float32."""
-    centres = (tf.range(cells, dtype=tf.float32) + 0.5) / tf.cast(cells, tf.float32)
-    y, x = tf.meshgrid(centres, centres, indexing="ij")
-    return tf.stack([x, y], axis=-1)
-
-
-@keras.saving.register_keras_serializable(package="scene_utils")
-class AddPlace(layers.Layer):
-    """Add a learned linear function of eight coordinates of each cell to a map (b, c, c, d)."""
-
-    def build(self, shape):
-        self.kernel = self.add_weight(shape=(8, shape[-1]), name="kernel")
-
-    def call(self, x):
-        xy = cell_centres(ops.shape(x)[1])
-        edge = 2 * ops.abs(xy - 0.5)
-        places = ops.concatenate([xy, 2 * xy - 1, edge, edge**2], axis=-1)
-        return x + ops.matmul(ops.cast(places, x.dtype), ops.cast(self.kernel, x.dtype))
-
-
-@keras.saving.register_keras_serializable(package="scene_utils")
-class PhraseConvolution(layers.Layer):
-    """A 1x1 convolution made by each phrase: (b, c, c, d) and (b, p, d) to (b * p, c, c, out).
-
-    Its kernel is a fixed one plus one whose input channels the phrase scales, which is the product
-    of map and phrase followed by a convolution, in one matrix product for all phrases. Without
-    `product` the phrase only adds to the map, as a convolution of their concatenation would.
-    """
-
-    def __init__(self, channels: int, product: bool = True, **kwargs):
-        super().__init__(**kwargs)
-        self.channels, self.product = channels, product
-
-    def build(self, shapes):
-        depth = shapes[0][-1]
-        self.fixed = self.add_weight(shape=(depth, self.channels), name="fixed")
-        self.scaled = self.add_weight(shape=(depth, self.channels), name="scaled")
-        self.gate = self.add_weight(shape=(shapes[1][-1], depth), name="gate")
-        self.gate_bias = self.add_weight(shape=(depth,), initializer="zeros", name="gate_bias")
-        self.shift = self.add_weight(shape=(shapes[1][-1], self.channels), name="shift")
-        self.shift_bias = self.add_weight(
-            shape=(self.channels,), initializer="zeros", name="shift_bias"
-        )
-
-    def call(self, inputs):
-        grid, phrases = inputs
-        p, cells, depth = ops.shape(phrases)[1], ops.shape(grid)[1], grid.shape[-1]
-        gate = ops.tanh(ops.matmul(phrases, self.gate) + self.gate_bias)
-        gate = ops.cast(gate if self.product else 0 * gate, grid.dtype)
-        kernel = gate[..., None] * ops.cast(self.scaled, grid.dtype)
-        kernel = kernel + ops.cast(self.fixed, grid.dtype)
-        kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (-1, depth, p * self.channels))
-        out = ops.matmul(ops.reshape(grid, (-1, cells**2, depth)), kernel)
-        out = ops.reshape(out, (-1, cells, cells, p, self.channels))
-        out = ops.transpose(out, (0, 3, 1, 2, 4))
-        shift = ops.matmul(phrases, self.shift) + self.shift_bias
-        shift = ops.cast(shift, grid.dtype)[:, :, None, None]
-        return ops.reshape(out + shift, (-1, cells, cells, self.channels))
-
-    def get_config(self):
-        return super().get_config() | {"channels": self.channels, "product": self.product}
-
-
-@keras.saving.register_keras_serializable(package="scene_utils")
-class FromThere(layers.Layer):
-    """Find one place in a map (n, c, c, k) and tell every cell how it lies from there.
-
-    Each cell of the result (n, c, c, channels) is a linear function of the place's features, of its
-    own, and of the way from the place: in fractions of the picture, in their size, and in spreads
-    of the attention that found it.
-    """
-
-    def __init__(self, channels: int, **kwargs):
-        super().__init__(**kwargs)
-        self.channels = channels
-
-    def build(self, shape):
-        self.look = self.add_weight(shape=(shape[-1], 1), name="look")
-        self.there = self.add_weight(shape=(shape[-1], self.channels), name="there")
-        self.here = self.add_weight(shape=(shape[-1], self.channels), name="here")
-        self.way = self.add_weight(shape=(7, self.channels), name="way")
-
-    def call(self, x):
-        cells = ops.shape(x)[1]
-        flat = ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
-        share = ops.matmul(flat, ops.cast(self.look, x.dtype))
-        share = ops.softmax(ops.cast(share, "float32"), axis=1)
-        found = ops.sum(ops.cast(flat, "float32") * share, axis=1, keepdims=True)
-        centres = ops.reshape(cell_centres(cells), (1, -1, 2))
-        way = centres - ops.sum(centres * share, axis=1, keepdims=True)
-        spread = ops.sum(ops.sum(way**2, axis=2, keepdims=True) * share, axis=1, keepdims=True)
-        spread = ops.sqrt(spread + 1e-6)
-        parts = [way, ops.abs(way), ops.tanh(way / spread), spread + 0 * way[..., :1]]
-        told = 4 * ops.matmul(ops.concatenate(parts, axis=-1), self.way)
-        told = ops.cast(told + ops.matmul(found, self.there), x.dtype)
-        told = told + ops.matmul(flat, ops.cast(self.here, x.dtype))
-        return ops.reshape(told, (-1, cells, cells, self.channels))
-
-    def get_config(self):
-        return super().get_config() | {"channels": self.channels}
-
-
-@keras.saving.register_keras_serializable(package="scene_utils")
-class CellBoxes(layers.Layer):
-    """Four logarithms of distances (n, c, c, 4) to each cell's box (n, c², 4).
-
-    The distances are those from the cell's centre to left, top, right and bottom, .2 of the picture
-    before anything is learned; sides are cut at the picture's.
-    """
-
-    def call(self, sides):
-        sides = 0.2 * ops.exp(ops.clip(sides, -6, 3))
-        centres = cell_centres(ops.shape(sides)[1])
-        corners = ops.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=-1)
-        return ops.reshape(ops.clip(corners, 0.0, 1.0), (ops.shape(sides)[0], -1, 4))
-
-
 def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> keras.Model:
     """Pixels to the fused map of stride 16, `(b, size / 16, size / 16, depth)`."""
     pixels = keras.Input((None, None, 3), name="pixels")
@@ -241,15 +142,27 @@ def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> ke
     return keras.Model(pixels, x, name="visual")
 
 
-def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160) -> keras.Model:
-    """Tokens `(n, length)`, 0 for padding, to the phrase's two vectors `(n, 2 * depth)` and its
-    words' weights in the first `(n, length)`, which sum to 1."""
+def build_text(
+    embeddings: np.ndarray, length: int, depth: int, own_vectors: bool = True, units: int = 160
+) -> keras.Model:
+    """Tokens `(n, length)`, 0 for padding, to the phrase's two vectors `(n, 2 * depth)`; its words'
+    weights in the first `(n, length)`, which sum to 1; and each word's key `(n, length, depth + 1)`
+    and gates `(n, length, 2)`, see `grid_layers.WordsFit`."""
     kwargs = {"dtype": "float32"}
     tokens = keras.Input((length,), dtype="int32", name="tokens")
     table = keras.initializers.Constant(embeddings)
     x = layers.Embedding(*embeddings.shape, embeddings_initializer=table, name="words", **kwargs)(
         tokens
     )
+    # Words that are used alike have nearly the same vector (red and blue, man and woman, above and
+    # below have cosines of .9 in GloVe 50-d), so each frequent word also gets one of its own.
+    if own_vectors:
+        frequent = min(len(embeddings), FREQUENT)
+        own = keras.initializers.RandomNormal(stddev=0.5)
+        own = layers.Embedding(frequent, 64, embeddings_initializer=own, name="own", **kwargs)(
+            ops.where(tokens < frequent, tokens, 1)
+        )
+        x = layers.Concatenate(**kwargs)([x, own])
     x = layers.Dropout(0.2, **kwargs)(x)
     x = layers.Dense(units, activation="relu", name="word", **kwargs)(x)
     gru = {"return_sequences": True, "unroll": True, **kwargs}
@@ -261,23 +174,43 @@ def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160
     weights = ops.softmax(ops.where(tokens[..., None] > 0, weights, -1e9), axis=1)
     phrase = ops.sum(x[:, :, None] * weights[..., None], axis=1)
     phrase = layers.LayerNormalization(name="text_norm", **kwargs)(phrase)
-    return keras.Model(tokens, [layers.Flatten(**kwargs)(phrase), weights[..., 0]], name="text")
+    phrase = layers.Flatten(**kwargs)(phrase)
+    keys = layers.Dense(depth + 1, name="keys", **kwargs)(x)
+    gates = layers.Dense(2, activation="sigmoid", name="gates", **kwargs)(x)
+    gates = ops.where(tokens[..., None] > 0, gates, 0.0)
+    return keras.Model(tokens, [phrase, weights[..., 0], keys, gates], name="text")
 
 
-def _small() -> keras.initializers.Initializer:
-    # Made anew for each layer: one made at import would draw its seed before the caller sets any.
-    return keras.initializers.RandomNormal(stddev=0.01)
-
-
-def build_head(depth: int, policy: str, channels: int, blocks: int, product: bool) -> keras.Model:
+def build_head(
+    depth: int,
+    length: int,
+    policy: str,
+    channels: int,
+    blocks: int,
+    product: bool,
+    composed: bool = True,
+) -> keras.Model:
     """Map and phrases to each cell's score and box, and the map before; see `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, 2 * depth), dtype="float32", name="phrases")
+    keys = keras.Input((None, length, depth + 1), dtype="float32", name="keys")
+    gates = keras.Input((None, length, 2), dtype="float32", name="gates")
     q = layers.Dropout(0.2, dtype="float32")(phrases)
+    each = ops.reshape(q, (-1, 2 * depth))
     x = PhraseConvolution(channels, product, name="phrase")([grid, q[..., :depth]])
     beside = PhraseConvolution(channels // 2, product, name="beside")([grid, q[..., depth:]])
-    x = layers.ReLU()(x + FromThere(channels, name="from_there")(layers.ReLU()(beside)))
-    each = ops.reshape(q, (-1, 2 * depth))
+    if composed:
+        fits = WordsFit(name="fits")([grid, keys, gates])
+    else:
+        fits = ops.cast(ops.zeros_like(beside[..., :2]), "float32")
+    told, share = FromThere(channels, name="from_there")([layers.ReLU()(beside), fits[..., 1]])
+    x, sure = x + told, 0.0
+    if composed:
+        lies = Beside(name="lies", dtype="float32")([share, each])
+        sure = fits[..., 0] + lies
+        known = ops.maximum(ops.stack([fits[..., 0], fits[..., 1], lies], axis=-1), -12.0)
+        x = x + layers.Dense(channels, name="known")(known)
+    x = layers.ReLU()(x)
     same = {"padding": "same", "use_bias": False}
     for number in range(1, blocks + 1):
         y = layers.Conv2D(channels, 3, name=f"block{number}_in", **same)(x)
@@ -285,16 +218,17 @@ def build_head(depth: int, policy: str, channels: int, blocks: int, product: boo
         asked = layers.Dense(channels, name=f"block{number}_phrase")(each)
         y = layers.ReLU()(y + (everywhere + asked)[:, None, None])
         name = f"block{number}_out"
-        y = layers.Conv2D(channels, 3, kernel_initializer=_small(), name=name, **same)(y)
+        y = layers.Conv2D(channels, 3, kernel_initializer=small(), name=name, **same)(y)
         x = layers.ReLU()(x + y)
     x = layers.Conv2D(channels, 3, padding="same", activation="relu", name="out")(x)
     score = layers.Conv2D(channels, 1, activation="relu", name="score_in")(x)
     last = {"dtype": "float32"}
-    score = layers.Conv2D(1, 1, kernel_initializer=_small(), name="score", **last)(score)
-    score = layers.Reshape((-1,), **last)(score)
+    score = layers.Conv2D(1, 1, kernel_initializer=small(), name="score", **last)(score)
+    score = layers.Reshape((-1,), **last)(score[..., 0] + sure)
     sides = layers.Conv2D(channels, 1, activation="relu", name="sides_in")(x)
-    sides = layers.Conv2D(4, 1, kernel_initializer=_small(), name="sides", **last)(sides)
-    return keras.Model([grid, phrases], [score, CellBoxes(**last)(sides), x], name="head")
+    sides = layers.Conv2D(4, 1, kernel_initializer=small(), name="sides", **last)(sides)
+    outputs = [score, CellBoxes(**last)(sides), x]
+    return keras.Model([grid, phrases, keys, gates], outputs, name="head")
 
 
 def build_grid(
@@ -306,17 +240,22 @@ def build_grid(
     blocks: int = 3,
     tuned: bool = True,
     product: bool = True,
+    own_vectors: bool = True,
+    composed: bool = True,
     policy: str = "mixed_bfloat16",
 ) -> GridModel:
-    """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is."""
+    """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is.
+
+    See `grid_training.GridSettings` for the parts that can be left out.
+    """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         return GridModel(
             length,
             build_visual(backbone, policy, depth, tuned),
-            build_text(embeddings, length, depth),
-            build_head(depth, policy, channels, blocks, product),
+            build_text(embeddings, length, depth, own_vectors),
+            build_head(depth, length, policy, channels, blocks, product, composed),
         )
     finally:
         keras.config.set_dtype_policy(before)
@@ -345,6 +284,8 @@ def load_grid(folder: Path) -> GridModel:
         settings["length"],
         blocks=settings["blocks"],
         product=settings["product"],
+        own_vectors=settings["own_vectors"],
+        composed=settings["composed"],
         policy=settings["policy"],
     )
     model.load(folder)

@@ -20,7 +20,7 @@ import pandas as pd
 import tensorflow as tf
 
 from scene_utils import boxes as box_type
-from scene_utils import folding, grid_model
+from scene_utils import folding, grid_layers, grid_model
 from scene_utils.backbones import load_backbone, weights_hash
 from scene_utils.grid_model import STRIDE, Answered, GridModel, build_grid, grid_loss, ranked_boxes
 from scene_utils.paths import write_text
@@ -43,13 +43,15 @@ class GridSettings:
     A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
     takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `lengthened` is how
     often a phrase is read with what its sentence says of it next, see `text.described`. `share` of
-    the train pictures are used, and only so many. `tuned`, `product` and `augmented` are there to
-    be left out, one by one, in the ablation.
+    the train pictures are used, and only so many. There to be left out, one by one, in the
+    ablation: `tuned`, the training of the backbone; `product`, that of map and phrase;
+    `own_vectors`, those of words beside GloVe's; `composed`, the scores that add up what single
+    words and places say; `augmented`.
     """
 
     backbone: str = "efficientnet_lite0"
     size: int = 320
-    epochs: int = 18
+    epochs: int = 14
     progressive: bool = True
     pictures_per_step: int = 16
     phrases_per_picture: int = 8
@@ -61,6 +63,8 @@ class GridSettings:
     share: float = 1.0
     tuned: bool = True
     product: bool = True
+    own_vectors: bool = True
+    composed: bool = True
     augmented: bool = True
     blocks: int = 3
     policy: str = "mixed_bfloat16"
@@ -382,7 +386,7 @@ def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, second
 def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
     """Hash of the code of the model and of its training, the vectors and the mentions."""
     digest = hashlib.sha256()
-    for path in (__file__, grid_model.__file__, folding.__file__):
+    for path in (__file__, grid_model.__file__, grid_layers.__file__, folding.__file__):
         digest.update(Path(path).read_bytes())
     arrays = [embeddings]
     for mentions in sets:
@@ -431,6 +435,8 @@ def train_grid(
         blocks=settings.blocks,
         tuned=settings.tuned,
         product=settings.product,
+        own_vectors=settings.own_vectors,
+        composed=settings.composed,
         policy=settings.policy,
     )
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step

@@ -9,7 +9,7 @@ Support Vector Machines").
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
@@ -103,6 +103,8 @@ def _batches(
     many, those of the picture before it in the batch, and `counts` says which of these to use."""
     held = words_of_pictures(mentions, len(vocabulary.words))
     mirrored = opposite_tokens(vocabulary)
+    # Read on, a phrase ends with another thing than the one it names.
+    settings = replace(settings, lengthened=0)
     per_epoch = len(mentions.picture_rows) // settings.pictures_per_step
     for step in range(steps):
         epoch, number = divmod(step, per_epoch)

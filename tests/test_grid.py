@@ -14,6 +14,7 @@ from scene_utils import (
     boxes,
     entities,
     evaluate,
+    grid_layers,
     grid_model,
     grid_training,
     images,
@@ -76,7 +77,7 @@ def test_what_is_trained_of_the_backbone(backbone, tuned):
 def test_phrase_convolution_is_product_then_convolution():
     rng = np.random.default_rng(0)
     grid, phrases = rng.normal(size=(2, 3, 3, 5)), rng.normal(size=(2, 4, 6))
-    layer = grid_model.PhraseConvolution(7)
+    layer = grid_layers.PhraseConvolution(7)
     out = np.asarray(layer([grid.astype(np.float32), phrases.astype(np.float32)]))
     fixed, scaled, gate, gate_bias, shift, shift_bias = (np.asarray(w) for w in layer.weights)
     for picture in range(2):
@@ -90,7 +91,7 @@ def test_phrase_convolution_is_product_then_convolution():
 def test_without_product_a_phrase_moves_every_place_alike():
     rng = np.random.default_rng(0)
     grid, phrases = rng.normal(size=(1, 3, 3, 5)), rng.normal(size=(1, 2, 6))
-    layer = grid_model.PhraseConvolution(7, product=False)
+    layer = grid_layers.PhraseConvolution(7, product=False)
     one, other = np.asarray(layer([grid.astype(np.float32), phrases.astype(np.float32)]))
     np.testing.assert_allclose(
         one - other, np.broadcast_to((one - other)[0, 0], one.shape), atol=1e-5
@@ -100,16 +101,19 @@ def test_without_product_a_phrase_moves_every_place_alike():
 
 def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
     rng = np.random.default_rng(2)
-    layer, cells = grid_model.FromThere(4), 5
+    layer, cells = grid_layers.FromThere(4), 5
     x = rng.normal(size=(2, cells, cells, 3)).astype(np.float32)
-    layer(x)
+    nothing = np.zeros((2, cells, cells), np.float32)
+    layer([x, nothing])
     look, there, here, way = given = [rng.normal(size=w.shape) for w in layer.get_weights()]
     given[0] = look * 4000  # so sharp that one cell holds it all
     layer.set_weights(given)
-    out = np.asarray(layer(x))
+    out, share = (np.asarray(part) for part in layer([x, nothing]))
+    np.testing.assert_allclose(share.sum(axis=(1, 2)), 1, atol=1e-5)
     centres = (np.arange(cells) + 0.5) / cells
     for number in range(2):
         row, column = np.unravel_index(np.argmax(x[number] @ look), (cells, cells))
+        assert share[number, row, column] > 0.99
         for y in range(cells):
             for z in range(cells):
                 away = np.array([centres[z] - centres[column], centres[y] - centres[row]])
@@ -123,20 +127,92 @@ def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
                 np.testing.assert_allclose(out[number, y, z], told, atol=0.01)
 
 
+def test_where_words_fit_there_is_looked():
+    layer, x = grid_layers.FromThere(4), np.zeros((1, 5, 5, 3), np.float32)
+    fits = np.full((1, 5, 5), -9, np.float32)
+    fits[0, 3, 1] = 9
+    _, share = layer([x, fits])
+    assert share[0, 3, 1] > 0.99
+
+
+def test_a_cell_fits_the_words_that_count_all_together():
+    rng = np.random.default_rng(0)
+    b, p, length, depth, cells = 2, 3, 4, 5, 3
+    grid = rng.normal(size=(b, cells, cells, depth)).astype(np.float32)
+    keys = rng.normal(size=(b, p, length, depth + 1)).astype(np.float32)
+    gates = rng.random((b, p, length, 2)).astype(np.float32)
+    out = np.asarray(grid_layers.WordsFit()([grid, keys, gates]))
+    for picture in range(b):
+        for phrase in range(p):
+            expected = np.zeros((cells, cells, 2))
+            for word in range(length):
+                key = keys[picture, phrase, word]
+                logit = grid[picture] @ key[:-1] / np.sqrt(depth) + key[-1]
+                probability = 1 / (1 + np.exp(-logit))
+                expected += np.log(probability)[..., None] * gates[picture, phrase, word]
+            np.testing.assert_allclose(out[picture * p + phrase], expected, atol=1e-4)
+
+
+def test_lying_beside_adds_up_all_places_it_may_be_told_from():
+    rng = np.random.default_rng(0)
+    n, cells, layer = 3, 4, grid_layers.Beside()
+    share = rng.dirichlet(np.ones(cells**2), n).reshape(n, cells, cells).astype(np.float32)
+    phrases = rng.normal(size=(n, 6)).astype(np.float32)
+    layer([share, phrases])
+    kernel, bias = (rng.normal(size=w.shape).astype(np.float32) for w in layer.get_weights())
+    layer.set_weights([kernel, bias])
+    out = np.asarray(layer([share, phrases]))
+    told = 4 * (phrases @ kernel + bias)
+    for number in range(n):
+        expected = np.zeros((cells, cells))
+        for row, column in np.ndindex(cells, cells):
+            for y, x in np.ndindex(cells, cells):
+                down, right = (y - row) / cells, (x - column) / cells
+                way = [right, down, abs(right), abs(down), np.tanh(20 * right), np.tanh(20 * down)]
+                way.append(np.exp(-(right**2 + down**2) / 0.02))
+                logit = np.dot(way, told[number, :-1]) + told[number, -1] + 1
+                expected[y, x] += share[number, row, column] / (1 + np.exp(-logit))
+        np.testing.assert_allclose(out[number], np.log(expected + 1e-3), atol=1e-3)
+
+
+def test_left_of_a_place_is_left_of_it_alone():
+    layer, share = grid_layers.Beside(), np.zeros((1, 5, 5), np.float32)
+    share[0, 2, 2] = 1
+    layer([share, np.ones((1, 2), np.float32)])
+    # Far to the left, and not much up or down.
+    told = np.float32([-25, 0, 0, -10, 0, 0, 0, -1])
+    layer.set_weights([np.zeros((2, 8), np.float32), told])
+    likely = np.exp(layer([share, np.ones((1, 2), np.float32)])[0]) > 0.5
+    assert likely[2, :2].all()
+    assert not likely[:, 2:].any()
+
+
+def test_words_used_alike_are_told_apart_and_rare_ones_read_by_their_vectors_alone(monkeypatch):
+    monkeypatch.setattr(grid_model, "FREQUENT", 4)
+    same = np.tile(np.random.default_rng(0).normal(size=(1, 8)), (7, 1)).astype(np.float32)
+    model = grid_model.build_text(same, 3, depth=8)
+    vectors = np.asarray(model(np.int32([[2, 0, 0], [3, 0, 0], [5, 0, 0], [6, 0, 0]]))[0])
+    assert np.abs(vectors[0] - vectors[1]).max() > 0.05
+    np.testing.assert_array_equal(vectors[2], vectors[3])
+
+
 def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):
     *_, embeddings, mentions = sample
     model = grid_model.build_text(embeddings, 12, depth=8)
-    vectors, weights = model(mentions.tokens[:50])
+    vectors, weights, keys, gates = model(mentions.tokens[:50])
     assert vectors.shape == (50, 16)
+    assert keys.shape == (50, 12, 9)
     assert not np.allclose(vectors[:, :8], vectors[:, 8:], atol=0.1)
     held = mentions.tokens[:50] > 0
     np.testing.assert_allclose(np.sum(weights, axis=1), 1, atol=1e-5)
     assert (np.asarray(weights)[~held] == 0).all()
+    assert (np.asarray(gates)[~held] == 0).all()
+    assert ((np.asarray(gates)[held] > 0) & (np.asarray(gates)[held] < 1)).all()
     # Another attention of the second reading leaves the first as it was.
     attention = model.get_layer("attention")
     kernel, bias = attention.get_weights()
     attention.set_weights([kernel + np.float32([0, 3]), bias])
-    moved, same = model(mentions.tokens[:50])
+    moved, same, *_ = model(mentions.tokens[:50])
     np.testing.assert_array_equal(same, weights)
     np.testing.assert_array_equal(moved[:, :8], vectors[:, :8])
     assert not np.allclose(moved[:, 8:], vectors[:, 8:], atol=0.01)

@@ -1,0 +1,203 @@
+"""Layers of the grid model: what a phrase asks of every cell of a map, and what a cell answers.
+
+Maps are (b, c, c, d): b pictures, c cells a side. Places and ways are fractions of the picture.
+"""
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+
+def small() -> keras.initializers.Initializer:
+    """Weights near zero, for a layer that is to say nothing at first."""
+    # Made anew for each layer: one made at import would draw its seed before the caller sets any.
+    return keras.initializers.RandomNormal(stddev=0.01)
+
+
+def cell_centres(cells: int | tf.Tensor) -> tf.Tensor:
+    """Centres of the grid's cells as fractions, x then y, `(cells, cells, 2)` float32."""
+    centres = (tf.range(cells, dtype=tf.float32) + 0.5) / tf.cast(cells, tf.float32)
+    y, x = tf.meshgrid(centres, centres, indexing="ij")
+    return tf.stack([x, y], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class AddPlace(layers.Layer):
+    """Add a learned linear function of eight coordinates of each cell to a map (b, c, c, d)."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(8, shape[-1]), name="kernel")
+
+    def call(self, x):
+        xy = cell_centres(ops.shape(x)[1])
+        edge = 2 * ops.abs(xy - 0.5)
+        places = ops.concatenate([xy, 2 * xy - 1, edge, edge**2], axis=-1)
+        return x + ops.matmul(ops.cast(places, x.dtype), ops.cast(self.kernel, x.dtype))
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class PhraseConvolution(layers.Layer):
+    """A 1x1 convolution made by each phrase: (b, c, c, d) and (b, p, d) to (b * p, c, c, out).
+
+    Its kernel is a fixed one plus one whose input channels the phrase scales, which is the product
+    of map and phrase followed by a convolution, in one matrix product for all phrases. Without
+    `product` the phrase only adds to the map, as a convolution of their concatenation would.
+    """
+
+    def __init__(self, channels: int, product: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.channels, self.product = channels, product
+
+    def build(self, shapes):
+        depth = shapes[0][-1]
+        self.fixed = self.add_weight(shape=(depth, self.channels), name="fixed")
+        self.scaled = self.add_weight(shape=(depth, self.channels), name="scaled")
+        self.gate = self.add_weight(shape=(shapes[1][-1], depth), name="gate")
+        self.gate_bias = self.add_weight(shape=(depth,), initializer="zeros", name="gate_bias")
+        self.shift = self.add_weight(shape=(shapes[1][-1], self.channels), name="shift")
+        self.shift_bias = self.add_weight(
+            shape=(self.channels,), initializer="zeros", name="shift_bias"
+        )
+
+    def call(self, inputs):
+        grid, phrases = inputs
+        p, cells, depth = ops.shape(phrases)[1], ops.shape(grid)[1], grid.shape[-1]
+        gate = ops.tanh(ops.matmul(phrases, self.gate) + self.gate_bias)
+        gate = ops.cast(gate if self.product else 0 * gate, grid.dtype)
+        kernel = gate[..., None] * ops.cast(self.scaled, grid.dtype)
+        kernel = kernel + ops.cast(self.fixed, grid.dtype)
+        kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (-1, depth, p * self.channels))
+        out = ops.matmul(ops.reshape(grid, (-1, cells**2, depth)), kernel)
+        out = ops.reshape(out, (-1, cells, cells, p, self.channels))
+        out = ops.transpose(out, (0, 3, 1, 2, 4))
+        shift = ops.matmul(phrases, self.shift) + self.shift_bias
+        shift = ops.cast(shift, grid.dtype)[:, :, None, None]
+        return ops.reshape(out + shift, (-1, cells, cells, self.channels))
+
+    def get_config(self):
+        return super().get_config() | {"channels": self.channels, "product": self.product}
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class WordsFit(layers.Layer):
+    """How well the words of each phrase fit each cell together: sums of log probabilities.
+
+    Map (b, c, c, d); keys (b, p, length, d + 1), the last number an offset; and gates
+    (b, p, length, 2), how much a word counts in each of two readings of its phrase. Gives
+    (b * p, c, c, 2) float32: for each reading the sum over words of gate times the log of the
+    logistic of key times cell. So a cell must fit all words that count, and words that were never
+    seen together can be asked together.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(dtype="float32", autocast=False, **kwargs)
+
+    def call(self, inputs):
+        grid, keys, gates = inputs
+        b, p, length, depth = ops.shape(keys)[0], ops.shape(keys)[1], keys.shape[2], grid.shape[-1]
+        cells = ops.shape(grid)[1]
+        words = ops.reshape(keys, (b, p * length, depth + 1))
+        turned = ops.transpose(ops.cast(words[..., :-1], grid.dtype), (0, 2, 1))
+        fits = ops.matmul(ops.reshape(grid, (b, -1, depth)), turned)
+        fits = ops.cast(fits, "float32") / depth**0.5 + words[:, None, :, -1]
+        fits = ops.reshape(ops.log_sigmoid(fits), (b, -1, p, length))
+        return ops.reshape(ops.einsum("bcpl,bplr->bpcr", fits, gates), (b * p, cells, cells, 2))
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class FromThere(layers.Layer):
+    """Look for one place in a map (n, c, c, k) and tell every cell how it lies from there.
+
+    Where it looks is a softmax over cells of a linear function of the map, plus `fits (n, c, c)`.
+    Gives (n, c, c, channels), and the shares of places `(n, c, c)`: what each cell is told is a
+    linear function of the place's features, of its own, and of the way from the place: in fractions
+    of the picture, in their size, and in spreads of the attention that found it.
+    """
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.autocast = False
+
+    def build(self, shapes):
+        depth = shapes[0][-1]
+        self.look = self.add_weight(shape=(depth, 1), name="look")
+        self.there = self.add_weight(shape=(depth, self.channels), name="there")
+        self.here = self.add_weight(shape=(depth, self.channels), name="here")
+        self.way = self.add_weight(shape=(7, self.channels), name="way")
+
+    def call(self, inputs):
+        x, fits = inputs
+        cells = ops.shape(x)[1]
+        flat = ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
+        share = ops.cast(ops.matmul(flat, ops.cast(self.look, x.dtype)), "float32")
+        share = ops.softmax(share + ops.reshape(fits, (ops.shape(x)[0], -1, 1)), axis=1)
+        found = ops.sum(ops.cast(flat, "float32") * share, axis=1, keepdims=True)
+        centres = ops.reshape(cell_centres(cells), (1, -1, 2))
+        way = centres - ops.sum(centres * share, axis=1, keepdims=True)
+        spread = ops.sum(ops.sum(way**2, axis=2, keepdims=True) * share, axis=1, keepdims=True)
+        spread = ops.sqrt(spread + 1e-6)
+        parts = [way, ops.abs(way), ops.tanh(way / spread), spread + 0 * way[..., :1]]
+        told = 4 * ops.matmul(ops.concatenate(parts, axis=-1), self.way)
+        told = ops.cast(told + ops.matmul(found, self.there), x.dtype)
+        told = told + ops.matmul(flat, ops.cast(self.here, x.dtype))
+        told = ops.reshape(told, (-1, cells, cells, self.channels))
+        return told, ops.reshape(share, (-1, cells, cells))
+
+    def get_config(self):
+        return super().get_config() | {"channels": self.channels}
+
+
+def ways(cells: int | tf.Tensor) -> tf.Tensor:
+    """Seven features of each way from cell to cell, `(2 * cells, 2 * cells, 7)` float32.
+
+    Row and column say how many cells down and to the right; those from `cells` on stand for ways up
+    and to the left, as a Fourier transform counts.
+    """
+    step = ops.arange(2 * cells)
+    step = ops.cast(ops.where(step < cells, step, step - 2 * cells), "float32")
+    x, y = ops.meshgrid(step / ops.cast(cells, "float32"), step / ops.cast(cells, "float32"))
+    near = ops.exp(-(x**2 + y**2) / 0.02)
+    return ops.stack([x, y, ops.abs(x), ops.abs(y), ops.tanh(20 * x), ops.tanh(20 * y), near], -1)
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class Beside(layers.Layer):
+    """Log probability that a cell lies from some place as the phrase says.
+
+    Shares of places (n, c, c) and phrases (n, e) to (n, c, c): the sum over places of their share
+    times the logistic of a function of the way from there, which is linear in `ways` and made by
+    the phrase. It is a convolution, by Fourier transform. (The relationship module of Hu et al.
+    2017, "Modeling Relationships in Referential Expressions with Compositional Modular Networks",
+    for all pairs of places.)
+    """
+
+    def build(self, shapes):
+        self.kernel = self.add_weight((shapes[1][-1], 8), initializer=small(), name="kernel")
+        self.bias = self.add_weight((8,), initializer="zeros", name="bias")
+
+    def call(self, inputs):
+        share, phrases = inputs
+        cells = ops.shape(share)[1]
+        told = 4 * (ops.matmul(phrases, self.kernel) + self.bias)
+        fits = ops.einsum("yxf,nf->nyx", ways(cells), told[:, :-1]) + told[:, -1, None, None]
+        fits = tf.signal.rfft2d(ops.sigmoid(fits + 1.0))
+        place = tf.signal.rfft2d(share, [2 * cells, 2 * cells])
+        lies = tf.signal.irfft2d(fits * place, [2 * cells, 2 * cells])[:, :cells, :cells]
+        return ops.log(ops.maximum(lies, 0.0) + 1e-3)
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class CellBoxes(layers.Layer):
+    """Four logarithms of distances (n, c, c, 4) to each cell's box (n, c², 4).
+
+    The distances are those from the cell's centre to left, top, right and bottom, .2 of the picture
+    before anything is learned; sides are cut at the picture's.
+    """
+
+    def call(self, sides):
+        sides = 0.2 * ops.exp(ops.clip(sides, -6, 3))
+        centres = cell_centres(ops.shape(sides)[1])
+        corners = ops.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=-1)
+        return ops.reshape(ops.clip(corners, 0.0, 1.0), (ops.shape(sides)[0], -1, 4))
