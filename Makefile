@@ -81,7 +81,7 @@ USE_02 := $(BASE) text
 USE_03 := $(BASE) $(ENCODER) entities
 USE_04 := $(BASE) $(TRAINER) entities
 USE_05 := $(BASE) $(TRAINER) entities ground localizer evaluate report \
-  references analysis analysis_plots answers probes
+  references analysis analysis_plots answers probes scene_layout scene_misses
 USE_06 := $(BASE) $(TRAINER) entities ground localizer widget $(addprefix widget_,bridge catalogue \
   draw gallery models parts play show text)
 

@@ -18,6 +18,7 @@ compared in [-1, 1], low and high its 95 % interval by bootstrap over images.
     differences  rows of `evaluate.differences`, merged box: better, worse, metric, real, a figure
     groups       rows of `analysis.by_group`: model, what, bin, mentions, a figure (accuracy .5)
     mistakes     by model: % of the mentions for each of `analysis.MISTAKES`, and of other boxes
+    misses       on the sample, by model, rows of `scene_misses.shares`
     calibration  by model, where scores differ: error, and bins with score, mentions, a figure
     presence     by model and kind of pairs, `analysis.presence`: mentions, area, kept, flagged, and
                  the ROC curve
@@ -169,6 +170,14 @@ def _mistakes(metrics: dict) -> str:
     return _with_caption(table.map(lambda share: f"{share:.1f}"), "% of the mentions", metrics)
 
 
+def _misses(metrics: dict) -> str:
+    model = list(metrics["misses"])[-1]
+    table = pd.DataFrame(metrics["misses"][model]).set_index("phrase")
+    cells = table.map(lambda share: f"{share:.1f}")
+    cells["mentions"] = table.mentions.map("{:,.0f}".format)
+    return _with_caption(cells, f"{model}, % of the mentions", metrics)
+
+
 # What `<!-- table:PROFILE/NAME -->` in a Markdown file may name.
 TABLES: dict[str, Callable[[dict], str]] = {
     "models": markdown,
@@ -178,6 +187,7 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "presence": _presence,
     "probes": _probes,
     "mistakes": _mistakes,
+    "misses": _misses,
 }
 _MARKED = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 

@@ -1,0 +1,95 @@
+"""Which word of a phrase does a wrong answer on the embedded sample miss?
+
+The sample's objects are known one by one, so the object under a wrong box can be held against each
+word of the phrase. That says whether a model fails to read colours, or relations, or to see.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import boxes as box_type
+from scene_utils.entities import MENTION_KEY, read_ids
+from scene_utils.scene_layout import (
+    COLOURS,
+    KINDS,
+    PLURALS,
+    RELATIONS,
+    SIZES,
+    TEXTURES,
+    Scene,
+    Thing,
+    describe,
+    scene_phrase_kind,
+)
+
+PROPERTIES = {"size": SIZES, "texture": TEXTURES, "colour": tuple(COLOURS), "kind": KINDS}
+# What a wrong answer misses; several words at once are "several".
+MISSES = ("right", *PROPERTIES, "several", "relation", "part of them", "no object")
+_SINGULAR = {plural: kind for kind, plural in PLURALS.items()}
+_PROPERTY = {word: name for name, words in PROPERTIES.items() for word in words}
+
+
+def scenes_of(root: Path, split: str) -> dict[str, Scene]:
+    """What is in the pictures of a split of the sample that `scenes.generate` wrote to `root`."""
+    seed = json.loads((root / "sample.json").read_text(encoding="utf-8"))["seed"]
+    found = (describe(seed, split, index) for index in range(len(read_ids(root, split))))
+    return {scene.image_id: scene for scene in found}
+
+
+def missed_word(phrase: str, thing: Thing) -> str:
+    """The one of `MISSES` that tells what the thing lacks of what the phrase names.
+
+    "relation" where it lacks nothing but stands elsewhere than the phrase says, "part of them"
+    where it lacks nothing of a plural.
+
+    >>> missed_word("the red car", Thing("big", "plain", "blue", "car", *[None] * 5))
+    'colour'
+    """
+    words = [_SINGULAR.get(word, word) for word in phrase.lower().split()]
+    firsts = [relation.split()[0] for relation in RELATIONS]
+    end = next((place for place, word in enumerate(words) if word in firsts), None)
+    told = [word for word in words[:end] if word in _PROPERTY]
+    missed = [_PROPERTY[word] for word in told if word not in thing.words]
+    if missed:
+        return missed[0] if len(missed) == 1 else "several"
+    return "part of them" if end is None else "relation"
+
+
+def misses(
+    scored: pd.DataFrame, predictions: pd.DataFrame, phrases: pd.DataFrame, scenes: dict[str, Scene]
+) -> pd.DataFrame:
+    """For each row of `scored` on the sample: its phrase's kind, and the one of `MISSES`.
+
+    `no object`: the box reaches an IoU of .5 with no single object, or there is none.
+    """
+    first = predictions[predictions["rank"] == 1][[*MENTION_KEY, *box_type.COLUMNS]]
+    table = scored[[*MENTION_KEY, "iou_merged"]].merge(
+        phrases[[*MENTION_KEY, "phrase"]].astype(dict.fromkeys(MENTION_KEY[1:], "int64")),
+        on=MENTION_KEY,
+    )
+    table = table.merge(first, on=MENTION_KEY, how="left")
+    found = []
+    for row in table.itertuples():
+        if row.iou_merged >= 0.5:
+            found.append("right")
+            continue
+        things = scenes[row.image_id].things
+        # Boxes of things are 1-based with their last pixel.
+        truth = np.float32([thing.box for thing in things]) - np.float32([1, 1, 0, 0])
+        guess = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
+        overlap = box_type.iou(np.nan_to_num(np.broadcast_to(guess, truth.shape)), truth)
+        best = int(overlap.argmax())
+        under = missed_word(row.phrase, things[best]) if overlap[best] >= 0.5 else "no object"
+        found.append(under)
+    kinds = table.phrase.map(scene_phrase_kind)
+    return pd.DataFrame({"phrase": kinds, "missed": pd.Categorical(found, list(MISSES))})
+
+
+def shares(missed: pd.DataFrame) -> pd.DataFrame:
+    """Of `misses`, a row a kind of phrase: mentions, and the share of each of `MISSES` in %."""
+    table = pd.crosstab(missed.phrase, missed.missed, normalize="index", dropna=False) * 100
+    table.insert(0, "mentions", missed.phrase.value_counts())
+    return table.rename_axis(columns=None).round(2)
