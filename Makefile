@@ -65,7 +65,7 @@ BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input and fewer steps are enough. Its colours and
 # patterns are fine: what is seen smaller at first costs more than it saves. Its pictures are few:
 # fewer a step make more steps.
-GRID_EPOCHS ?= $(if $(DATA),14,8)
+GRID_EPOCHS ?= $(if $(DATA),14,6)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 GRID_PROGRESSIVE ?= $(if $(DATA),true,false)
 GRID_PICTURES ?= $(if $(DATA),16,8)
