@@ -24,6 +24,7 @@ vectors = "glove50"  # glove50 (embedded), glove300 (after `make data`), or a fi
 # %%
 import json
 
+import numpy as np
 import pandas as pd
 
 from scene_utils import environment, paths, plots, text
@@ -79,6 +80,24 @@ pd.DataFrame.from_dict(rows, orient="index")
 # %%
 figure = plots.token_coverage(table["count"].to_numpy(), f"train phrases, {profile}, {glove.name}")
 plots.save(figure, paths.figures(profile) / "token_coverage.png")
+
+# %% [markdown]
+# ## Which words does GloVe keep apart?
+#
+# Words that stand in the same places get nearly the same vector, and those are the words by which
+# phrases differ: colours, sides, men and women. A model must see the small rest between them; one
+# that is given a vector of each frequent word's own beside GloVe's need not (`grid_model`).
+
+# %%
+# NBVAL_CHECK_OUTPUT
+pairs = ["red blue", "white yellow", "left right", "above below", "man woman", "boy girl"]
+pairs += ["striped dotted", "ball car", "dog street"]
+rows = {}
+for one, other in (pair.split() for pair in pairs):
+    if one in vocabulary.index and other in vocabulary.index:
+        first, second = (embeddings[vocabulary.index[word]] for word in (one, other))
+        rows[f"{one}, {other}"] = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+pd.DataFrame({"cosine": rows}).round(2)
 
 # %% [markdown]
 # Next: `03_features` turns pictures into vectors.

@@ -56,14 +56,18 @@ def model_bars(
         values, ends = _bars([item[protocol][metric] for item in everything.values()], scale)
         axis.barh(names, values, color=colours, height=0.65)
         axis.errorbar(values, names, xerr=ends, fmt="none", ecolor="black", capsize=2.5, lw=1)
+        highest = values + ends[1]
         for place, value in enumerate(values):
             text = f"{value:.1f}" if scale == 100 else f"{value:.3f}".lstrip("0")
-            axis.text(values.max() * 0.015, place, text, color="white", va="center", fontsize=8.5)
+            after = highest[place] + highest.max() * 0.02
+            # On the line of the constant box it would be hard to read.
+            patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            axis.text(after, place, text, va="center", fontsize=8.5, bbox=patch)
         if "constant" in models:
             line = models["constant"][protocol][metric]["value"] * scale
             axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
         axis.set_xlabel(label)
-        axis.set_xlim(0)
+        axis.set_xlim(0, highest.max() * 1.14)
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
     figure.suptitle(f"{note}\nblue: models, grey: references, dashed: constant box, bars: 95 %")
