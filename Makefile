@@ -170,7 +170,8 @@ ROWS  ?=
 SEEDS ?= 0
 .PHONY: ablation
 ablation: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb ## train what figures/PROFILE/ablation.json lacks (hours); ROWS='a;b' SEEDS=0,1
-	@$(RUN) ablation --profile $(PROFILE) --data-root '$(ROOT)' --rows '$(ROWS)' --seeds $(SEEDS)
+	@$(RUN) ablation --profile $(PROFILE) --data-root '$(ROOT)' --rows '$(ROWS)' --seeds $(SEEDS) \
+	  --pictures-per-step $(GRID_PICTURES)
 
 .PHONY: readme
 readme: .venv/.done ## write the README's tables from figures/*/metrics.json

@@ -188,7 +188,8 @@ def run_ablation(arguments: argparse.Namespace) -> None:
     rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     root = paths.data_root(arguments.profile, arguments.data_root)
-    done = ablation.run(paths.cache(arguments.profile), root, out, rows, seeds)
+    cache, pictures = paths.cache(arguments.profile), arguments.pictures_per_step
+    done = ablation.run(cache, root, out, rows, seeds, pictures)
     print(ablation_table.table(done).to_string())
 
 
@@ -230,6 +231,7 @@ def main() -> None:
     command.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
     command.add_argument("--rows", default="", help="names with ; between them; default: all")
     command.add_argument("--seeds", default="0", help="with , between them")
+    command.add_argument("--pictures-per-step", type=int, default=16, help="of the grid model")
     command.set_defaults(run=run_ablation)
 
     command = commands.add_parser("evaluate", help="score a prediction file")

@@ -9,7 +9,7 @@ before `final` are smaller (224 px, 6 epochs) so that all of them can be had on 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
@@ -48,11 +48,16 @@ ROWS = (*SOURCE, *STEPS, *SHARES)
 
 
 def run(
-    cache: Path, root: Path, out: Path, rows: Sequence[str], seeds: Sequence[int] = (0,)
+    cache: Path,
+    root: Path,
+    out: Path,
+    rows: Sequence[str],
+    seeds: Sequence[int] = (0,),
+    pictures_per_step: int = 16,
 ) -> list[dict]:
     """Train and score what `out` does not have yet; give all its rows. ValueError: no such row.
 
-    `cache` holds what notebooks 01 to 03 left.
+    `cache` holds what notebooks 01 to 03 left. All grid rows see as many pictures a step.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
@@ -70,7 +75,10 @@ def run(
             folder = cache / "ablation" / f"{ROWS.index(name):02d}-{seed}"
             given = (phrases, vocabulary, embeddings, vectors, store, folder, seed)
             began = time.time()
-            made = _source(name, *given) if name in SOURCE else _grid(name, root, cache, *given)
+            if name in SOURCE:
+                made = _source(name, *given)
+            else:
+                made = _grid(name, pictures_per_step, root, cache, *given)
             made |= {"row": name, "seed": seed, "this_run_seconds": round(time.time() - began)}
             done.append(made | report.commit())
             done.sort(key=lambda row: (ROWS.index(row["row"]), row["seed"]))
@@ -92,8 +100,10 @@ def _source(name, phrases, vocabulary, embeddings, vectors, store, folder, seed)
     }
 
 
-def _grid(name, root, cache, phrases, vocabulary, embeddings, vectors, store, folder, seed) -> dict:
-    settings = GridSettings(**asdict((STEPS | SHARES)[name]) | {"seed": seed})
+def _grid(
+    name, pictures, root, cache, phrases, vocabulary, embeddings, vectors, store, folder, seed
+) -> dict:
+    settings = replace((STEPS | SHARES)[name], seed=seed, pictures_per_step=pictures)
     squeezed = squeeze_pictures(
         entities.image_folder(root), store.row, settings.size, cache / "squeezed"
     )
