@@ -85,8 +85,9 @@ plots.save(figure, paths.figures(profile) / "token_coverage.png")
 # ## Which words does GloVe keep apart?
 #
 # Words that stand in the same places get nearly the same vector, and those are the words by which
-# phrases differ: colours, sides, men and women. A model must see the small rest between them; one
-# that is given a vector of each frequent word's own beside GloVe's need not (`grid_model`).
+# phrases differ: red and blue, above and below, boy and girl. A model must see the small rest
+# between them; one that is given a vector of each frequent word's own beside GloVe's need not
+# (`grid_model`).
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -115,9 +115,9 @@ for model in ("constant", "per-category"):
 # ## A model that scores places
 #
 # The source system has one vector for the whole picture. The grid model asks each place of the
-# picture instead: a phrase becomes a convolution of the picture's map, and each cell gives a score
-# and a box of its own. Trained on real data it takes hours on a laptop, so its weights ship; on the
-# sample it is trained here.
+# picture instead: a phrase becomes a convolution of the picture's map, its words ask each cell one
+# by one, and each cell gives a score and a box of its own. Trained on real data it takes hours on a
+# laptop, so its weights ship; on the sample it is trained here.
 
 # %%
 if grid == "train":
@@ -179,7 +179,7 @@ shares = sorted(
     if row["seed"] == 0
     and (row["row"] == "+ lengthened phrases" or "of the pictures" in row["row"])
 )
-if len(shares) > 2:
+if data and len(shares) > 2:
     whole_set = 29_783  # train pictures of Flickr30k Entities
     figure = plots.data_scaling(*zip(*shares, strict=True), whole_set, f"{profile}, val, seed 0")
     plots.save(figure, paths.figures(profile) / "data_scaling.png")

@@ -188,8 +188,10 @@ def run_ablation(arguments: argparse.Namespace) -> None:
     rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     root = paths.data_root(arguments.profile, arguments.data_root)
-    cache, pictures = paths.cache(arguments.profile), arguments.pictures_per_step
-    done = ablation.run(cache, root, out, rows, seeds, pictures)
+    changes = {"pictures_per_step": arguments.pictures_per_step}
+    if arguments.progressive == "false":
+        changes["progressive"] = False
+    done = ablation.run(paths.cache(arguments.profile), root, out, rows, seeds, **changes)
     print(ablation_table.table(done).to_string())
 
 
@@ -232,6 +234,7 @@ def main() -> None:
     command.add_argument("--rows", default="", help="names with ; between them; default: all")
     command.add_argument("--seeds", default="0", help="with , between them")
     command.add_argument("--pictures-per-step", type=int, default=16, help="of the grid model")
+    command.add_argument("--progressive", choices=("true", "false"), default="true", help="as well")
     command.set_defaults(run=run_ablation)
 
     command = commands.add_parser("evaluate", help="score a prediction file")

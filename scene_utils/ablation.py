@@ -53,16 +53,18 @@ def run(
     out: Path,
     rows: Sequence[str],
     seeds: Sequence[int] = (0,),
-    pictures_per_step: int = 16,
+    **changes,
 ) -> list[dict]:
     """Train and score what `out` does not have yet; give all its rows. ValueError: no such row.
 
-    `cache` holds what notebooks 01 to 03 left. All grid rows see as many pictures a step.
+    `cache` holds what notebooks 01 to 03 left. `changes` are settings of all the grid rows; rows
+    made with other settings are made anew.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
         raise ValueError(f"rows: expected some of {', '.join(ROWS)}, got {', '.join(unknown)}")
-    done = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+    known = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+    done = [row for row in known if row["settings"] == _wanted(row["row"], row["seed"], changes)]
     phrases = pd.read_parquet(cache / "phrases.parquet")
     vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
@@ -73,12 +75,10 @@ def run(
             if any((row["row"], row["seed"]) == (name, seed) for row in done):
                 continue
             folder = cache / "ablation" / f"{ROWS.index(name):02d}-{seed}"
-            given = (phrases, vocabulary, embeddings, vectors, store, folder, seed)
+            given = (phrases, vocabulary, embeddings, vectors, store, folder)
             began = time.time()
-            if name in SOURCE:
-                made = _source(name, *given)
-            else:
-                made = _grid(name, pictures_per_step, root, cache, *given)
+            wanted = _wanted(name, seed, changes)
+            made = _source(wanted, *given) if name in SOURCE else _grid(wanted, root, cache, *given)
             made |= {"row": name, "seed": seed, "this_run_seconds": round(time.time() - began)}
             done.append(made | report.commit())
             done.sort(key=lambda row: (ROWS.index(row["row"]), row["seed"]))
@@ -86,9 +86,17 @@ def run(
     return done
 
 
-def _source(name, phrases, vocabulary, embeddings, vectors, store, folder, seed) -> dict:
+def _wanted(name: str, seed: int, changes: dict) -> dict | None:
+    """A row's settings; None where there is no such row any more."""
+    if name in SOURCE:
+        return asdict(training.Settings(model="seed", loss=SOURCE[name], epochs=20, seed=seed))
+    row = (STEPS | SHARES).get(name)
+    return row and asdict(replace(row, seed=seed, **changes))
+
+
+def _source(wanted, phrases, vocabulary, embeddings, vectors, store, folder) -> dict:
     sets = [training.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")]
-    settings = training.Settings(model="seed", loss=SOURCE[name], epochs=20, seed=seed)
+    settings = training.Settings(**wanted)
     made_with = features.origin(store) | vectors
     training.train(settings, *sets, embeddings, vocabulary, made_with, folder)
     network = keras.models.load_model(folder / "model.keras", compile=False)
@@ -100,10 +108,8 @@ def _source(name, phrases, vocabulary, embeddings, vectors, store, folder, seed)
     }
 
 
-def _grid(
-    name, pictures, root, cache, phrases, vocabulary, embeddings, vectors, store, folder, seed
-) -> dict:
-    settings = replace((STEPS | SHARES)[name], seed=seed, pictures_per_step=pictures)
+def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, folder) -> dict:
+    settings = GridSettings(**wanted)
     squeezed = squeeze_pictures(
         entities.image_folder(root), store.row, settings.size, cache / "squeezed"
     )
@@ -115,7 +121,7 @@ def _grid(
     history = train_grid(settings, train_set, val_set, embeddings, vocabulary, made_with, folder)
     return {
         "settings": asdict(settings),
-        "pictures": len(train_set.part(settings.share, seed).picture_rows),
+        "pictures": len(train_set.part(settings.share, settings.seed).picture_rows),
         "epoch_seconds": history["seconds"].tolist(),
         "val": score_grid(folder, settings.size, val_set),
         "val_lengthened": score_grid(folder, settings.size, val_set, lengthened=True),

@@ -21,7 +21,10 @@ from scene_utils.paths import PHOTOS, atomic, write_text
 # The order in which models stand in tables; others follow. Other losses of the seed stay out.
 ORDER = ("constant", "per-category", "text-only", "image-only", "seed-mse", "seed", "grid")
 CODE = ("answers", "boxes", "ground", "model", "probes", "training")
-GRID_CODE = ("answers", "boxes", "grid_model", "localizer", "presence", "probes")
+GRID_CODE = (
+    *("answers", "boxes", "folding", "grid_layers", "grid_model", "grid_training"),
+    *("localizer", "presence", "probes"),
+)
 PHOTO_PHRASES = PHOTOS / "phrases.csv"
 
 

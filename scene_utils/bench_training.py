@@ -181,7 +181,8 @@ def _torch(size: int, folder: Path, compiled: bool):
             fits = (grid.flatten(1, 2) @ words).float() / DEPTH**0.5
             fits = functional.logsigmoid(fits + keys[..., -1].flatten(1)[:, None])
             fits = fits.unflatten(2, keys.shape[1:3])
-            return torch.einsum("bcpl,bplr->bpcr", fits, gates).flatten(0, 1)
+            with torch.autocast("cpu", enabled=False):
+                return torch.einsum("bcpl,bplr->bpcr", fits, gates).flatten(0, 1)
 
         def lying(self, share, phrases):
             step = torch.arange(2 * cells)

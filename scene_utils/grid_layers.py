@@ -91,7 +91,8 @@ class WordsFit(layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(dtype="float32", autocast=False, **kwargs)
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.autocast = False
 
     def call(self, inputs):
         grid, keys, gates = inputs

@@ -190,7 +190,8 @@ def build_head(
     product: bool,
     composed: bool = True,
 ) -> keras.Model:
-    """Map and phrases to each cell's score and box, and the map before; see `GridModel`."""
+    """Map, phrase vectors, keys and gates to each cell's score and box, and the map before; see
+    `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, 2 * depth), dtype="float32", name="phrases")
     keys = keras.Input((None, length, depth + 1), dtype="float32", name="keys")

@@ -44,9 +44,9 @@ class GridSettings:
     takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `lengthened` is how
     often a phrase is read with what its sentence says of it next, see `text.described`. `share` of
     the train pictures are used, and only so many. There to be left out, one by one, in the
-    ablation: `tuned`, the training of the backbone; `product`, that of map and phrase;
-    `own_vectors`, those of words beside GloVe's; `composed`, the scores that add up what single
-    words and places say; `augmented`.
+    ablation: `tuned`, the training of the backbone; `product`, the product of map and phrase;
+    `own_vectors`, vectors of the words' own beside GloVe's; `composed`, the scores that add up what
+    single words and places say; `augmented`.
     """
 
     backbone: str = "efficientnet_lite0"

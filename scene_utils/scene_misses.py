@@ -5,6 +5,8 @@ word of the phrase. That says whether a model fails to read colours, or relation
 """
 
 import json
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -39,23 +41,29 @@ def scenes_of(root: Path, split: str) -> dict[str, Scene]:
     return {scene.image_id: scene for scene in found}
 
 
-def missed_word(phrase: str, thing: Thing) -> str:
-    """The one of `MISSES` that tells what the thing lacks of what the phrase names.
+def missed_word(phrase: str, things: Sequence[Thing]) -> str:
+    """The one of `MISSES` that tells what the things, or some of them, lack of what the phrase
+    names.
 
-    "relation" where it lacks nothing but stands elsewhere than the phrase says, "part of them"
-    where it lacks nothing of a plural.
+    "relation" where they lack nothing but stand elsewhere than the phrase says, "part of them"
+    where they lack nothing and are not all.
 
-    >>> missed_word("the red car", Thing("big", "plain", "blue", "car", *[None] * 5))
+    >>> missed_word("the red car", [Thing("big", "plain", "blue", "car", *[None] * 5)])
     'colour'
     """
     words = [_SINGULAR.get(word, word) for word in phrase.lower().split()]
     firsts = [relation.split()[0] for relation in RELATIONS]
     end = next((place for place, word in enumerate(words) if word in firsts), None)
     told = [word for word in words[:end] if word in _PROPERTY]
-    missed = [_PROPERTY[word] for word in told if word not in thing.words]
+    missed = [_PROPERTY[word] for word in told if any(word not in one.words for one in things)]
     if missed:
         return missed[0] if len(missed) == 1 else "several"
     return "part of them" if end is None else "relation"
+
+
+def _around(things: Sequence[Thing]) -> np.ndarray:
+    corners = np.array([thing.box for thing in things])
+    return np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
 
 
 def misses(
@@ -63,7 +71,8 @@ def misses(
 ) -> pd.DataFrame:
     """For each row of `scored` on the sample: its phrase's kind, and the one of `MISSES`.
 
-    `no object`: the box reaches an IoU of .5 with no single object, or there is none.
+    What a wrong box means is the object with which it has the highest IoU, for a plural the one,
+    two or three objects; `no object` where that is below .5, or there is no box.
     """
     first = predictions[predictions["rank"] == 1][[*MENTION_KEY, *box_type.COLUMNS]]
     table = scored[[*MENTION_KEY, "iou_merged"]].merge(
@@ -77,12 +86,14 @@ def misses(
             found.append("right")
             continue
         things = scenes[row.image_id].things
+        most = 3 if scene_phrase_kind(row.phrase) == "plural" else 1
+        groups = [g for count in range(1, most + 1) for g in combinations(things, count)]
         # Boxes of things are 1-based with their last pixel.
-        truth = np.float32([thing.box for thing in things]) - np.float32([1, 1, 0, 0])
+        truth = np.float32([_around(group) for group in groups]) - np.float32([1, 1, 0, 0])
         guess = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
         overlap = box_type.iou(np.nan_to_num(np.broadcast_to(guess, truth.shape)), truth)
         best = int(overlap.argmax())
-        under = missed_word(row.phrase, things[best]) if overlap[best] >= 0.5 else "no object"
+        under = missed_word(row.phrase, groups[best]) if overlap[best] >= 0.5 else "no object"
         found.append(under)
     kinds = table.phrase.map(scene_phrase_kind)
     return pd.DataFrame({"phrase": kinds, "missed": pd.Categorical(found, list(MISSES))})

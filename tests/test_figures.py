@@ -15,7 +15,7 @@ from scene_utils import answers, entities, paths, plots, report, scenes
 from scene_utils import boxes as box_type
 
 # Presence needs a grid model: `test_presence` has that table.
-TABLES = ["models", "recall", "categories", "differences", "probes", "mistakes"]
+TABLES = ["models", "recall", "categories", "differences", "probes", "mistakes", "misses"]
 
 
 def answer(phrases, spread, count, rng):

@@ -187,13 +187,50 @@ def test_left_of_a_place_is_left_of_it_alone():
     assert not likely[:, 2:].any()
 
 
-def test_words_used_alike_are_told_apart_and_rare_ones_read_by_their_vectors_alone(monkeypatch):
+def test_words_used_alike_are_told_apart_and_rare_ones_share_what_unknown_ones_have(monkeypatch):
     monkeypatch.setattr(grid_model, "FREQUENT", 4)
     same = np.tile(np.random.default_rng(0).normal(size=(1, 8)), (7, 1)).astype(np.float32)
     model = grid_model.build_text(same, 3, depth=8)
-    vectors = np.asarray(model(np.int32([[2, 0, 0], [3, 0, 0], [5, 0, 0], [6, 0, 0]]))[0])
+    vectors = np.asarray(model(np.int32([[word, 0, 0] for word in (1, 2, 3, 5, 6)]))[0])
+    assert np.abs(vectors[1] - vectors[2]).max() > 0.05
     assert np.abs(vectors[0] - vectors[1]).max() > 0.05
-    np.testing.assert_array_equal(vectors[2], vectors[3])
+    np.testing.assert_allclose(vectors[3], vectors[4], atol=1e-5)
+    np.testing.assert_allclose(vectors[3], vectors[0], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "left_out",
+    [{}, {"own_vectors": False}, {"composed": False}, {"product": False, "tuned": False}],
+)
+def test_parts_can_be_left_out_of_training_and_of_what_is_loaded(left_out, sample, tmp_path):
+    *_, vocabulary, embeddings, mentions = sample
+    settings = grid_training.GridSettings(
+        size=64, epochs=1, pictures_per_step=10, blocks=1, policy="float32", **left_out
+    )
+    small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
+    grid_training.train_grid(
+        settings,
+        small,
+        small,
+        embeddings,
+        vocabulary,
+        {"untrained": True},
+        tmp_path,
+        progress=False,
+    )
+    model = grid_model.load_grid(tmp_path)
+    grid = model.visual(small.pictures[:1].astype(np.float32))
+    answered = model.ask(grid, small.tokens[None, :3])
+    assert np.isfinite(answered.scores).all()
+    text_weights = {weight.path.split("/")[0] for weight in model.text.weights}
+    assert ("own" in text_weights) == settings.own_vectors
+    # The map of cells that fit a word adds up to the score, where it is to.
+    gates = model.text.get_layer("gates")
+    kernel, bias = gates.get_weights()
+    gates.set_weights([kernel, bias + np.float32([9, 0])])
+    moved = np.abs(model.ask(grid, small.tokens[None, :3]).scores - answered.scores).max()
+    assert (moved > 0.05) == settings.composed
 
 
 def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):

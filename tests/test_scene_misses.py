@@ -1,5 +1,7 @@
 """The sample's wrong answers are held against the objects under them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +27,14 @@ from scene_utils.scene_layout import scene_phrase_kind
 )
 def test_the_word_that_is_missed(phrase, words, missed):
     thing = scene_misses.Thing(*words, (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False)
-    assert scene_misses.missed_word(phrase, thing) == missed
+    assert scene_misses.missed_word(phrase, [thing]) == missed
+
+
+def test_a_box_around_the_wrong_pair_misses_what_one_of_them_lacks():
+    one = scene_misses.Thing(
+        "big", "plain", "red", "box", (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False
+    )
+    assert scene_misses.missed_word("two red boxes", [one, replace(one, colour="blue")]) == "colour"
 
 
 def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
@@ -47,20 +56,17 @@ def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
     assert (missed(truth).missed == "right").all()
     corner = missed(np.tile(np.float32([0, 0, 2, 2]), (len(boxed), 1)))
     assert (corner.missed == "no object").all()
-    # The box of an object that no phrase of the picture's name fits.
+    # An object of another kind than the phrase names.
     guess = []
     for row in boxed.itertuples():
-        things = known[row.image_id].things
-        kind = next(
-            w
-            for w in row.phrase.lower().split()[::-1]
-            if w in scene_misses.KINDS or w in scene_misses.PLURALS.values()
-        )
-        other = [t for t in things if t.kind not in kind]
-        guess.append(np.float32(other[0].box) - np.float32([1, 1, 0, 0]))
+        words = row.phrase.lower().split()
+        relations = [word.split()[0] for word in scene_misses.RELATIONS]
+        end = next((n for n, word in enumerate(words) if word in relations), len(words))
+        named = " ".join(words[:end])
+        other = next(t for t in known[row.image_id].things if t.kind not in named)
+        guess.append(np.float32(other.box) - np.float32([1, 1, 0, 0]))
     off = missed(np.stack(guess))
-    plain = off[off.phrase == "attribute"]
-    assert plain.missed.isin(["kind", "several"]).all()
+    assert off.missed.isin(["kind", "several"]).all()
     shares = scene_misses.shares(pd.concat([missed(truth), off]))
     assert list(shares.index) == sorted(set(boxed.phrase.map(scene_phrase_kind)))
     assert shares.mentions.sum() == 2 * len(boxed)
