@@ -63,7 +63,8 @@ class GridModel:
     (n, length, d + 1) and gates (n, length, 2).
     `head`: maps (b, cells, cells, d), and vectors, keys and gates, each by picture (b, p, ...), to
     scores (b * p, cells²), boxes (b * p, cells², 4), and the map they are read from
-    (b * p, cells, cells, channels).
+    (b * p, cells, cells, channels), whose last three are what single words and places add to the
+    scores.
     """
 
     length: int
@@ -228,6 +229,8 @@ def build_head(
     score = layers.Reshape((-1,), **last)(score[..., 0] + sure)
     sides = layers.Conv2D(channels, 1, activation="relu", name="sides_in")(x)
     sides = layers.Conv2D(4, 1, kernel_initializer=small(), name="sides", **last)(sides)
+    if composed:
+        x = ops.concatenate([x, ops.cast(known, x.dtype)], axis=-1)
     outputs = [score, CellBoxes(**last)(sides), x]
     return keras.Model([grid, phrases, keys, gates], outputs, name="head")
 
