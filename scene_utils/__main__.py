@@ -188,10 +188,15 @@ def run_ablation(arguments: argparse.Namespace) -> None:
     rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     root = paths.data_root(arguments.profile, arguments.data_root)
-    changes = {"pictures_per_step": arguments.pictures_per_step}
-    if arguments.progressive == "false":
-        changes["progressive"] = False
-    done = ablation.run(paths.cache(arguments.profile), root, out, rows, seeds, **changes)
+    done = ablation.run(
+        paths.cache(arguments.profile),
+        root,
+        out,
+        rows,
+        seeds,
+        pictures_per_step=arguments.pictures_per_step,
+        progressive=arguments.progressive == "true",
+    )
     print(ablation_table.table(done).to_string())
 
 

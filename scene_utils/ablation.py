@@ -26,8 +26,8 @@ from scene_utils.pictures import squeeze_pictures
 
 SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 6}
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
-# Each row changes one thing of the row before.
 PLAIN = SMALL | {"lengthened": 0, "own_vectors": False, "composed": False}
+# Each row changes one thing of the row before.
 STEPS: dict[str, GridSettings] = {
     "grid, phrase added": GridSettings(**PLAIN, tuned=False, product=False, augmented=False),
     "+ product with the phrase": GridSettings(**PLAIN, tuned=False, augmented=False),
@@ -57,14 +57,14 @@ def run(
 ) -> list[dict]:
     """Train and score what `out` does not have yet; give all its rows. ValueError: no such row.
 
-    `cache` holds what notebooks 01 to 03 left. `changes` are settings of all the grid rows; rows
-    made with other settings are made anew.
+    `cache` holds what notebooks 01 to 03 left. `changes` are settings of all the grid rows; of the
+    rows asked for, those made with other settings are made anew, the others stay.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
         raise ValueError(f"rows: expected some of {', '.join(ROWS)}, got {', '.join(unknown)}")
-    known = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
-    done = [row for row in known if row["settings"] == _wanted(row["row"], row["seed"], changes)]
+    done = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+    done = [row for row in done if row["row"] in ROWS]
     phrases = pd.read_parquet(cache / "phrases.parquet")
     vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
@@ -72,26 +72,25 @@ def run(
     store = features.open_chosen(cache)
     for name in rows:
         for seed in seeds:
-            if any((row["row"], row["seed"]) == (name, seed) for row in done):
+            wanted = _wanted(name, seed, changes)
+            same = [row for row in done if (row["row"], row["seed"]) == (name, seed)]
+            if same and same[0]["settings"] == wanted:
                 continue
             folder = cache / "ablation" / f"{ROWS.index(name):02d}-{seed}"
             given = (phrases, vocabulary, embeddings, vectors, store, folder)
             began = time.time()
-            wanted = _wanted(name, seed, changes)
             made = _source(wanted, *given) if name in SOURCE else _grid(wanted, root, cache, *given)
             made |= {"row": name, "seed": seed, "this_run_seconds": round(time.time() - began)}
-            done.append(made | report.commit())
+            done = [row for row in done if row not in same] + [made | report.commit()]
             done.sort(key=lambda row: (ROWS.index(row["row"]), row["seed"]))
             write_text(out, json.dumps(done, indent=1) + "\n")
     return done
 
 
-def _wanted(name: str, seed: int, changes: dict) -> dict | None:
-    """A row's settings; None where there is no such row any more."""
+def _wanted(name: str, seed: int, changes: dict) -> dict:
     if name in SOURCE:
         return asdict(training.Settings(model="seed", loss=SOURCE[name], epochs=20, seed=seed))
-    row = (STEPS | SHARES).get(name)
-    return row and asdict(replace(row, seed=seed, **changes))
+    return asdict(replace((STEPS | SHARES)[name], seed=seed, **changes))
 
 
 def _source(wanted, phrases, vocabulary, embeddings, vectors, store, folder) -> dict:

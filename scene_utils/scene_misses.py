@@ -61,11 +61,6 @@ def missed_word(phrase: str, things: Sequence[Thing]) -> str:
     return "part of them" if end is None else "relation"
 
 
-def _around(things: Sequence[Thing]) -> np.ndarray:
-    corners = np.array([thing.box for thing in things])
-    return np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
-
-
 def misses(
     scored: pd.DataFrame, predictions: pd.DataFrame, phrases: pd.DataFrame, scenes: dict[str, Scene]
 ) -> pd.DataFrame:
@@ -88,10 +83,10 @@ def misses(
         things = scenes[row.image_id].things
         most = 3 if scene_phrase_kind(row.phrase) == "plural" else 1
         groups = [g for count in range(1, most + 1) for g in combinations(things, count)]
-        # Boxes of things are 1-based with their last pixel.
-        truth = np.float32([_around(group) for group in groups]) - np.float32([1, 1, 0, 0])
+        each = box_type.from_inclusive([thing.box for group in groups for thing in group])
+        truth = box_type.merge(each, np.cumsum([0, *map(len, groups[:-1])]))
         guess = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
-        overlap = box_type.iou(np.nan_to_num(np.broadcast_to(guess, truth.shape)), truth)
+        overlap = box_type.iou(np.nan_to_num(guess), truth)
         best = int(overlap.argmax())
         under = missed_word(row.phrase, groups[best]) if overlap[best] >= 0.5 else "no object"
         found.append(under)
