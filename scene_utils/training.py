@@ -230,7 +230,8 @@ def _fit_network(
             loss=LOSSES[settings.loss],
             jit_compile=False,
         )
-    features = tf.constant(train_set.features)
+    # Exact now rather than at each step: operations on float16 warn where a processor lacks them.
+    features = tf.constant(train_set.features, tf.float32)
     with progress_bar(
         initial=len(rows),
         total=settings.epochs,
@@ -273,7 +274,7 @@ def _epoch_batches(examples: Examples, features: tf.Tensor, settings: Settings, 
     )
 
     def gather(rows, tokens, boxes):
-        return (tf.cast(tf.gather(features, rows), tf.float32), tokens), boxes
+        return (tf.gather(features, rows), tokens), boxes
 
     return table.batch(settings.batch_size).map(gather).prefetch(2)
 
