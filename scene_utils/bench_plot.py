@@ -11,6 +11,8 @@ PRECISION_COLOURS = {
     "int8": COLOURS[4],
 }
 
+DRAWN = ("pass", "caching", "cost", "training")
+
 
 @styled
 def speed(result: dict) -> Figure:
@@ -33,10 +35,19 @@ def speed(result: dict) -> Figure:
         axis.set_axis_off()
     for axis, draw in zip(axes.flat, drawers, strict=False):
         draw(axis)
-    machine = next((section["machine"] for section in result.values()), {})
-    about = (machine.get(key, "?") for key in ("processor", "cores", "date"))
-    figure.suptitle("{}, {} cores, {}".format(*about))
+    figure.suptitle(_where({name: result[name] for name in DRAWN if name in result}))
     return figure
+
+
+def _where(sections: dict) -> str:
+    """A line for each machine and day that sections were measured on."""
+    found: dict[str, list[str]] = {}
+    for name, section in sections.items():
+        about = (section["machine"].get(key, "?") for key in ("processor", "cores", "date"))
+        found.setdefault("{}, {} cores, {}".format(*about), []).append(name)
+    if len(found) == 1:
+        return next(iter(found))
+    return "\n".join(f"{', '.join(names)}: {about}" for about, names in found.items())
 
 
 def _pass(axis: Axes, name: str, row: dict) -> None:

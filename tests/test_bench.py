@@ -60,8 +60,13 @@ def test_the_plot_shows_what_is_there(tmp_path):
         "caching": {"machine": machine, "rows": [shares]},
         "cost": {"machine": machine, "table": [point], "measured": [point]},
     }
-    plots.save(bench_plot.speed(result), tmp_path / "bench.png")
+    figure = bench_plot.speed(result)
+    assert figure.get_suptitle() == "x, 2 cores, 2026-01-01"
+    plots.save(figure, tmp_path / "bench.png")
     assert Image.open(tmp_path / "bench.png").size[0] > 600
+    result["cost"]["machine"] = machine | {"processor": "y"}
+    lines = bench_plot.speed(result).get_suptitle().splitlines()
+    assert lines == ["pass, caching: x, 2 cores, 2026-01-01", "cost: y, 2 cores, 2026-01-01"]
 
 
 @pytest.mark.slow
