@@ -64,9 +64,9 @@ MODULES = $(1:%=scene_utils/%.py)
 SHIPPED := $(wildcard data/pretrained/grid/*.h5 data/pretrained/grid/*.json)
 BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input and 1,200 steps are enough, where real
-# data get 5,740. Its colours and patterns are fine: what is seen smaller at first costs more than it
+# data get 4,920. Its colours and patterns are fine: what is seen smaller at first costs more than it
 # saves. Its pictures are few: half as many a step make twice the steps.
-GRID_EPOCHS ?= $(if $(DATA),14,6)
+GRID_EPOCHS ?= $(if $(DATA),12,6)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 GRID_PROGRESSIVE ?= $(if $(DATA),true,false)
 GRID_PICTURES ?= $(if $(DATA),16,8)

@@ -47,27 +47,35 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def ground(arguments: argparse.Namespace) -> None:
-    from scene_utils import images, localizer
+    from scene_utils import images, localizer, widget_text
 
     loaded = localizer.load_localizer(arguments.model or localizer.SHIPPED)
     picture = images.open_image(arguments.picture)
-    answer = loaded.ground(picture, arguments.phrase, arguments.top_k)
-    found = [
-        dict(zip(("x_min", "y_min", "x_max", "y_max"), map(float, box), strict=True))
-        | {"score": float(score)}
-        for box, score in zip(answer.boxes.round(1), answer.scores.round(4), strict=True)
-    ]
-    if arguments.json:
-        words = {"words": dict(answer.words), "unknown": answer.unknown}
-        print(json.dumps({"phrase": answer.phrase, "boxes": found} | words))
-    else:
+    phrases, sentence = [arguments.phrase], ""
+    if "[" in arguments.phrase:
+        phrases = widget_text.split_sentence(arguments.phrase)
+        sentence = widget_text.whole_sentence(arguments.phrase)
+    drawn = picture
+    for answer in loaded.ground(picture, phrases, arguments.top_k, sentence):
+        found = [
+            dict(zip(("x_min", "y_min", "x_max", "y_max"), map(float, box), strict=True))
+            | {"score": float(score)}
+            for box, score in zip(answer.boxes.round(1), answer.scores.round(4), strict=True)
+        ]
+        drawn = images.with_box(drawn, answer.boxes[0])
+        if arguments.json:
+            words = {"words": dict(answer.words), "unknown": answer.unknown}
+            print(json.dumps({"phrase": answer.phrase, "boxes": found} | words))
+            continue
+        if sentence:
+            print(answer.phrase)
         for rank, box in enumerate(found, start=1):
             print(rank, "  ".join(f"{name} {value:g}" for name, value in box.items()))
         if answer.unknown:
             print("words that the model does not know:", ", ".join(answer.unknown))
     if arguments.save:
         with atomic(Path(arguments.save)) as temporary:
-            images.with_box(picture, answer.boxes[0]).save(temporary)
+            drawn.save(temporary)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -226,11 +234,15 @@ def main() -> None:
 
     command = commands.add_parser("ground", help="the box of a phrase in one picture")
     command.add_argument("picture", help="JPEG, PNG, ...")
-    command.add_argument("phrase", help='such as "the man in the red hat"')
+    command.add_argument(
+        "phrase",
+        help='such as "the man in the red hat", or a sentence with '
+        'its phrases in brackets: "[a man] in [a red hat]"',
+    )
     command.add_argument("--top-k", type=int, default=5, help="boxes to give, best first")
     command.add_argument("--model", default="", help="folder of a grid model; default: the shipped")
-    command.add_argument("--json", action="store_true", help="print one line of JSON")
-    command.add_argument("--save", default="", help="also write the picture with its best box")
+    command.add_argument("--json", action="store_true", help="print a line of JSON a phrase")
+    command.add_argument("--save", default="", help="also write the picture with the best boxes")
     command.set_defaults(run=ground)
 
     command = commands.add_parser("ablation", help="train and score the grid model's ablation rows")

@@ -26,7 +26,7 @@ from scene_utils.pictures import squeeze_pictures
 
 SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 6}
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
-PLAIN = SMALL | {"lengthened": 0, "own_vectors": False, "composed": False}
+PLAIN = SMALL | {"lengthened": 0, "own_vectors": False, "composed": False, "contrasted": False}
 # Each row changes one thing of the row before.
 STEPS: dict[str, GridSettings] = {
     "grid, phrase added": GridSettings(**PLAIN, tuned=False, product=False, augmented=False),
@@ -34,10 +34,11 @@ STEPS: dict[str, GridSettings] = {
     "+ augmentation": GridSettings(**PLAIN, tuned=False),
     "+ tuned backbone": GridSettings(**PLAIN),
     "+ words' own vectors": GridSettings(**PLAIN | {"own_vectors": True}),
-    "+ words and places add up": GridSettings(**SMALL, lengthened=0),
-    "+ lengthened phrases": GridSettings(**SMALL),
+    "+ words and places add up": GridSettings(**SMALL, lengthened=0, contrasted=False),
+    "+ lengthened phrases": GridSettings(**SMALL, contrasted=False),
+    "+ contrast with other pictures": GridSettings(**SMALL),
     "+ EfficientNet-Lite2": GridSettings(**SMALL | {"backbone": "efficientnet_lite2"}),
-    "+ 320 px, 14 epochs (final)": GridSettings("efficientnet_lite2", size=320, epochs=14),
+    "+ 320 px, 12 epochs (final)": GridSettings("efficientnet_lite2", size=320, epochs=12),
 }
 # As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {

@@ -19,11 +19,22 @@ from scene_utils import entities, evaluate, probes
 from scene_utils.paths import PHOTOS, atomic, write_text
 
 # The order in which models stand in tables; others follow. Other losses of the seed stay out.
-ORDER = ("constant", "per-category", "text-only", "image-only", "seed-mse", "seed", "grid")
+# `grid+sentence` is the grid model where all phrases of a sentence are asked together.
+TOGETHER = "grid+sentence"
+ORDER = (
+    "constant",
+    "per-category",
+    "text-only",
+    "image-only",
+    "seed-mse",
+    "seed",
+    "grid",
+    TOGETHER,
+)
 CODE = ("answers", "boxes", "ground", "model", "probes", "training")
 GRID_CODE = (
     *("answers", "boxes", "folding", "grid_layers", "grid_model", "grid_training"),
-    *("localizer", "presence", "probes"),
+    *("context", "localizer", "presence", "probes"),
 )
 PHOTO_PHRASES = PHOTOS / "phrases.csv"
 
@@ -32,13 +43,19 @@ def names(cache: Path) -> list[str]:
     """Models that have answers or can give them, in the order of the tables."""
     found = {path.parent.name for path in cache.glob("models/*/settings.json")}
     found |= {path.stem for path in cache.glob("predictions/*.parquet")}
+    if (_folder(cache, TOGETHER) / "context.json").is_file():
+        found.add(TOGETHER)
     others = sorted(name for name in found - {*ORDER} if not name.startswith("seed-"))
     return [name for name in ORDER if name in found] + others
 
 
+def _folder(cache: Path, name: str) -> Path:
+    return cache / "models" / ("grid" if name == TOGETHER else name)
+
+
 def settings(cache: Path, name: str) -> dict:
     """What a model was made with, as its training wrote it down; {} where that is not known."""
-    path = cache / "models" / name / "settings.json"
+    path = _folder(cache, name) / "settings.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
@@ -51,10 +68,10 @@ def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
 def _fingerprint(cache: Path, name: str) -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    model = cache / "models" / name
-    made = [model / f for f in ("settings.json", "history.csv", "presence.json")]
+    model = _folder(cache, name)
+    made = [model / f for f in ("settings.json", "history.csv", "presence.json", "context.json")]
     parts = [*made, cache / "entities.json", PHOTO_PHRASES]
-    code = GRID_CODE if name == "grid" else CODE
+    code = GRID_CODE if name in ("grid", TOGETHER) else CODE
     for path in (*parts, *(folder / f"{module}.py" for module in code)):
         digest.update(path.read_bytes() if path.is_file() else b"missing")
     return digest.hexdigest()
@@ -87,8 +104,13 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
     asked = probes.questions(readable, seed)
     backbones: dict = {}
     for name in wanted:
-        localizer = ground.load_model(cache / "models" / name)
+        localizer = ground.load_model(_folder(cache, name))
         backbone = None
+        if name == TOGETHER:
+            pictures = _test_pictures(cache, root, readable, localizer.size)
+            table = localizer.predict(readable, pictures, sentences=True)
+            _write(cache, name, {"predictions": table})
+            continue
         if isinstance(localizer, ground.GridLocalizer):
             _write(cache, name, _grid_answers(localizer, cache, root, readable, asked))
             continue
@@ -115,11 +137,16 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
     write_text(stamp, json.dumps({"fingerprint": _fingerprint(cache, name)}) + "\n")
 
 
-def _grid_answers(localizer, cache: Path, root: Path, test: pd.DataFrame, asked) -> dict:
+def _test_pictures(cache: Path, root: Path, test: pd.DataFrame, size: int):
     from scene_utils.pictures import squeeze_pictures
 
-    folder, size = entities.image_folder(root), localizer.size
-    store = squeeze_pictures(folder, test.image_id.unique(), size, cache / "test_pictures")
+    folder = entities.image_folder(root)
+    return squeeze_pictures(folder, test.image_id.unique(), size, cache / "test_pictures")
+
+
+def _grid_answers(localizer, cache: Path, root: Path, test: pd.DataFrame, asked) -> dict:
+    size = localizer.size
+    store = _test_pictures(cache, root, test, size)
     grey = np.full((1, size, size, 3), probes.GREY, np.uint8)
     everything = np.concatenate([store.pictures[: len(store.row)], grey])
 

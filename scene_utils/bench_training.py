@@ -5,7 +5,8 @@
 is a contender in a process of its own, see `bench_tools.answer`: `keras`, the trainer of
 `grid_training`, `torch` or `torch compiled`. The folder holds the backbone as `portable` writes it
 and the numbers of the model. The twin's convolutions run in bfloat16 with weights in float32, as
-PyTorch's autocast does and as Keras's mixed policy does.
+PyTorch's autocast does and as Keras's mixed policy does. The loss that holds words against other
+pictures is left out of both.
 """
 
 import json
@@ -26,7 +27,7 @@ WORDS, WORD_DIM, OWN_DIM, UNITS, DEPTH, CHANNELS, BLOCKS = 8000, 50, 64, 160, 25
 def _numbers(size: int):
     from scene_utils.grid_training import GridSettings
 
-    settings = GridSettings(backbone="efficientnet_lite2", size=size)
+    settings = GridSettings(backbone="efficientnet_lite2", size=size, contrasted=False)
     rng = np.random.default_rng(0)
     b, p = settings.pictures_per_step, settings.phrases_per_picture
     corners = np.sort(rng.uniform(0, 1, (b, p, 2, 2)), axis=2).reshape(b, p, 4)
@@ -53,7 +54,9 @@ def _keras(size: int):
     views = np.tile(np.float32([0, 0, 1, 1]), (count, 1))
     light = np.tile(np.float32([1, 0, 1]), (count, 1))
     tokens, boxes = batch["tokens"], batch["boxes"]
-    return lambda: float(trainer.step(size, batch["pixels"], views, light, tokens, boxes)[0])
+    absent = np.zeros((*tokens.shape[:2], count), bool)
+    given = batch["pixels"], views, light, tokens, boxes, absent
+    return lambda: float(trainer.step(size, *given)[0])
 
 
 def _torch(size: int, folder: Path, compiled: bool):

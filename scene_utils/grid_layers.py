@@ -79,15 +79,25 @@ class PhraseConvolution(layers.Layer):
         return super().get_config() | {"channels": self.channels, "product": self.product}
 
 
+def log_fits(places: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+    """Log probability that each word fits each place.
+
+    Features (..., n, d) and keys (..., w, d + 1), whose last number is an offset, to (..., n, w)
+    float32.
+    """
+    turned = ops.swapaxes(ops.cast(words[..., :-1], places.dtype), -1, -2)
+    fits = ops.cast(ops.matmul(places, turned), "float32") / places.shape[-1] ** 0.5
+    return ops.log_sigmoid(fits + words[..., None, :, -1])
+
+
 @keras.saving.register_keras_serializable(package="scene_utils")
 class WordsFit(layers.Layer):
     """How well the words of each phrase fit each cell together: sums of log probabilities.
 
-    Map (b, c, c, d); keys (b, p, length, d + 1), the last number an offset; and gates
-    (b, p, length, 2), how much a word counts in each of two readings of its phrase. Gives
-    (b * p, c, c, 2) float32: for each reading the sum over words of gate times the log of the
-    logistic of key times cell. So a cell must fit all words that count, and words that were never
-    seen together can be asked together.
+    Map (b, c, c, d); keys (b, p, length, d + 1) as for `log_fits`; and gates (b, p, length, 2),
+    how much a word counts in each of two readings of its phrase. Gives (b * p, c, c, 2) float32:
+    for each reading the sum over words of gate times `log_fits`. So a cell must fit all words that
+    count, and words that were never seen together can be asked together.
     """
 
     def __init__(self, **kwargs):
@@ -98,11 +108,9 @@ class WordsFit(layers.Layer):
         grid, keys, gates = inputs
         b, p, length, depth = ops.shape(keys)[0], ops.shape(keys)[1], keys.shape[2], grid.shape[-1]
         cells = ops.shape(grid)[1]
-        words = ops.reshape(keys, (b, p * length, depth + 1))
-        turned = ops.transpose(ops.cast(words[..., :-1], grid.dtype), (0, 2, 1))
-        fits = ops.matmul(ops.reshape(grid, (b, -1, depth)), turned)
-        fits = ops.cast(fits, "float32") / depth**0.5 + words[:, None, :, -1]
-        fits = ops.reshape(ops.log_sigmoid(fits), (b, -1, p, length))
+        places = ops.reshape(grid, (b, -1, depth))
+        fits = log_fits(places, ops.reshape(keys, (b, p * length, depth + 1)))
+        fits = ops.reshape(fits, (b, -1, p, length))
         return ops.reshape(ops.einsum("bcpl,bplr->bpcr", fits, gates), (b * p, cells, cells, 2))
 
 

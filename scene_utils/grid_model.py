@@ -33,6 +33,7 @@ from scene_utils.grid_layers import (
     PhraseConvolution,
     WordsFit,
     cell_centres,
+    log_fits,
     small,
 )
 
@@ -40,6 +41,10 @@ STRIDE = 16
 PARTS = ("visual", "text", "head")
 # A vocabulary stands by falling count: as many of its first words get a vector of their own.
 FREQUENT = 2000
+# Cells whose boxes may be the answer; more bring nothing.
+CANDIDATES = 80
+# Settings of a run that the model is built by; see `grid_training.GridSettings`.
+DESIGN = ("length", "blocks", "tuned", "product", "own_vectors", "composed", "policy")
 
 
 class Answered(NamedTuple):
@@ -50,6 +55,8 @@ class Answered(NamedTuple):
     seen: tf.Tensor
     phrases: tf.Tensor
     weights: tf.Tensor
+    keys: tf.Tensor
+    gates: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class GridModel:
             for part in (phrases, keys, gates)
         ]
         scores, boxes, seen = self.head([grid, *asked], training=training)
-        return Answered(scores, boxes, seen, phrases, weights)
+        return Answered(scores, boxes, seen, phrases, weights, keys, gates)
 
     def save(self, folder: Path) -> None:
         for name, part in zip(PARTS, self.parts(), strict=True):
@@ -285,12 +292,7 @@ def load_grid(folder: Path) -> GridModel:
     model = build_grid(
         backbones.load_backbone(settings["backbone"], untrained=True),
         np.zeros((words, settings["word_dim"]), np.float32),
-        settings["length"],
-        blocks=settings["blocks"],
-        product=settings["product"],
-        own_vectors=settings["own_vectors"],
-        composed=settings["composed"],
-        policy=settings["policy"],
+        **{name: settings[name] for name in DESIGN},
     )
     model.load(folder)
     return model
@@ -314,6 +316,19 @@ def pair_iou(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     return iou, iou - (hull - either) / tf.maximum(hull, 1e-7)
 
 
+def cells_inside(truth: tf.Tensor, cells: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whether each cell's centre lies in the box, `(n, cells²)` bool, and the way there from the
+    box's middle `(n, cells², 2)`, of boxes `(n, 4)`. The nearest cell counts as inside."""
+    centres = tf.reshape(cell_centres(cells), (1, -1, 2))
+    inside = tf.reduce_all(
+        (centres >= truth[:, None, :2]) & (centres < truth[:, None, 2:]), axis=-1
+    )
+    offset = centres - (truth[:, None, :2] + truth[:, None, 2:]) / 2
+    nearest = tf.argmin(tf.reduce_sum(offset**2, axis=-1), axis=-1)
+    # A box smaller than a cell may hold no centre.
+    return inside | tf.one_hot(nearest, cells**2, on_value=True, off_value=False), offset
+
+
 def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int) -> tuple:
     """Means over phrases of the score loss and the box loss; scores `(n, cells²)`, truth `(n, 4)`.
 
@@ -322,15 +337,7 @@ def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int)
     box is good.
     """
     iou, giou = pair_iou(boxes, truth[:, None])
-    centres = tf.reshape(cell_centres(cells), (1, -1, 2))
-    inside = tf.reduce_all(
-        (centres >= truth[:, None, :2]) & (centres < truth[:, None, 2:]), axis=-1
-    )
-    middle = (truth[:, :2] + truth[:, 2:]) / 2
-    offset = centres - middle[:, None]
-    nearest = tf.argmin(tf.reduce_sum(offset**2, axis=-1), axis=-1)
-    # A box smaller than a cell may hold no centre.
-    inside |= tf.one_hot(nearest, cells**2, on_value=True, off_value=False, dtype=tf.bool)
+    inside, offset = cells_inside(truth, cells)
     inside = tf.cast(inside, tf.float32)
     half = tf.maximum((truth[:, 2:] - truth[:, :2]) / 2, 0.02)
     central = inside * (tf.exp(-tf.reduce_sum((offset / half[:, None]) ** 2, axis=-1)) + 1e-6)
@@ -341,16 +348,52 @@ def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int)
     return tf.reduce_mean(score_loss), tf.reduce_mean(box_loss)
 
 
-def ranked_boxes(scores: tf.Tensor, boxes: tf.Tensor, count: int, candidates: int = 80) -> tuple:
+def contrast_loss(
+    grid: tf.Tensor, answered: Answered, truth: tf.Tensor, absent: tf.Tensor, cells: int
+) -> tf.Tensor:
+    """Mean over phrases of how little their words prefer their own place to all others, of their
+    picture and of pictures where the thing is absent.
+
+    Maps `(b, cells, cells, d)`, truth `(n, 4)`, and absent `(n, b)` bool, with n = b * p phrases.
+    By score each picture alone decides where a phrase is; here its words are held against the whole
+    batch, so that a cell's features tell things apart that never share a picture. A place's fit is
+    the sum over words of the first gate times `log_fits`; the loss is that of noise-contrastive
+    estimation (van den Oord et al. 2018) with the mean over the box's cells as the one that is
+    right.
+    """
+    count, length = tf.shape(grid)[0], answered.gates.shape[1]
+    own = tf.repeat(tf.eye(count, dtype=tf.bool), tf.shape(truth)[0] // count, axis=0)
+    gates = tf.reshape(answered.gates[..., 0], (-1,))
+    # Gates of padding are 0, and most words are padding.
+    used = tf.where(gates > 0)[:, 0]
+    words = tf.gather(tf.reshape(answered.keys, (-1, answered.keys.shape[-1])), used)
+    fits = log_fits(tf.reshape(grid, (-1, grid.shape[-1])), words) * tf.gather(gates, used)
+    fits = tf.math.unsorted_segment_sum(tf.transpose(fits), used // length, tf.shape(truth)[0])
+    fits = tf.reshape(fits, (-1, count, cells**2))
+    inside, _ = cells_inside(truth, cells)
+    here = tf.boolean_mask(fits, own)
+    size = tf.math.log(tf.reduce_sum(tf.cast(inside, tf.float32), axis=-1))
+    right = tf.reduce_logsumexp(tf.where(inside, here, -1e9), axis=-1) - size
+    counts = (own | absent)[..., None] & ~(own[..., None] & inside[:, None])
+    wrong = tf.reduce_logsumexp(tf.where(counts, fits, -1e9), axis=(1, 2))
+    return tf.reduce_mean(tf.nn.softplus(wrong - tf.math.log(float(cells**2)) - right))
+
+
+def candidates(scores: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The boxes `(n, k, 4)` of each phrase's `CANDIDATES` best cells, or of all if there are fewer,
+    and their shares of probability `(n, k)`, which sum to 1, best first."""
+    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(CANDIDATES, scores.shape[-1]))
+    share /= tf.reduce_sum(share, axis=-1, keepdims=True)
+    return tf.gather(boxes, cell, batch_dims=1), share
+
+
+def ranked_boxes(boxes: tf.Tensor, share: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The `count` best boxes `(n, count, 4)` of each phrase and their expected IoU `(n, count)`.
 
-    Of the `candidates` cells with the highest score, a box's worth is the IoU with the others'
-    boxes that their probabilities let one expect; the next ranks avoid what overlaps the ranks
-    before by more than .7.
+    Of candidates `(n, k, 4)` with shares `(n, k)`. A box's worth is the IoU with the others' boxes
+    that their shares let one expect; the next ranks avoid what overlaps the ranks before by more
+    than .7.
     """
-    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(candidates, scores.shape[-1]))
-    share /= tf.reduce_sum(share, axis=-1, keepdims=True)
-    boxes = tf.gather(boxes, cell, batch_dims=1)
     overlap, _ = pair_iou(boxes[:, :, None], boxes[:, None])
     worth = tf.einsum("nij,nj->ni", overlap, share)
     chosen, values = [], []
@@ -360,6 +403,6 @@ def ranked_boxes(scores: tf.Tensor, boxes: tf.Tensor, count: int, candidates: in
         chosen.append(tf.gather(boxes, best, batch_dims=1))
         values.append(tf.gather(worth, best, batch_dims=1))
         near = tf.gather(overlap, best, batch_dims=1) > 0.7
-        taken = 10 * tf.one_hot(best, left.shape[-1])
+        taken = 10 * tf.one_hot(best, tf.shape(left)[-1])
         left = tf.where(near, left - 1, left) - taken
     return tf.stack(chosen, axis=1), tf.stack(values, axis=1)

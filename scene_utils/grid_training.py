@@ -22,7 +22,17 @@ import tensorflow as tf
 from scene_utils import boxes as box_type
 from scene_utils import folding, grid_layers, grid_model
 from scene_utils.backbones import load_backbone, weights_hash
-from scene_utils.grid_model import STRIDE, Answered, GridModel, build_grid, grid_loss, ranked_boxes
+from scene_utils.grid_model import (
+    CANDIDATES,
+    STRIDE,
+    Answered,
+    GridModel,
+    build_grid,
+    candidates,
+    contrast_loss,
+    grid_loss,
+    ranked_boxes,
+)
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
@@ -46,12 +56,13 @@ class GridSettings:
     the train pictures are used, and only so many. There to be left out, one by one, in the
     ablation: `tuned`, the training of the backbone; `product`, the product of map and phrase;
     `own_vectors`, vectors of the words' own beside GloVe's; `composed`, the scores that add up what
-    single words and places say; `augmented`.
+    single words and places say; `contrasted`, the loss that holds words against other pictures, see
+    `grid_model.contrast_loss`; `augmented`.
     """
 
     backbone: str = "efficientnet_lite0"
     size: int = 320
-    epochs: int = 14
+    epochs: int = 12
     progressive: bool = True
     pictures_per_step: int = 16
     phrases_per_picture: int = 8
@@ -65,6 +76,7 @@ class GridSettings:
     product: bool = True
     own_vectors: bool = True
     composed: bool = True
+    contrasted: bool = True
     augmented: bool = True
     blocks: int = 3
     policy: str = "mixed_bfloat16"
@@ -145,6 +157,20 @@ def opposite_tokens(vocabulary: Vocabulary) -> np.ndarray:
     return mirrored
 
 
+def words_of_pictures(mentions: Mentions, size: int) -> np.ndarray:
+    """Which of `size` tokens the phrases of each picture hold, `(p, size)` bool."""
+    held = np.zeros((len(mentions.picture_rows), size), bool)
+    for tokens in (mentions.tokens, mentions.longer):
+        held[mentions.rows[:, None], tokens] = True
+    return held
+
+
+def last_tokens(tokens: np.ndarray) -> np.ndarray:
+    """The last word of each phrase, mostly the thing it names: `(..., length)` to `(...)`."""
+    last = np.maximum((tokens > 0).sum(axis=-1) - 1, 0)
+    return np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0]
+
+
 def _window(rng: np.random.Generator) -> np.ndarray:
     """A random view, `xyxy` in fractions of the picture: a crop, or a step back past its edges."""
     if rng.random() > 0.8:
@@ -170,9 +196,10 @@ def epoch_batches(
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of one epoch from number `first` on: picture numbers, pixels, window (y, x, y, x; x
     swapped where the picture is mirrored), gain and shift of brightness and gain of colour, tokens,
-    boxes."""
+    boxes, and by phrase for each picture of the batch whether no phrase of it has its last word."""
     per, count = settings.phrases_per_picture, settings.pictures_per_step
     groups = mentions.of_picture()
+    held = words_of_pictures(mentions, len(mirrored))
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(groups))
     for number in range(first, len(order) // count):
         rng = np.random.default_rng([settings.seed, epoch, number])
@@ -209,6 +236,7 @@ def epoch_batches(
             light.astype(np.float32),
             tokens.astype(np.int32),
             boxes.astype(np.float32),
+            ~held[chosen][:, last_tokens(tokens)].transpose(1, 2, 0),
         )
 
 
@@ -279,14 +307,18 @@ class Trainer:
         )
 
     @tf.function
-    def step(self, size: int, pixels, windows, light, tokens, truth):
+    def step(self, size: int, pixels, windows, light, tokens, truth, absent):
         """One update on pictures seen at `size` px; gives score loss and box loss."""
         seen = seen_at(size, pixels, windows, light)
         with tf.GradientTape() as tape:
             grid = self.model.visual(seen, training=True)
-            scores, boxes, *_ = self.model.ask(grid, tokens, training=True)
-            losses = grid_loss(scores, boxes, tf.reshape(truth, (-1, 4)), size // STRIDE)
+            answered = self.model.ask(grid, tokens, training=True)
+            truth, cells = tf.reshape(truth, (-1, 4)), size // STRIDE
+            losses = grid_loss(answered.scores, answered.boxes, truth, cells)
             total = losses[0] + 2 * losses[1]
+            if self.settings.contrasted:
+                absent = tf.reshape(absent, (-1, tf.shape(grid)[0]))
+                total += contrast_loss(grid, answered, truth, absent, cells)
         gradients = tape.gradient(total, self.variables)
         count = len(self.slow)
         self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
@@ -330,10 +362,30 @@ class Asker:
         if pixels.shape[1] != self.size:
             pixels = tf.image.resize(pixels, (self.size, self.size))
         answered = self.model.ask(self.model.visual(pixels, training=False), tokens)
-        best, worth = ranked_boxes(answered.scores, answered.boxes, self.ranks)
-        return best, worth, presence_logits(self.network, answered)
+        found = candidates(answered.scores, answered.boxes)
+        return *found, presence_logits(self.network, answered)
+
+    @tf.function(reduce_retracing=True)
+    def _rank(self, boxes, shares):
+        return ranked_boxes(boxes, shares, self.ranks)
+
+    def rank(self, boxes: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The best `ranks` of candidates, see `grid_model.ranked_boxes`."""
+        parts = []
+        for start in range(0, len(boxes), 256):
+            part = slice(start, start + 256)
+            parts.append(self._rank(tf.constant(boxes[part]), tf.constant(shares[part])))
+        return tuple(np.concatenate(found) for found in zip(*parts, strict=True))
 
     def ask(
+        self, pictures: np.ndarray, picture_rows: np.ndarray, rows: np.ndarray, tokens: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Relative boxes `(n, ranks, 4)` and their expected IoU `(n, ranks)` of n phrases, see
+        `Mentions`, and the presence network's logits `(n,)`, NaN where there is none."""
+        boxes, shares, logits = self.candidates(pictures, picture_rows, rows, tokens)
+        return *self.rank(boxes, shares), logits
+
+    def candidates(
         self,
         pictures: np.ndarray,
         picture_rows: np.ndarray,
@@ -342,8 +394,7 @@ class Asker:
         per_picture: int = 16,
         batch: int = 8,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Relative boxes `(n, ranks, 4)` and their expected IoU `(n, ranks)` of n phrases, see
-        `Mentions`, and the presence network's logits `(n,)`, NaN where there is none."""
+        """As `ask`, but `grid_model.candidates` instead of the best of them."""
         order = np.argsort(rows, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
         jobs = [
@@ -351,8 +402,9 @@ class Asker:
             for group in groups
             for start in range(0, len(group), per_picture)
         ]
-        boxes = np.zeros((len(rows), self.ranks, 4), np.float32)
-        scores = np.zeros((len(rows), self.ranks), np.float32)
+        count = min(CANDIDATES, (self.size // STRIDE) ** 2)
+        boxes = np.zeros((len(rows), count, 4), np.float32)
+        shares = np.zeros((len(rows), count), np.float32)
         logits = np.zeros(len(rows), np.float32)
         for start in range(0, len(jobs), batch):
             part = jobs[start : start + batch]
@@ -360,11 +412,11 @@ class Asker:
             index = np.stack([np.resize(job, per_picture) for job in part])
             index = np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
             pixels = pictures[picture_rows[rows[index[:, 0]]]]
-            found, worth, logit = self._ask(pixels, tokens[index])
-            boxes[index] = np.reshape(found, (batch, per_picture, self.ranks, 4))
-            scores[index] = np.reshape(worth, (batch, per_picture, self.ranks))
+            found, share, logit = self._ask(pixels, tokens[index])
+            boxes[index] = np.reshape(found, (batch, per_picture, count, 4))
+            shares[index] = np.reshape(share, (batch, per_picture, count))
             logits[index] = np.reshape(logit, (batch, per_picture))
-        return boxes, scores, logits
+        return boxes, shares, logits
 
 
 def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, seconds: float) -> dict:
@@ -429,15 +481,7 @@ def train_grid(
     vocabulary.save(folder / "vocabulary.txt")
     make_deterministic(settings.seed)
     model = build_grid(
-        backbone,
-        embeddings,
-        settings.length,
-        blocks=settings.blocks,
-        tuned=settings.tuned,
-        product=settings.product,
-        own_vectors=settings.own_vectors,
-        composed=settings.composed,
-        policy=settings.policy,
+        backbone, embeddings, **{name: getattr(settings, name) for name in grid_model.DESIGN}
     )
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
     total = settings.epochs * per_epoch

@@ -14,8 +14,9 @@ import pandas as pd
 import tensorflow as tf
 
 from scene_utils import boxes as box_type
+from scene_utils.context import Context, Together, load_context, pairs_of, phrases_of
 from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
-from scene_utils.grid_model import STRIDE, GridModel, load_grid, ranked_boxes
+from scene_utils.grid_model import STRIDE, GridModel, candidates, load_grid, ranked_boxes
 from scene_utils.grid_training import Asker, presence_logits
 from scene_utils.images import ImageSource, read_squeezed
 from scene_utils.paths import PRETRAINED
@@ -54,6 +55,7 @@ class GridLocalizer:
     vocabulary: Vocabulary
     model: GridModel = field(repr=False)
     presence: Presence | None = field(repr=False)
+    context: Context | None = field(repr=False, default=None)
 
     @property
     def size(self) -> int:
@@ -72,6 +74,15 @@ class GridLocalizer:
         return worth if self.presence is None else self.presence.hit_probability(worth)
 
     @cached_property
+    def _together(self) -> Together:
+        if self.context is None:
+            raise ValueError(
+                "sentence: expected a model that weighs the phrases of a sentence together, got "
+                "one without context.json; notebook 04 trains it on real data"
+            )
+        return Together(self.context)
+
+    @cached_property
     def _see(self):
         return tf.function(lambda pixels: self.model.visual(pixels, training=False))
 
@@ -79,23 +90,37 @@ class GridLocalizer:
     def _answer(self):
         def answer(grid, tokens, count):
             found = self.model.ask(grid, tokens[None])
-            best, worth = ranked_boxes(found.scores, found.boxes, count)
+            likely = candidates(found.scores, found.boxes)
             logits = presence_logits(self._network, found)
-            return best, worth, tf.nn.softmax(found.scores), found.weights, logits
+            told = tf.nn.softmax(found.scores), found.weights, logits
+            return *likely, *ranked_boxes(*likely, count), *told
 
         return tf.function(answer, reduce_retracing=True)
 
+    @cached_property
+    def _rank(self):
+        return tf.function(ranked_boxes, reduce_retracing=True)
+
     def ground(
-        self, image: ImageSource, phrases: str | Sequence[str], top_k: int = 5
+        self,
+        image: ImageSource,
+        phrases: str | Sequence[str],
+        top_k: int = 5,
+        sentence: str = "",
     ) -> Grounding | list[Grounding]:
         """Boxes for a phrase, or a list of answers for a list of phrases, in one picture.
 
         `image` is whatever `images.open_image` takes. A picture asked before is not seen again.
-        Raises ImageError for what is no picture, ValueError for `top_k` outside 1-30.
+        With a `sentence` that the phrases stand in, they help each other, see `context`; `heat`
+        stays where each phrase looks by itself. Raises ImageError for what is no picture,
+        ValueError for `top_k` outside 1-30, for a sentence that lacks one of the phrases, and for
+        a sentence where the model has no `context.json`.
         """
         if not 1 <= top_k <= 30:
             raise ValueError(f"top_k: expected 1 to 30, got {top_k}")
         asked = [phrases] if isinstance(phrases, str) else list(phrases)
+        pairs = pairs_of(phrases_of(sentence, asked), self.vocabulary) if sentence else None
+        together = self._together if sentence else None
         pixels, width, height = read_squeezed(image, self.size)
         key = hashlib.sha256(pixels.tobytes()).digest()
         if key not in self._maps:
@@ -104,8 +129,12 @@ class GridLocalizer:
                 self._maps.popitem(last=False)
         tokens = self.vocabulary.encode(asked, self.model.length)
         found = self._answer(self._maps[key], tf.constant(tokens), top_k)
-        boxes, worth, heat, weights, logits = (np.asarray(part) for part in found)
+        likely, shares, boxes, worth, heat, weights, logits = map(np.asarray, found)
         scores = self._probabilities(worth)
+        if together is not None:
+            shares = together.weigh(likely, shares, pairs)
+            boxes, worth = map(np.asarray, self._rank(likely, shares, top_k))
+            scores = self.context.hit_probability(worth)
         present = self.presence and self.presence.present_probability(logits)
         answers, cells = [], self.size // STRIDE
         for row, phrase in enumerate(asked):
@@ -138,15 +167,30 @@ class GridLocalizer:
         return boxes, self._probabilities(worth), present
 
     def predict(
-        self, phrases: pd.DataFrame, store: PictureStore, ranks: int = RANKS
+        self,
+        phrases: pd.DataFrame,
+        store: PictureStore,
+        ranks: int = RANKS,
+        sentences: bool = False,
     ) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table, `ranks` boxes a mention.
 
-        Phrases of a picture that is not in the store get no row. No column of boxes is read.
+        Phrases of a picture that is not in the store get no row. No column of boxes is read. With
+        `sentences` the phrases of a sentence help each other, see `context`.
         """
         phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
         rows = phrases.image_id.map(store.row).to_numpy(int)
-        boxes, scores, _ = self.relative_boxes(phrases.phrase.tolist(), store.pictures, rows, ranks)
+        if sentences:
+            tokens = self.vocabulary.encode(phrases.phrase, self.model.length)
+            asker = Asker(self.model, self.size, ranks)
+            every = np.arange(len(store.pictures))
+            likely, shares, _ = asker.candidates(store.pictures, every, rows, tokens)
+            pairs = pairs_of(phrases, self.vocabulary)
+            boxes, worth = asker.rank(likely, self._together.weigh(likely, shares, pairs))
+            scores = self.context.hit_probability(worth)
+        else:
+            texts = phrases.phrase.tolist()
+            boxes, scores, _ = self.relative_boxes(texts, store.pictures, rows, ranks)
         table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
         table = table.reset_index(drop=True)
         table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))
@@ -168,4 +212,5 @@ def load_localizer(folder: Path | str = SHIPPED) -> GridLocalizer:
     model = load_grid(folder)
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    return GridLocalizer(settings, vocabulary, model, load_presence(folder, model))
+    context = load_context(folder, vocabulary, settings["word_dim"])
+    return GridLocalizer(settings, vocabulary, model, load_presence(folder, model), context)

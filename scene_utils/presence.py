@@ -25,9 +25,11 @@ from scene_utils.grid_training import (
     GridSettings,
     Mentions,
     epoch_batches,
+    last_tokens,
     opposite_tokens,
     prefetched,
     seen_at,
+    words_of_pictures,
 )
 from scene_utils.paths import write_text
 from scene_utils.probability import area_under_roc, fit_logistic, log_odds, logistic
@@ -83,19 +85,6 @@ def build_presence(model: GridModel, units: int = 256) -> keras.Model:
     return keras.Model([seen, scores, phrase], x[..., 0], name="presence")
 
 
-def words_of_pictures(mentions: Mentions, size: int) -> np.ndarray:
-    """Which of `size` tokens the phrases of each picture hold, `(p, size)` bool."""
-    held = np.zeros((len(mentions.picture_rows), size), bool)
-    held[mentions.rows[:, None], mentions.tokens] = True
-    return held
-
-
-def last_tokens(tokens: np.ndarray) -> np.ndarray:
-    """The last word of each phrase, mostly the thing it names: `(..., length)` to `(...)`."""
-    last = np.maximum((tokens > 0).sum(axis=-1) - 1, 0)
-    return np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0]
-
-
 def _batches(
     mentions: Mentions, settings: GridSettings, vocabulary: Vocabulary, steps: int
 ) -> Iterator[tuple]:
@@ -110,7 +99,7 @@ def _batches(
         epoch, number = divmod(step, per_epoch)
         if number == 0:
             made = epoch_batches(mentions, settings, mirrored, settings.epochs + epoch)
-        chosen, pixels, windows, light, own, _ = next(made)
+        chosen, pixels, windows, light, own, *_ = next(made)
         others = np.roll(own, 1, axis=0)
         # A word that the picture's own phrases use may well be there.
         absent = ~held[chosen[:, None], last_tokens(others)]

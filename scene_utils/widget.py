@@ -29,7 +29,13 @@ from scene_utils.widget_show import (
     show_phrase,
     show_sentence,
 )
-from scene_utils.widget_text import LONGEST_SENTENCE, check_phrase, replace_word, split_sentence
+from scene_utils.widget_text import (
+    LONGEST_SENTENCE,
+    check_phrase,
+    replace_word,
+    split_sentence,
+    whole_sentence,
+)
 
 REMEMBERED, PIXELS_REMEMBERED = 12, 120_000_000
 
@@ -225,7 +231,7 @@ class QueryWidget:
         phrases = known or split_sentence(text) or [text]
         vocabulary = self._grid().vocabulary
         phrases = [check_phrase(phrase, vocabulary, LONGEST_SENTENCE) for phrase in phrases]
-        return self._grid().ask(self.view, phrases)
+        return self._grid().ask(self.view, phrases, sentence=whole_sentence(text))
 
     def _compare(self) -> list[Answer]:
         kind = self.view.picture.kind

@@ -80,8 +80,11 @@ class Answerer:
             return self.localizer.size
         return self.backbone.size if self.backbone else 0
 
-    def ask(self, view: View, phrases: list[str], ranks: int = RANKS) -> list[Answer]:
-        """An answer to each phrase, boxes in pixels of the original picture."""
+    def ask(
+        self, view: View, phrases: list[str], ranks: int = RANKS, sentence: str = ""
+    ) -> list[Answer]:
+        """An answer to each phrase, boxes in pixels of the original picture. Phrases of a
+        `sentence` help each other, where the model has learned it."""
         # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
         seen = squeeze(view, self.side) if self.side else view.shown
         scale = np.float32([view.width / seen.width, view.height / seen.height] * 2)
@@ -98,6 +101,8 @@ class Answerer:
                 Answer(phrase, self.name, box[None] * scale)
                 for phrase, box in zip(phrases, found, strict=True)
             ]
+        if self.localizer.context is None or len(phrases) < 2:
+            sentence = ""
         return [
             Answer(
                 found.phrase,
@@ -109,7 +114,7 @@ class Answerer:
                 tuple(found.unknown),
                 found.present,
             )
-            for found in self.localizer.ground(seen, phrases, top_k=ranks)
+            for found in self.localizer.ground(seen, phrases, ranks, sentence)
         ]
 
 

@@ -75,3 +75,14 @@ def split_sentence(text: str) -> list[str]:
     if len(phrases) > MOST_PHRASES:
         raise ValueError(f"At most {MOST_PHRASES} phrases at once, please: got {len(phrases)}.")
     return phrases
+
+
+def whole_sentence(text: str) -> str:
+    """The sentence that `split_sentence` splits, without what parts its phrases.
+
+    >>> whole_sentence("[a man] on [the beach]")
+    'a man on the beach'
+    >>> whole_sentence("a red cup, a spoon")
+    'a red cup , a spoon'
+    """
+    return " ".join(re.sub(r"([,;])", r" \1 ", re.sub(r"[\[\]]", " ", text)).split())

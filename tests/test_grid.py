@@ -201,7 +201,12 @@ def test_words_used_alike_are_told_apart_and_rare_ones_share_what_unknown_ones_h
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "left_out",
-    [{}, {"own_vectors": False}, {"composed": False}, {"product": False, "tuned": False}],
+    [
+        {},
+        {"own_vectors": False},
+        {"composed": False, "contrasted": False},
+        {"product": False, "tuned": False},
+    ],
 )
 def test_parts_can_be_left_out_of_training_and_of_what_is_loaded(left_out, sample, tmp_path):
     *_, vocabulary, embeddings, mentions = sample
@@ -300,10 +305,12 @@ def test_ranked_boxes_take_the_best_expected_iou_and_then_something_else():
     place[0, 1:4] = [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.8, 0.81], [0.5, 0.5, 0.81, 0.8]]
     share = np.full((1, 36), 1e-6, np.float32)
     share[0, :4] = [0.34, 0.22, 0.22, 0.22]
-    found, worth = grid_model.ranked_boxes(tf.constant(np.log(share)), tf.constant(place), 2)
+    found = grid_model.candidates(tf.constant(np.log(share)), tf.constant(place))
+    np.testing.assert_allclose(tf.reduce_sum(found[1]), 1, atol=1e-5)
+    every, _ = grid_model.ranked_boxes(*found, 6)
+    found, worth = grid_model.ranked_boxes(*found, 2)
     np.testing.assert_allclose(found[0, 0], place[0, 1])
     np.testing.assert_allclose(found[0, 1], place[0, 0])
-    every, _ = grid_model.ranked_boxes(tf.constant(np.log(share)), tf.constant(place), 6)
     assert len(np.unique(every[0, :4], axis=0)) == 4
     assert 0.6 < float(worth[0, 0]) < 0.67
     assert float(worth[0, 1]) == pytest.approx(0.34, abs=1e-3)
@@ -346,7 +353,7 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
     turned = 0
     for epoch in range(6):
         batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
-        _, pixels, windows, _, seen_tokens, seen_boxes = batch
+        _, pixels, windows, _, seen_tokens, seen_boxes, _ = batch
         views = tf.image.crop_and_resize(
             pixels.astype(np.float32), windows, np.arange(12), (SIZE, SIZE)
         ).numpy()
@@ -386,6 +393,56 @@ def test_a_part_of_the_phrases_is_read_on_in_a_batch(sample):
                     if not (same[0] & ~can[group]).any():
                         longer.append(bool(same[1].any()) and not same[0].any())
         assert abs(np.mean(longer) - share) < 0.08
+
+
+def test_contrast_compares_a_phrase_with_pictures_that_lack_its_thing():
+    # Two pictures of 2 x 2 cells, a phrase of one word each; the word fits cells by hand.
+    rng = np.random.default_rng(5)
+    grid = rng.normal(size=(2, 2, 2, 3)).astype(np.float32)
+    keys = rng.normal(size=(2, 2, 4)).astype(np.float32)
+    gates = np.float32([[[0.7, 0.1], [0, 0]], [[0.4, 0.9], [0.2, 0.3]]])
+    nothing = tf.zeros(())
+    answered = grid_model.Answered(*[nothing] * 5, tf.constant(keys), tf.constant(gates))
+    truth = np.float32([[0, 0, 0.5, 0.5], [0, 0, 1, 0.5]])  # the first cell; the upper two
+
+    def expected(absent):
+        losses = []
+        for phrase in range(2):
+            fits = np.zeros((2, 4))
+            for word in range(2):
+                logits = grid.reshape(2, 4, 3) @ keys[phrase, word, :3] / 3**0.5
+                logits = logits + keys[phrase, word, 3]
+                fits += gates[phrase, word, 0] * -np.log1p(np.exp(-logits))
+            mine = np.arange(4) < (1, 2)[phrase]
+            right = np.exp(fits[phrase][mine]).mean()
+            wrong = np.exp(fits[phrase][~mine]).sum()
+            if absent[phrase, 1 - phrase]:
+                wrong += np.exp(fits[1 - phrase]).sum()
+            losses.append(-np.log(right / (right + wrong / 4)))
+        return np.mean(losses)
+
+    for absent in ([[0, 1], [1, 0]], [[0, 0], [1, 0]], [[1, 0], [0, 1]]):
+        absent = np.array(absent, bool)
+        found = grid_model.contrast_loss(tf.constant(grid), answered, truth, absent, 2)
+        assert float(found) == pytest.approx(expected(absent), rel=1e-5)
+
+
+def test_a_batch_says_which_pictures_have_no_phrase_with_the_last_word(sample):
+    *_, vocabulary, _, mentions = sample
+    settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, augmented=False)
+    mirrored = np.arange(len(vocabulary.words))
+    batch = next(grid_training.epoch_batches(mentions, settings, mirrored, 0))
+    chosen, tokens, absent = batch[0], batch[4], batch[6]
+    used = [
+        set(np.stack([mentions.tokens, mentions.longer])[:, mentions.rows == picture].ravel())
+        for picture in chosen
+    ]
+    for own, phrases in enumerate(tokens):
+        for phrase, missing in zip(phrases, absent[own], strict=True):
+            last = phrase[phrase > 0][-1]
+            assert missing.tolist() == [last not in words for words in used]
+            assert not missing[own]
+    assert absent.any()
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
     .venv/bin/python data/pretrained/ship_grid.py data/cache/flickr30k/models/grid
 
 Half the bytes: the model computes in bfloat16, which keeps fewer digits. Every number is checked to
-lie in float16's range; the settings, the vocabulary, the history and presence.json are copied as
-they are. Score the copy before it is committed: `make reproduce` does with GRID=shipped.
+lie in float16's range; the settings, the vocabulary, the history, presence.json and context.json
+are copied as they are. Score the copy before it is committed: `make reproduce` does with
+GRID=shipped.
 """
 
 import shutil
@@ -17,7 +18,7 @@ import numpy as np
 from scene_utils.localizer import SHIPPED
 from scene_utils.paths import atomic
 
-COPIED = ("settings.json", "vocabulary.txt", "history.csv", "presence.json")
+COPIED = ("settings.json", "vocabulary.txt", "history.csv", "presence.json", "context.json")
 LIMIT = 30_000_000
 
 
