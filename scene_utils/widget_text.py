@@ -78,11 +78,15 @@ def split_sentence(text: str) -> list[str]:
 
 
 def whole_sentence(text: str) -> str:
-    """The sentence that `split_sentence` splits, without what parts its phrases.
+    """The sentence that `split_sentence` splits, its phrases as words of their own.
 
     >>> whole_sentence("[a man] on [the beach]")
     'a man on the beach'
     >>> whole_sentence("a red cup, a spoon")
     'a red cup , a spoon'
     """
-    return " ".join(re.sub(r"([,;])", r" \1 ", re.sub(r"[\[\]]", " ", text)).split())
+    if _BRACKETS.search(text):
+        text = re.sub(r"[\[\]]", " ", text)
+    else:
+        text = _BETWEEN.sub(lambda part: f" {part[0]} ", text)
+    return " ".join(text.split())

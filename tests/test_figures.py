@@ -156,6 +156,20 @@ def test_models_stand_in_one_order_and_other_losses_of_the_seed_stay_out(cache):
     assert answers.names(cache) == ["constant", "seed", "grid", "zebra"]
 
 
+def test_a_grid_model_with_context_answers_whole_sentences_too(cache):
+    (cache / "models/grid").mkdir()
+    (cache / "models/grid/settings.json").write_text('{"fingerprint": "x"}')
+    assert answers.TOGETHER not in answers.names(cache)
+    (cache / "models/grid/context.json").write_text("{}")
+    assert answers.names(cache)[2:4] == ["grid", answers.TOGETHER]
+    assert answers.settings(cache, answers.TOGETHER) == {"fingerprint": "x"}
+    for name in ("grid", answers.TOGETHER):
+        stamp = {"fingerprint": answers._fingerprint(cache, name)}
+        (cache / f"predictions/{name}.json").write_text(json.dumps(stamp))
+    (cache / "models/grid/context.json").write_text('{"weight": 1}')
+    assert {"grid", answers.TOGETHER} <= {*answers.stale(cache)}
+
+
 def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
     assert answers.stale(cache) == ["constant", "seed", "zebra"], "grid was put there by hand"
     for name in ("constant", "seed", "zebra"):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from scene_utils import (
     backbones,
     boxes,
+    context,
     entities,
     evaluate,
     grid_layers,
@@ -510,6 +511,32 @@ def test_presence_learns_whose_phrase_it_is_and_turns_scores_into_probabilities(
     table = loaded.predict(phrases[phrases.image_id == phrases.image_id[0]], store, ranks=1)
     own = table[table.phrase == phrases.phrase[0]].score.to_numpy()
     np.testing.assert_allclose(own, answer.scores[0], atol=0.02)
+
+
+@pytest.mark.slow
+def test_context_is_trained_beside_a_grid_model_and_read_again(trained, sample):
+    folder, *_ = trained
+    _root, phrases, store, vocabulary, embeddings, _ = sample
+    ids = phrases.image_id.unique()
+    halves = phrases.assign(split=np.where(phrases.image_id.isin(ids[::2]), "train", "val"))
+    given = folder, halves, vocabulary, embeddings, store
+    found = context.train_context(*given, steps=30, progress=False)
+    assert context.train_context(*given, steps=30, progress=False) == found
+    by_weight = {weight: tuple(figures) for weight, *figures in found["val_by_weight"]}
+    assert found["weight"] == max(by_weight, key=by_weight.get)
+    loaded = localizer.load_localizer(folder)
+    assert loaded.context.weight == found["weight"]
+    unweighted = replace(loaded, context=replace(loaded.context, weight=0.0))
+    alone, nothing_said = (
+        model.predict(phrases, store, ranks=3, sentences=sentences)
+        for model, sentences in ((loaded, False), (unweighted, True))
+    )
+    names = list(boxes.COLUMNS)
+    np.testing.assert_allclose(alone[names], nothing_said[names], atol=0.5)
+    loud = replace(loaded, context=replace(loaded.context, weight=2.0))
+    together = evaluate.check_predictions(loud.predict(phrases, store, ranks=3, sentences=True))
+    assert len(together) == len(alone)
+    assert not np.allclose(together[names], alone[names], atol=0.5)
 
 
 @pytest.mark.slow

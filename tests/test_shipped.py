@@ -76,6 +76,36 @@ def test_ground_on_the_command_line(tmp_path):
     assert abs(rows.min() - box["y_min"]) <= 3
 
 
+def test_phrases_of_a_sentence_are_asked_together(loaded):
+    photo, phrases = paths.PHOTOS / "astronaut.jpg", ["a woman", "an American flag"]
+    sentence = "a woman in front of an American flag"
+    apart = loaded.ground(photo, phrases, top_k=3)
+    together = loaded.ground(photo, phrases, top_k=3, sentence=sentence)
+    for one, other in zip(apart, together, strict=True):
+        assert one.boxes.shape == other.boxes.shape
+        assert ((other.scores > 0) & (other.scores < 1)).all()
+        np.testing.assert_array_equal(one.heat, other.heat)
+    assert any(
+        not np.allclose(one.scores, other.scores, atol=1e-4)
+        for one, other in zip(apart, together, strict=True)
+    )
+    turned = loaded.ground(photo, phrases[::-1], top_k=3, sentence=sentence)
+    np.testing.assert_allclose(turned[1].boxes, together[0].boxes, atol=1)
+    with pytest.raises(ValueError, match="expected to find 'a dog' in it"):
+        loaded.ground(photo, ["a dog"], sentence=sentence)
+
+
+def test_a_sentence_on_the_command_line(tmp_path):
+    saved = tmp_path / "out.png"
+    text = "[a woman] in front of [an American flag]"
+    answer = command(paths.PHOTOS / "astronaut.jpg", text, "--top-k", 1, "--save", saved)
+    assert answer.returncode == 0, answer.stderr
+    lines = answer.stdout.splitlines()
+    assert [lines[0], lines[2]] == ["a woman", "an American flag"]
+    assert [line[:2] for line in lines[1::2]] == ["1 "] * 2
+    assert saved.is_file()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "found no such file"), (b"not a picture", "expected a whole picture")],

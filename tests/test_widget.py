@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import scene_utils
-from scene_utils import boxes, paths, widget_page, widget_text
+from scene_utils import boxes, context, paths, widget_page, widget_text
 from scene_utils.images import ImageError
 from scene_utils.plots import GUESS
 from scene_utils.text import Vocabulary
@@ -96,12 +96,15 @@ def test_near_words_are_suggested_and_put_in_place():
         ("[a man] on [the  beach]", ["a man", "the beach"]),
         ("a red cup, a spoon; a saucer", ["a red cup", "a spoon", "a saucer"]),
         ("a cup,, a cup", ["a cup"]),
-        ("a tall [thin man", ["a tall [thin man"]),
+        ("a tall [thin man, a dog", ["a tall [thin man", "a dog"]),
+        ("[a man, old], [a dog]'s ball", ["a man, old", "a dog"]),
         (" , ", []),
     ],
 )
 def test_sentences_are_parted_by_brackets_or_commas(text, phrases):
     assert widget_text.split_sentence(text) == phrases
+    # Each is found again in the sentence without the parting.
+    assert len(context.phrases_of(widget_text.whole_sentence(text), phrases)) == len(phrases)
 
 
 def test_too_much_at_once_is_refused():
