@@ -32,7 +32,7 @@ from scene_utils.text import Vocabulary, tokenize
 from scene_utils.training import make_deterministic
 
 WEIGHTS = "context.weights.h5"
-STEPS = 12_000
+STEPS = 6_000
 PAIRS_PER_STEP = 512
 PHRASE, JOINT = 8, 5  # the last words of a phrase, the words between two, that are read
 ENTITIES = 10  # of a picture and category that a phrase may mean, itself the first
