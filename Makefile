@@ -75,7 +75,7 @@ GRID_BACKBONE ?= $(if $(filter resnet50,$(BACKBONE)),resnet50,$(if $(DATA),effic
 ENCODER := progress images quiet_tensorflow backbones folding feature_store features \
   portable openvino_engine ray_engine
 TRAINER := $(ENCODER) text model training pictures grid_layers grid_model grid_training presence \
-  probability
+  probability context
 
 USE_01 := $(BASE) progress entities images scenes scene_layout
 USE_02 := $(BASE) text

@@ -300,13 +300,21 @@ def _losses(context: Context, tokens, order, may, other, right, known, training:
     return found
 
 
+_ASKED = [
+    tf.TensorSpec((None, PHRASE + JOINT + PHRASE), tf.int32),
+    tf.TensorSpec((None, 3), tf.float32),
+    tf.TensorSpec((None, None, 4), tf.float32),
+    tf.TensorSpec((None, None, 4), tf.float32),
+]
+
+
 class Together:
     """Weighs the candidates of all phrases of a sentence together; compiled once."""
 
     def __init__(self, context: Context):
         self.context = context
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=_ASKED)
     def _said(self, tokens, order, one, other):
         read, lie = self.context.reads([tokens, order]), self.context.lies([one, other])
         return tf.clip_by_value(tf.einsum("md,mkld->mkl", read, lie), -2 * LOUDEST, 2 * LOUDEST)

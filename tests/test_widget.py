@@ -249,7 +249,12 @@ def test_all_phrases_of_a_sentence_each_in_its_colour(fresh, loaded):
     assert len(fresh.answers) == len(fresh.view.picture.phrases)  # its own sentence comes by itself
     fresh.parts.field.value = "[a woman] beside [an American flag]"
     assert [answer.phrase for answer in fresh.answers] == ["a woman", "an American flag"]
-    asked = loaded.ground(paths.PHOTOS / "astronaut.jpg", ["a woman", "an American flag"], 10)
+    asked = loaded.ground(
+        paths.PHOTOS / "astronaut.jpg",
+        ["a woman", "an American flag"],
+        top_k=10,
+        sentence="a woman beside an American flag",
+    )
     for mark, found in zip(fresh.shown.marks, asked, strict=True):
         # Half-precision sums differ a little with the number of phrases asked at once.
         np.testing.assert_allclose(mark.box, found.boxes[0], atol=2)
