@@ -78,6 +78,11 @@ def merge(boxes: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.concatenate([low, high], axis=1)
 
 
+def mirror(boxes: np.ndarray) -> np.ndarray:
+    """Boxes `(..., 4)` in fractions of a picture where left and right are exchanged in it."""
+    return np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], axis=-1)
+
+
 def to_relative(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndarray:
     """Pixels to fractions of the image, `(n, 4)` float32; width and height `(n,)` or numbers."""
     return np.asarray(boxes / _scale(width, height), np.float32)

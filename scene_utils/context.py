@@ -24,7 +24,7 @@ from keras import layers, ops
 from scene_utils import boxes as box_type
 from scene_utils.grid_model import FREQUENT, load_grid
 from scene_utils.grid_training import Asker, opposite_tokens
-from scene_utils.paths import write_text
+from scene_utils.paths import read_finished, write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.probability import fit_logistic, log_odds, logistic
 from scene_utils.progress import progress_bar
@@ -250,10 +250,6 @@ def _annotated(phrases: pd.DataFrame, split: str, vocabulary: Vocabulary) -> _An
     return _Annotated(pairs, boxes, entities, known, usable)
 
 
-def _mirror(boxes: np.ndarray) -> np.ndarray:
-    return np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], axis=-1)
-
-
 def _moved(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     sides = np.tile(boxes[..., 2:] - boxes[..., :2], 2)
     return np.clip(boxes + sides * rng.normal(0, 0.08, boxes.shape), 0, 1)
@@ -269,14 +265,9 @@ def _batch(
     other, known = data.boxes[data.pairs.other[chosen]][:, None], data.known[one]
     right = (box_type.iou(may, truth) >= 0.5) & known
     if rng is not None:
-        may, other = (
-            np.clip(
-                box + np.tile(box[..., 2:] - box[..., :2], 2) * rng.normal(0, 0.08, box.shape), 0, 1
-            )
-            for box in (may, other)
-        )
+        may, other = _moved(may, rng), _moved(other, rng)
         if rng.random() < 0.5:
-            may, other, tokens = _mirror(may), _mirror(other), mirrored[tokens]
+            may, other, tokens = box_type.mirror(may), box_type.mirror(other), mirrored[tokens]
     boxes = (box.astype(np.float32) for box in (may, other))
     return tokens.astype(np.int32), data.pairs.order[chosen], *boxes, right, known
 
@@ -319,43 +310,46 @@ class Together:
         read, lie = self.context.reads([tokens, order]), self.context.lies([one, other])
         return tf.clip_by_value(tf.einsum("md,mkld->mkl", read, lie), -2 * LOUDEST, 2 * LOUDEST)
 
+    def factors(self, boxes: np.ndarray, pairs: Pairs) -> np.ndarray:
+        """How much likelier each candidate of each pair's one is for each of its other's first
+        `HELPERS`, `(m, k, l)`; `boxes (n, k, 4)` are the candidates of the n phrases."""
+        heard = boxes[:, :HELPERS]
+        said = [np.zeros((0, boxes.shape[1], heard.shape[1]), np.float32)]
+        for start in range(0, len(pairs.one), 64):
+            part = slice(start, start + 64)
+            one, other = boxes[pairs.one[part]], heard[pairs.other[part]]
+            asked = pairs.tokens[part], pairs.order[part], one, other
+            said.append(self._said(*map(tf.constant, asked)).numpy())
+        return np.exp(np.concatenate(said))
+
     def weigh(
         self, boxes: np.ndarray, shares: np.ndarray, pairs: Pairs, weight: float | None = None
     ) -> np.ndarray:
-        """New shares `(n, k)` of the candidates `boxes (n, k, 4)` of n phrases with these `pairs`.
-
-        Each phrase hears from each other of its sentence how likely its own boxes are, the mean
-        over the other's boxes by their shares; in the second round these are the new ones.
-        """
+        """`agree` on the candidates `boxes (n, k, 4)`, with the context's weight or another."""
         weight = self.context.weight if weight is None else weight
-        heard = boxes[:, :HELPERS]
-        said = [
-            self._said(*map(tf.constant, part)).numpy()
-            for start in range(0, len(pairs.one), 64)
-            for part in [
-                (
-                    pairs.tokens[start : start + 64],
-                    pairs.order[start : start + 64],
-                    boxes[pairs.one[start : start + 64]],
-                    heard[pairs.other[start : start + 64]],
-                )
-            ]
-        ]
-        if not said:
-            return shares
-        factors = np.exp(np.concatenate(said))
-        before, new = np.log(shares + 1e-9), shares
-        for _ in range(ROUNDS):
-            told = new[pairs.other, :HELPERS]
-            told = told / told.sum(axis=1, keepdims=True)
-            message = np.log(np.einsum("mkl,ml->mk", factors, told))
-            middle = (message * new[pairs.one]).sum(axis=1, keepdims=True)
-            heard_of = np.zeros_like(before)
-            np.add.at(heard_of, pairs.one, np.clip(message - middle, -LOUDEST, LOUDEST))
-            logits = before + weight * heard_of
-            new = np.exp(logits - logits.max(axis=1, keepdims=True))
-            new /= new.sum(axis=1, keepdims=True)
-        return new
+        return agree(self.factors(boxes, pairs), shares, pairs, weight)
+
+
+def agree(factors: np.ndarray, shares: np.ndarray, pairs: Pairs, weight: float) -> np.ndarray:
+    """New shares `(n, k)` of the candidates of n phrases with these `pairs`; see `Together`.
+
+    Each phrase hears from each other of its sentence how likely its own boxes are, the mean over
+    the other's boxes by their shares; in the second round these are the new ones.
+    """
+    if not len(factors):
+        return shares
+    before, new = np.log(shares + 1e-9), shares
+    for _ in range(ROUNDS):
+        told = new[pairs.other, :HELPERS]
+        told = told / told.sum(axis=1, keepdims=True)
+        message = np.log(np.einsum("mkl,ml->mk", factors, told))
+        middle = (message * new[pairs.one]).sum(axis=1, keepdims=True)
+        heard_of = np.zeros_like(before)
+        np.add.at(heard_of, pairs.one, np.clip(message - middle, -LOUDEST, LOUDEST))
+        logits = before + weight * heard_of
+        new = np.exp(logits - logits.max(axis=1, keepdims=True))
+        new /= new.sum(axis=1, keepdims=True)
+    return new
 
 
 def train_context(
@@ -382,11 +376,8 @@ def train_context(
     digest.update(phrases[["image_id", "phrase_id", "phrase", "split"]].to_csv().encode())
     digest.update((folder / "settings.json").read_bytes() + (folder / "history.csv").read_bytes())
     wanted = {"seed": seed, "steps": steps, "fingerprint": digest.hexdigest()}
-    if finished.is_file():
-        known = json.loads(finished.read_text(encoding="utf-8"))
-        if {key: known.get(key) for key in wanted} == wanted:
-            return known
-    finished.unlink(missing_ok=True)
+    if known := read_finished(finished, wanted):
+        return known
     make_deterministic(seed)
     context = build_context(embeddings)
     found = wanted | learn(context, phrases, vocabulary, seed, steps, progress)
@@ -468,10 +459,11 @@ def _on_val(
     asker = Asker(model, settings["size"])
     every = np.arange(len(pictures.pictures))
     boxes, shares, _ = asker.candidates(pictures.pictures, every, rows, tokens)
-    pairs, together = pairs_of(val, vocabulary), Together(context)
+    pairs = pairs_of(val, vocabulary)
+    factors = Together(context).factors(boxes, pairs)
     by_weight, worths = {}, {}
     for weight in WEIGHT_GRID:
-        found, worth = asker.rank(boxes, together.weigh(boxes, shares, pairs, weight))
+        found, worth = asker.rank(boxes, agree(factors, shares, pairs, weight))
         iou = box_type.iou(found[boxed, 0], truth)
         by_weight[weight] = round(float(iou.mean()), 5), round(float((iou >= 0.5).mean()), 5)
         worths[weight] = log_odds(worth[boxed, 0]), iou >= 0.5

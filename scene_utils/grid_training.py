@@ -221,7 +221,7 @@ def epoch_batches(
             tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]
-                boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
+                boxes = box_type.mirror(boxes)
                 tokens = mirrored[tokens]
             windows[place] = window[[1, 0, 3, 2]]
             parts.append((tokens, boxes))

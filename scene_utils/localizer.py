@@ -14,7 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from scene_utils import boxes as box_type
-from scene_utils.context import Context, Together, load_context, pairs_of, phrases_of
+from scene_utils.context import Context, Pairs, Together, load_context, pairs_of, phrases_of
 from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
 from scene_utils.grid_model import STRIDE, GridModel, candidates, load_grid, ranked_boxes
 from scene_utils.grid_training import Asker, presence_logits
@@ -70,8 +70,9 @@ class GridLocalizer:
     def _network(self):
         return self.presence and self.presence.network
 
-    def _probabilities(self, worth: np.ndarray) -> np.ndarray:
-        return worth if self.presence is None else self.presence.hit_probability(worth)
+    def _probabilities(self, worth: np.ndarray, pairs: Pairs | None) -> np.ndarray:
+        curve = self.presence if pairs is None else self.context
+        return worth if curve is None else curve.hit_probability(worth)
 
     @cached_property
     def _together(self) -> Together:
@@ -88,12 +89,11 @@ class GridLocalizer:
 
     @cached_property
     def _answer(self):
-        def answer(grid, tokens, count):
+        def answer(grid, tokens):
             found = self.model.ask(grid, tokens[None])
-            likely = candidates(found.scores, found.boxes)
             logits = presence_logits(self._network, found)
             told = tf.nn.softmax(found.scores), found.weights, logits
-            return *likely, *ranked_boxes(*likely, count), *told
+            return *candidates(found.scores, found.boxes), *told
 
         return tf.function(answer, reduce_retracing=True)
 
@@ -128,13 +128,12 @@ class GridLocalizer:
             if len(self._maps) > PICTURES_REMEMBERED:
                 self._maps.popitem(last=False)
         tokens = self.vocabulary.encode(asked, self.model.length)
-        found = self._answer(self._maps[key], tf.constant(tokens), top_k)
-        likely, shares, boxes, worth, heat, weights, logits = map(np.asarray, found)
-        scores = self._probabilities(worth)
+        found = self._answer(self._maps[key], tf.constant(tokens))
+        likely, shares, heat, weights, logits = map(np.asarray, found)
         if together is not None:
             shares = together.weigh(likely, shares, pairs)
-            boxes, worth = map(np.asarray, self._rank(likely, shares, top_k))
-            scores = self.context.hit_probability(worth)
+        boxes, worth = map(np.asarray, self._rank(likely, shares, top_k))
+        scores = self._probabilities(worth, pairs)
         present = self.presence and self.presence.present_probability(logits)
         answers, cells = [], self.size // STRIDE
         for row, phrase in enumerate(asked):
@@ -153,18 +152,28 @@ class GridLocalizer:
         return answers[0] if isinstance(phrases, str) else answers
 
     def relative_boxes(
-        self, phrases: Sequence[str], pictures: np.ndarray, rows: np.ndarray, ranks: int = RANKS
+        self,
+        phrases: Sequence[str],
+        pictures: np.ndarray,
+        rows: np.ndarray,
+        ranks: int = RANKS,
+        pairs: Pairs | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes `(n, ranks, 4)` as fractions of the picture, scores `(n, ranks)` and probabilities
         `(n,)` that the phrases are about their pictures, NaN where the model has none; `Grounding`.
 
         `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
+        Phrases with `pairs` among them help each other.
         """
         tokens = self.vocabulary.encode(phrases, self.model.length)
         asker = Asker(self.model, self.size, ranks, self._network)
-        boxes, worth, logits = asker.ask(pictures, np.arange(len(pictures)), rows, tokens)
+        every = np.arange(len(pictures))
+        likely, shares, logits = asker.candidates(pictures, every, rows, tokens)
+        if pairs is not None:
+            shares = self._together.weigh(likely, shares, pairs)
+        boxes, worth = asker.rank(likely, shares)
         present = self.presence.present_probability(logits) if self.presence else logits
-        return boxes, self._probabilities(worth), present
+        return boxes, self._probabilities(worth, pairs), present
 
     def predict(
         self,
@@ -180,17 +189,9 @@ class GridLocalizer:
         """
         phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
         rows = phrases.image_id.map(store.row).to_numpy(int)
-        if sentences:
-            tokens = self.vocabulary.encode(phrases.phrase, self.model.length)
-            asker = Asker(self.model, self.size, ranks)
-            every = np.arange(len(store.pictures))
-            likely, shares, _ = asker.candidates(store.pictures, every, rows, tokens)
-            pairs = pairs_of(phrases, self.vocabulary)
-            boxes, worth = asker.rank(likely, self._together.weigh(likely, shares, pairs))
-            scores = self.context.hit_probability(worth)
-        else:
-            texts = phrases.phrase.tolist()
-            boxes, scores, _ = self.relative_boxes(texts, store.pictures, rows, ranks)
+        pairs = pairs_of(phrases, self.vocabulary) if sentences else None
+        texts = phrases.phrase.tolist()
+        boxes, scores, _ = self.relative_boxes(texts, store.pictures, rows, ranks, pairs)
         table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
         table = table.reset_index(drop=True)
         table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))

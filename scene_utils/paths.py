@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import tempfile
@@ -90,6 +91,19 @@ def write_text(target: Path, text: str) -> None:
         return
     with atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_finished(path: Path, wanted: dict) -> dict | None:
+    """What a finished run left in the JSON file `path`, if all that is `wanted` stands in it.
+
+    A file of another run is removed: until the next one writes its own, nothing counts as finished.
+    """
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if {key: known.get(key) for key in wanted} == wanted:
+            return known
+    path.unlink(missing_ok=True)
+    return None
 
 
 def write_array(target: Path, array: np.ndarray) -> str:

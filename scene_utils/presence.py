@@ -31,7 +31,7 @@ from scene_utils.grid_training import (
     seen_at,
     words_of_pictures,
 )
-from scene_utils.paths import write_text
+from scene_utils.paths import read_finished, write_text
 from scene_utils.probability import area_under_roc, fit_logistic, log_odds, logistic
 from scene_utils.progress import progress_bar
 from scene_utils.text import Vocabulary
@@ -90,7 +90,6 @@ def _batches(
 ) -> Iterator[tuple]:
     """Batches of `epoch_batches` without end of epochs; tokens are a picture's own and then, as
     many, those of the picture before it in the batch, and `counts` says which of these to use."""
-    held = words_of_pictures(mentions, len(vocabulary.words))
     mirrored = opposite_tokens(vocabulary)
     # Read on, a phrase ends with another thing than the one it names.
     settings = replace(settings, lengthened=0)
@@ -99,10 +98,10 @@ def _batches(
         epoch, number = divmod(step, per_epoch)
         if number == 0:
             made = epoch_batches(mentions, settings, mirrored, settings.epochs + epoch)
-        chosen, pixels, windows, light, own, *_ = next(made)
-        others = np.roll(own, 1, axis=0)
+        _, pixels, windows, light, own, _, absent = next(made)
+        others, picture = np.roll(own, 1, axis=0), np.arange(len(own))
         # A word that the picture's own phrases use may well be there.
-        absent = ~held[chosen[:, None], last_tokens(others)]
+        absent = absent[picture - 1, :, picture]
         counts = np.concatenate([np.ones(own.shape[:2], bool), absent], axis=1)
         yield pixels, windows, light, np.concatenate([own, others], axis=1), counts
 
@@ -125,11 +124,8 @@ def train_presence(
     digest = hashlib.sha256(Path(__file__).read_bytes())
     digest.update((folder / "settings.json").read_bytes() + (folder / "history.csv").read_bytes())
     wanted = {"steps": steps, "fingerprint": digest.hexdigest()}
-    if finished.is_file():
-        known = json.loads(finished.read_text(encoding="utf-8"))
-        if {key: known.get(key) for key in wanted} == wanted:
-            return known
-    finished.unlink(missing_ok=True)
+    if known := read_finished(finished, wanted):
+        return known
     make_deterministic(settings.seed)
     model = load_grid(folder)
     network = build_presence(model)
