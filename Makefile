@@ -1,6 +1,6 @@
 # A bare `make` lists the targets. Variables: PROFILE, DATA, BACKBONE, WEIGHTS, UNTRAINED, VECTORS,
 # SEED, EPOCHS, PICTURES, GRID, GRID_BACKBONE, GRID_EPOCHS, GRID_SIZE, GRID_PROGRESSIVE,
-# GRID_PICTURES, ENGINE, PRECISION, ONLY, ROWS, SEEDS.
+# GRID_PICTURES, GRID_MEMBERS, ENGINE, PRECISION, ONLY, ROWS, SEEDS.
 PROFILE   ?= sample
 DATA      ?=
 BACKBONE  ?= efficientnet_lite0
@@ -61,7 +61,7 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 # on the modules it imports, on the notebook before it, and on its parameters. Where its artefact is
 # gone from the cache it runs again.
 MODULES = $(1:%=scene_utils/%.py)
-SHIPPED := $(wildcard data/pretrained/grid/*.h5 data/pretrained/grid/*.json)
+SHIPPED := $(wildcard $(addprefix data/pretrained/grid/,*.h5 *.json member*/*.h5 member*/*.json))
 BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input and 1,200 steps are enough, where real
 # data get 4,920. Its colours and patterns are fine: what is seen smaller at first costs more than it
@@ -70,11 +70,12 @@ GRID_EPOCHS ?= $(if $(DATA),12,6)
 GRID_SIZE   ?= $(if $(DATA),320,224)
 GRID_PROGRESSIVE ?= $(if $(DATA),true,false)
 GRID_PICTURES ?= $(if $(DATA),16,8)
+GRID_MEMBERS ?= $(if $(DATA),2,1)
 GRID_BACKBONE ?= $(if $(filter resnet50,$(BACKBONE)),resnet50,$(if $(DATA),efficientnet_lite2,$(BACKBONE)))
 
 ENCODER := progress images quiet_tensorflow backbones folding feature_store features \
   portable openvino_engine ray_engine
-TRAINER := $(ENCODER) text model training pictures grid_layers grid_model grid_training presence \
+TRAINER := $(ENCODER) text model training pictures grid_layers grid_model ensemble grid_training presence \
   probability context
 
 USE_01 := $(BASE) progress entities images scenes scene_layout
@@ -99,7 +100,8 @@ ASK_03 = data=$(ROOT) backbone=$(BACKBONE) weights=$(WEIGHTS) untrained=$(UNTRAI
   engine=$(ENGINE) precision=$(PRECISION)
 ASK_04 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED) epochs=$(EPOCHS) \
   grid=$(GRID) grid_backbone=$(GRID_BACKBONE) grid_epochs=$(GRID_EPOCHS) grid_size=$(GRID_SIZE) \
-  grid_progressive=$(GRID_PROGRESSIVE) grid_pictures=$(GRID_PICTURES)
+  grid_progressive=$(GRID_PROGRESSIVE) grid_pictures=$(GRID_PICTURES) \
+  grid_members=$(GRID_MEMBERS)
 ASK_05 = data=$(ROOT) weights=$(WEIGHTS) seed=$(SEED)
 ASK_06 = data=$(ROOT) weights=$(WEIGHTS)
 

@@ -31,6 +31,7 @@ grid_epochs = 12
 grid_size = 320  # pixels of its input's side
 grid_progressive = True  # smaller pictures in the first half of the epochs
 grid_pictures = 16  # pictures a step, with 8 phrases each
+grid_members = 2  # such models, of seeds one after the other, that answer together
 
 # %%
 import json
@@ -42,6 +43,7 @@ import pandas as pd
 from scene_utils import (
     ablation_table,
     context,
+    ensemble,
     entities,
     environment,
     features,
@@ -117,8 +119,10 @@ for model in ("constant", "per-category"):
 #
 # The source system has one vector for the whole picture. The grid model asks each place of the
 # picture instead: a phrase becomes a convolution of the picture's map, its words ask each cell one
-# by one, and each cell gives a score and a box of its own. Trained on real data it takes hours on a
-# laptop, so its weights ship; on the sample it is trained here.
+# by one, and each cell gives a score and a box of its own. On real data two of them, alike but for
+# the seed, answer together: each cell of each is a candidate, and the best box is one that both
+# agree on. To train them takes hours on a laptop, so their weights ship; on the sample one is
+# trained here.
 
 # %%
 if grid == "train":
@@ -132,6 +136,7 @@ if grid == "train":
         epochs=grid_epochs,
         progressive=grid_progressive,
         pictures_per_step=grid_pictures,
+        members=grid_members,
         seed=seed,
     )
     mentions = [
@@ -139,15 +144,23 @@ if grid == "train":
         for split in ("train", "val")
     ]
     given = weights if weights and grid_backbone == made_with["backbone"] else None
-    histories["grid"] = grid_training.train_grid(
-        settings, *mentions, embeddings, vocabulary, made_with, models / "grid", given
+    grid_training.train_members(
+        settings,
+        *(*mentions, embeddings, vocabulary, made_with),
+        folder=models / "grid",
+        weights=given,
     )
     presence.train_presence(models / "grid", settings, vocabulary, *mentions)
     if data:  # in the sample no phrase of a sentence says anything of another
         context.train_context(models / "grid", phrases, vocabulary, embeddings, squeezed, seed)
 elif grid == "shipped":
     shutil.copytree(paths.PRETRAINED / "grid", models / "grid", dirs_exist_ok=True)
-    histories["grid"] = pd.read_csv(models / "grid" / "history.csv")
+if grid != "none":
+    members = ensemble.member_folders(models / "grid")
+    for member in members:
+        trained = json.loads((member / "settings.json").read_text())
+        name = "grid" if len(members) == 1 else f"grid (seed {trained['seed']})"
+        histories[name] = pd.read_csv(member / "history.csv")
 
 # %%
 # NBVAL_CHECK_OUTPUT

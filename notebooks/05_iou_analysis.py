@@ -79,7 +79,10 @@ shown = [name for name in ("constant", "text-only", "seed", ours, together) if n
 shown = list(dict.fromkeys(shown))
 made_with = answers.settings(cache, "seed") or answers.settings(cache, ours)
 backbone = made_with.get("label", "unknown")
-other = answers.settings(cache, ours).get("label", backbone)
+own = answers.settings(cache, ours)
+other = own.get("label", backbone)
+if own.get("members", 1) > 1:
+    other = f"{own['members']} x {other}"
 if other != backbone:
     backbone = f"{backbone} ({ours}: {other})"
 

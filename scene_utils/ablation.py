@@ -19,8 +19,8 @@ import pandas as pd
 
 from scene_utils import boxes as box_type
 from scene_utils import entities, evaluate, features, report, text, training
-from scene_utils.grid_model import load_grid
-from scene_utils.grid_training import Asker, GridSettings, Mentions, make_mentions, train_grid
+from scene_utils.ensemble import Asker, Ensemble, load_members
+from scene_utils.grid_training import GridSettings, Mentions, make_mentions, train_grid
 from scene_utils.paths import write_text
 from scene_utils.pictures import squeeze_pictures
 
@@ -136,7 +136,7 @@ def score_grid(folder: Path, size: int, val: Mentions, lengthened: bool = False)
     """
     kept = (val.tokens != val.longer).any(axis=1) if lengthened else np.full(len(val.rows), True)
     asked = (val.longer if lengthened else val.tokens)[kept]
-    asker = Asker(load_grid(folder), size)
+    asker = Asker(Ensemble(load_members(folder)), size)
     found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows[kept], asked)
     return _figures(found[:, 0], val.boxes[kept], val.rows[kept])
 

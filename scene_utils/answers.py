@@ -33,7 +33,7 @@ ORDER = (
 )
 CODE = ("answers", "boxes", "ground", "model", "probes", "training")
 GRID_CODE = (
-    *("answers", "boxes", "folding", "grid_layers", "grid_model", "grid_training"),
+    *("answers", "boxes", "ensemble", "folding", "grid_layers", "grid_model", "grid_training"),
     *("context", "localizer", "presence", "probes"),
 )
 PHOTO_PHRASES = PHOTOS / "phrases.csv"
@@ -70,6 +70,7 @@ def _fingerprint(cache: Path, name: str) -> str:
     folder = Path(__file__).parent
     model = _folder(cache, name)
     made = [model / f for f in ("settings.json", "history.csv", "presence.json", "context.json")]
+    made += sorted(model.glob("member*/settings.json")) + sorted(model.glob("member*/history.csv"))
     parts = [*made, cache / "entities.json", PHOTO_PHRASES]
     code = GRID_CODE if name in ("grid", TOGETHER) else CODE
     for path in (*parts, *(folder / f"{module}.py" for module in code)):

@@ -22,8 +22,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from scene_utils import boxes as box_type
-from scene_utils.grid_model import FREQUENT, load_grid
-from scene_utils.grid_training import Asker, opposite_tokens
+from scene_utils.ensemble import Asker, Ensemble, load_members, member_folders
+from scene_utils.grid_model import FREQUENT
+from scene_utils.grid_training import opposite_tokens
 from scene_utils.paths import read_finished, write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.probability import fit_logistic, log_odds, logistic
@@ -374,7 +375,9 @@ def train_context(
     finished = folder / "context.json"
     digest = hashlib.sha256(Path(__file__).read_bytes() + embeddings.tobytes())
     digest.update(phrases[["image_id", "phrase_id", "phrase", "split"]].to_csv().encode())
-    digest.update((folder / "settings.json").read_bytes() + (folder / "history.csv").read_bytes())
+    for member in member_folders(folder):
+        digest.update((member / "settings.json").read_bytes())
+        digest.update((member / "history.csv").read_bytes())
     wanted = {"seed": seed, "steps": steps, "fingerprint": digest.hexdigest()}
     if known := read_finished(finished, wanted):
         return known
@@ -445,7 +448,7 @@ def _on_val(
     vocabulary: Vocabulary,
     pictures: PictureStore,
 ) -> dict:
-    model = load_grid(folder)
+    ensemble = Ensemble(load_members(folder))
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     # Whether a phrase has a box is not known when a sentence is asked: all its phrases are.
     val = phrases[(phrases.split == "val") & phrases.image_id.isin(pictures.row)]
@@ -455,8 +458,8 @@ def _on_val(
         val[box_type.COLUMNS].to_numpy(), val.width.to_numpy(), val.height.to_numpy()
     )[boxed]
     rows = val.image_id.map(pictures.row).to_numpy(int)
-    tokens = vocabulary.encode(val.phrase, model.length)
-    asker = Asker(model, settings["size"])
+    tokens = vocabulary.encode(val.phrase, ensemble.length)
+    asker = Asker(ensemble, settings["size"])
     every = np.arange(len(pictures.pictures))
     boxes, shares, _ = asker.candidates(pictures.pictures, every, rows, tokens)
     pairs = pairs_of(val, vocabulary)

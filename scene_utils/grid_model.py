@@ -379,10 +379,12 @@ def contrast_loss(
     return tf.reduce_mean(tf.nn.softplus(wrong - tf.math.log(float(cells**2)) - right))
 
 
-def candidates(scores: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The boxes `(n, k, 4)` of each phrase's `CANDIDATES` best cells, or of all if there are fewer,
-    and their shares of probability `(n, k)`, which sum to 1, best first."""
-    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(CANDIDATES, scores.shape[-1]))
+def candidates(
+    scores: tf.Tensor, boxes: tf.Tensor, count: int = CANDIDATES
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The boxes `(n, k, 4)` of each phrase's `count` best cells, or of all if there are fewer, and
+    their shares of probability `(n, k)`, which sum to 1, best first."""
+    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(count, scores.shape[-1]))
     share /= tf.reduce_sum(share, axis=-1, keepdims=True)
     return tf.gather(boxes, cell, batch_dims=1), share
 

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
@@ -22,17 +22,8 @@ import tensorflow as tf
 from scene_utils import boxes as box_type
 from scene_utils import folding, grid_layers, grid_model
 from scene_utils.backbones import load_backbone, weights_hash
-from scene_utils.grid_model import (
-    CANDIDATES,
-    STRIDE,
-    Answered,
-    GridModel,
-    build_grid,
-    candidates,
-    contrast_loss,
-    grid_loss,
-    ranked_boxes,
-)
+from scene_utils.ensemble import Asker, Ensemble, member_folder
+from scene_utils.grid_model import STRIDE, GridModel, build_grid, contrast_loss, grid_loss
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
@@ -57,7 +48,8 @@ class GridSettings:
     ablation: `tuned`, the training of the backbone; `product`, the product of map and phrase;
     `own_vectors`, vectors of the words' own beside GloVe's; `composed`, the scores that add up what
     single words and places say; `contrasted`, the loss that holds words against other pictures, see
-    `grid_model.contrast_loss`; `augmented`.
+    `grid_model.contrast_loss`; `augmented`. `members` models are trained, the others from the seeds
+    that follow, and answer together, see `ensemble`.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -79,6 +71,7 @@ class GridSettings:
     contrasted: bool = True
     augmented: bool = True
     blocks: int = 3
+    members: int = 1
     policy: str = "mixed_bfloat16"
     seed: int = 0
 
@@ -338,87 +331,6 @@ class Trainer:
             average.assign(kept)
 
 
-def presence_logits(network: keras.Model | None, answered: Answered) -> tf.Tensor:
-    """Logits `(n,)` of the network of `presence`; NaN where there is none."""
-    if network is None:
-        return tf.fill(tf.shape(answered.scores)[:1], np.nan)
-    return network([answered.seen, answered.scores, answered.phrases], training=False)
-
-
-class Asker:
-    """Answers phrases with a grid model that sees pictures at `size` px; compiled once.
-
-    `network` is that of `presence`, where there is one.
-    """
-
-    def __init__(
-        self, model: GridModel, size: int, ranks: int = 1, network: keras.Model | None = None
-    ):
-        self.model, self.size, self.ranks, self.network = model, size, ranks, network
-
-    @tf.function(reduce_retracing=True)
-    def _ask(self, pixels, tokens):
-        pixels = tf.cast(pixels, tf.float32)
-        if pixels.shape[1] != self.size:
-            pixels = tf.image.resize(pixels, (self.size, self.size))
-        answered = self.model.ask(self.model.visual(pixels, training=False), tokens)
-        found = candidates(answered.scores, answered.boxes)
-        return *found, presence_logits(self.network, answered)
-
-    @tf.function(reduce_retracing=True)
-    def _rank(self, boxes, shares):
-        return ranked_boxes(boxes, shares, self.ranks)
-
-    def rank(self, boxes: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The best `ranks` of candidates, see `grid_model.ranked_boxes`."""
-        parts = []
-        for start in range(0, len(boxes), 256):
-            part = slice(start, start + 256)
-            parts.append(self._rank(tf.constant(boxes[part]), tf.constant(shares[part])))
-        return tuple(np.concatenate(found) for found in zip(*parts, strict=True))
-
-    def ask(
-        self, pictures: np.ndarray, picture_rows: np.ndarray, rows: np.ndarray, tokens: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Relative boxes `(n, ranks, 4)` and their expected IoU `(n, ranks)` of n phrases, see
-        `Mentions`, and the presence network's logits `(n,)`, NaN where there is none."""
-        boxes, shares, logits = self.candidates(pictures, picture_rows, rows, tokens)
-        return *self.rank(boxes, shares), logits
-
-    def candidates(
-        self,
-        pictures: np.ndarray,
-        picture_rows: np.ndarray,
-        rows: np.ndarray,
-        tokens: np.ndarray,
-        per_picture: int = 16,
-        batch: int = 8,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `ask`, but `grid_model.candidates` instead of the best of them."""
-        order = np.argsort(rows, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
-        jobs = [
-            group[start : start + per_picture]
-            for group in groups
-            for start in range(0, len(group), per_picture)
-        ]
-        count = min(CANDIDATES, (self.size // STRIDE) ** 2)
-        boxes = np.zeros((len(rows), count, 4), np.float32)
-        shares = np.zeros((len(rows), count), np.float32)
-        logits = np.zeros(len(rows), np.float32)
-        for start in range(0, len(jobs), batch):
-            part = jobs[start : start + batch]
-            # Short groups repeat their phrases, so that every call has the same shape.
-            index = np.stack([np.resize(job, per_picture) for job in part])
-            index = np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
-            pixels = pictures[picture_rows[rows[index[:, 0]]]]
-            found, share, logit = self._ask(pixels, tokens[index])
-            boxes[index] = np.reshape(found, (batch, per_picture, count, 4))
-            shares[index] = np.reshape(share, (batch, per_picture, count))
-            logits[index] = np.reshape(logit, (batch, per_picture))
-        return boxes, shares, logits
-
-
 def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, seconds: float) -> dict:
     found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
     iou = box_type.iou(found[:, 0], val.boxes)
@@ -486,7 +398,7 @@ def train_grid(
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
     total = settings.epochs * per_epoch
     trainer = Trainer(model, settings, total)
-    asker = Asker(model, settings.size)
+    asker = Asker(Ensemble((model,)), settings.size)
     step, rows = 0, []
     if state.is_file():
         known = json.loads(state.read_text())
@@ -536,3 +448,19 @@ def train_grid(
     for path in folder.glob("state*"):
         path.unlink()
     return pd.read_csv(folder / "history.csv")
+
+
+def train_members(settings: GridSettings, *data, folder: Path, **options) -> list[pd.DataFrame]:
+    """Train all members into their folders, see `ensemble.member_folder`; their histories.
+
+    `data` and `options` are those of `train_grid` between its settings and its folder, and after.
+    """
+    return [
+        train_grid(
+            replace(settings, seed=settings.seed + number),
+            *data,
+            member_folder(folder, number),
+            **options,
+        )
+        for number in range(settings.members)
+    ]

@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from scene_utils import boxes as box_type
 from scene_utils.context import Context, Pairs, Together, load_context, pairs_of, phrases_of
+from scene_utils.ensemble import Asker, Ensemble, load_members
 from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
-from scene_utils.grid_model import STRIDE, GridModel, candidates, load_grid, ranked_boxes
-from scene_utils.grid_training import Asker, presence_logits
-from scene_utils.images import ImageSource, read_squeezed
+from scene_utils.grid_model import STRIDE, ranked_boxes
+from scene_utils.images import ImageSource, open_image, squeeze
 from scene_utils.paths import PRETRAINED
 from scene_utils.pictures import PictureStore
 from scene_utils.presence import Presence, load_presence
@@ -53,7 +53,7 @@ class GridLocalizer:
 
     settings: dict
     vocabulary: Vocabulary
-    model: GridModel = field(repr=False)
+    ensemble: Ensemble = field(repr=False)
     presence: Presence | None = field(repr=False)
     context: Context | None = field(repr=False, default=None)
 
@@ -65,10 +65,6 @@ class GridLocalizer:
     @cached_property
     def _maps(self) -> OrderedDict:
         return OrderedDict()
-
-    @property
-    def _network(self):
-        return self.presence and self.presence.network
 
     def _probabilities(self, worth: np.ndarray, pairs: Pairs | None) -> np.ndarray:
         curve = self.presence if pairs is None else self.context
@@ -85,15 +81,12 @@ class GridLocalizer:
 
     @cached_property
     def _see(self):
-        return tf.function(lambda pixels: self.model.visual(pixels, training=False))
+        return tf.function(self.ensemble.see)
 
     @cached_property
     def _answer(self):
-        def answer(grid, tokens):
-            found = self.model.ask(grid, tokens[None])
-            logits = presence_logits(self._network, found)
-            told = tf.nn.softmax(found.scores), found.weights, logits
-            return *candidates(found.scores, found.boxes), *told
+        def answer(maps, tokens):
+            return self.ensemble.ask(maps, tokens[None])
 
         return tf.function(answer, reduce_retracing=True)
 
@@ -121,13 +114,16 @@ class GridLocalizer:
         asked = [phrases] if isinstance(phrases, str) else list(phrases)
         pairs = pairs_of(phrases_of(sentence, asked), self.vocabulary) if sentence else None
         together = self._together if sentence else None
-        pixels, width, height = read_squeezed(image, self.size)
-        key = hashlib.sha256(pixels.tobytes()).digest()
+        picture = open_image(image)
+        width, height = picture.size
+        # The picture as it is given: to squeeze it takes longer than to answer.
+        key = picture.size, hashlib.sha256(picture.tobytes()).digest()
         if key not in self._maps:
+            pixels = squeeze(picture, self.size)
             self._maps[key] = self._see(tf.constant(pixels[None], tf.float32))
             if len(self._maps) > PICTURES_REMEMBERED:
                 self._maps.popitem(last=False)
-        tokens = self.vocabulary.encode(asked, self.model.length)
+        tokens = self.vocabulary.encode(asked, self.ensemble.length)
         found = self._answer(self._maps[key], tf.constant(tokens))
         likely, shares, heat, weights, logits = map(np.asarray, found)
         if together is not None:
@@ -137,7 +133,7 @@ class GridLocalizer:
         present = self.presence and self.presence.present_probability(logits)
         answers, cells = [], self.size // STRIDE
         for row, phrase in enumerate(asked):
-            words = tokenize(phrase)[: self.model.length]
+            words = tokenize(phrase)[: self.ensemble.length]
             answers.append(
                 Grounding(
                     phrase,
@@ -165,8 +161,8 @@ class GridLocalizer:
         `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
         Phrases with `pairs` among them help each other.
         """
-        tokens = self.vocabulary.encode(phrases, self.model.length)
-        asker = Asker(self.model, self.size, ranks, self._network)
+        tokens = self.vocabulary.encode(phrases, self.ensemble.length)
+        asker = Asker(self.ensemble, self.size, ranks)
         every = np.arange(len(pictures))
         likely, shares, logits = asker.candidates(pictures, every, rows, tokens)
         if pairs is not None:
@@ -210,8 +206,10 @@ def load_localizer(folder: Path | str = SHIPPED) -> GridLocalizer:
     Raises FileNotFoundError for a folder that is no finished training.
     """
     folder = Path(folder)
-    model = load_grid(folder)
+    members = load_members(folder)
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
+    presence = load_presence(folder, members)
+    ensemble = Ensemble(members, presence.networks if presence else ())
     context = load_context(folder, vocabulary, settings["word_dim"])
-    return GridLocalizer(settings, vocabulary, model, load_presence(folder, model), context)
+    return GridLocalizer(settings, vocabulary, ensemble, presence, context)

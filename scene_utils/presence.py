@@ -1,14 +1,14 @@
 """Is what the phrase names in the picture at all, and how far is its box to be trusted?
 
-A grid model always answers. A small network on top of a trained one, which stays as it is, tells a
-picture's own phrases from those of other pictures; two logistic curves, fitted on val, turn its
-answer and the model's expected IoU into probabilities (Platt 1999, "Probabilistic Outputs for
+A grid model always answers. A small network on top of each trained member, which stays as it is,
+tells a picture's own phrases from those of other pictures; two logistic curves, fitted on val, turn
+the mean answer and the expected IoU into probabilities (Platt 1999, "Probabilistic Outputs for
 Support Vector Machines").
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +19,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from scene_utils import boxes as box_type
-from scene_utils.grid_model import GridModel, load_grid
+from scene_utils.ensemble import Asker, Ensemble, load_members, member_folders
+from scene_utils.grid_model import GridModel
 from scene_utils.grid_training import (
-    Asker,
     GridSettings,
     Mentions,
     epoch_batches,
@@ -43,10 +43,10 @@ STEPS = 300
 
 @dataclass(frozen=True)
 class Presence:
-    """The network, and slope and offset of the two curves: of the network's logit, and of the log
-    odds of the expected IoU."""
+    """Each member's network, and slope and offset of the two curves: of the mean of the networks'
+    logits, and of the log odds of the expected IoU."""
 
-    network: keras.Model = field(repr=False)
+    networks: tuple[keras.Model, ...] = field(repr=False)
     presence: tuple[float, float]
     hit: tuple[float, float]
 
@@ -115,19 +115,34 @@ def train_presence(
     steps: int = STEPS,
     progress: bool = True,
 ) -> dict:
-    """Train the network on a finished grid model's folder, fit the curves on val, and return what
+    """Train the networks of a finished grid model's members, fit the curves on val, and return what
     presence.json holds: the curves, and on val the area under the ROC curve and the mentions.
 
-    Writes presence.weights.h5 and, last, presence.json. A finished one is returned as it is.
+    Writes each member's presence.weights.h5 and, last, presence.json. A finished one is returned as
+    it is.
     """
     finished = folder / "presence.json"
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update((folder / "settings.json").read_bytes() + (folder / "history.csv").read_bytes())
+    for member in member_folders(folder):
+        digest.update((member / "settings.json").read_bytes())
+        digest.update((member / "history.csv").read_bytes())
     wanted = {"steps": steps, "fingerprint": digest.hexdigest()}
     if known := read_finished(finished, wanted):
         return known
-    make_deterministic(settings.seed)
-    model = load_grid(folder)
+    members, networks = load_members(folder), []
+    for model, member in zip(members, member_folders(folder), strict=True):
+        make_deterministic(settings.seed)
+        batches = prefetched(_batches(train_set, settings, vocabulary, steps))
+        bar = progress_bar(batches, total=steps, desc="presence", unit="step", disable=not progress)
+        networks.append(_trained(model, settings, bar, steps))
+        networks[-1].save_weights(member / WEIGHTS)
+    asker = Asker(Ensemble(members, tuple(networks)), settings.size)
+    found = wanted | _on_val(asker, val_set, len(vocabulary.words))
+    write_text(finished, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _trained(model: GridModel, settings: GridSettings, batches: Iterable, steps: int):
     network = build_presence(model)
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.01)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
@@ -146,17 +161,10 @@ def train_presence(
             loss = tf.reduce_sum(each * weight) / tf.reduce_sum(weight)
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-        return loss
 
-    batches = prefetched(_batches(train_set, settings, vocabulary, steps))
-    bar = progress_bar(batches, total=steps, desc="presence", unit="step", disable=not progress)
-    for batch in bar:
+    for batch in batches:
         step(*map(tf.constant, batch))
-    asker = Asker(model, settings.size, network=network)
-    found = wanted | _on_val(asker, val_set, len(vocabulary.words))
-    network.save_weights(folder / WEIGHTS)
-    write_text(finished, json.dumps(found, indent=1) + "\n")
-    return found
+    return network
 
 
 def _on_val(asker: Asker, val: Mentions, words: int) -> dict:
@@ -185,12 +193,14 @@ def _on_val(asker: Asker, val: Mentions, words: int) -> dict:
     }
 
 
-def load_presence(folder: Path, model: GridModel) -> Presence | None:
+def load_presence(folder: Path, members: Sequence[GridModel]) -> Presence | None:
     """What `train_presence` left in the folder, or None where it has not been."""
     path = folder / "presence.json"
     if not path.is_file():
         return None
     known = json.loads(path.read_text(encoding="utf-8"))
-    network = build_presence(model)
-    network.load_weights(folder / WEIGHTS)
-    return Presence(network, tuple(known["presence"]), tuple(known["hit"]))
+    networks = []
+    for model, member in zip(members, member_folders(folder), strict=True):
+        networks.append(build_presence(model))
+        networks[-1].load_weights(member / WEIGHTS)
+    return Presence(tuple(networks), tuple(known["presence"]), tuple(known["hit"]))

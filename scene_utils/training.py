@@ -291,12 +291,12 @@ def predict(network: keras.Model, examples: Examples, batch_size: int = 1024) ->
 
 
 def times(folder: Path) -> pd.DataFrame:
-    """Epochs and seconds of each finished run under `folder`/<model>/history.csv."""
+    """Epochs and seconds of each run that left a history.csv under `folder`."""
     rows = {}
-    for path in sorted(folder.glob("*/history.csv")):
+    for path in sorted(folder.rglob("history.csv")):
         history = pd.read_csv(path)
         best = history.loc[history["val_mean_iou"].idxmax()]
-        rows[path.parent.name] = {
+        rows[path.parent.relative_to(folder).as_posix()] = {
             "epochs": len(history),
             "best epoch": int(best["epoch"]),
             "val mean IoU": round(best["val_mean_iou"], 4),

@@ -1,0 +1,140 @@
+"""Several grid models answering together: how their answers are put together, and their folders."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from scene_utils import (
+    ensemble,
+    entities,
+    grid_training,
+    images,
+    localizer,
+    paths,
+    pictures,
+    presence,
+    scenes,
+    text,
+)
+from scene_utils.ensemble import Asker, Ensemble
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return localizer.load_localizer()
+
+
+@pytest.fixture(scope="module")
+def asked(shipped):
+    """Pictures, the picture of each phrase, and the phrases' tokens."""
+    photos = ["astronaut", "chelsea", "coffee"]
+    seen = [images.read_squeezed(paths.PHOTOS / f"{name}.jpg", shipped.size)[0] for name in photos]
+    phrases = ["a woman", "the helmet", "a cat", "green eyes", "a cup"]
+    tokens = shipped.vocabulary.encode(phrases, shipped.ensemble.length)
+    return np.stack(seen), np.array([0, 0, 1, 1, 2]), tokens
+
+
+def ask(members, shipped, asked):
+    seen, rows, tokens = asked
+    asker = Asker(Ensemble(members), shipped.size)
+    given = seen, np.arange(len(seen)), rows, tokens
+    return asker.candidates(*given), asker.ask(*given)
+
+
+def test_a_model_beside_itself_answers_as_it_does_alone(shipped, asked):
+    one = shipped.ensemble.members[:1]
+    alone, answer = ask(one, shipped, asked)
+    doubled, same = ask(one * 2, shipped, asked)
+    assert doubled[0].shape[1] == 2 * alone[0].shape[1]
+    np.testing.assert_array_equal(same[0], answer[0])
+    np.testing.assert_allclose(same[1], answer[1], atol=1e-4)
+
+
+def test_each_member_has_an_equal_part_of_the_probability(shipped, asked):
+    members = shipped.ensemble.members
+    assert len(members) == 2
+    seen, _, tokens = asked
+    pixels = tf.constant(seen[:1], tf.float32)
+
+    def told(*chosen):
+        answering = Ensemble(chosen)
+        return answering.ask(answering.see(pixels), tf.constant(tokens[None, :2]))
+
+    both, *apart = told(*members), *(told(member) for member in members)
+    for part in ("heat", "weights"):
+        mean = np.mean([getattr(one, part) for one in apart], axis=0)
+        np.testing.assert_allclose(getattr(both, part), mean, atol=1e-5)
+    np.testing.assert_allclose(np.sum(both.shares, axis=1), 1, atol=1e-5)
+    # Nearly all of the probability is in the candidates, so half of theirs is each member's.
+    for phrase in range(2):
+        own = {tuple(box) for box in apart[0].boxes[phrase].numpy()}
+        mine = [tuple(box) in own for box in both.boxes[phrase].numpy()]
+        assert np.sum(both.shares[phrase][mine]) == pytest.approx(0.5, abs=0.1)
+    assert np.isnan(both.logits).all()
+
+
+def test_what_ships_stays_small():
+    folder = localizer.SHIPPED
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 30_000_000
+
+
+def write_settings(folder, **settings):
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(settings))
+
+
+def test_a_member_that_is_not_finished_or_of_another_kind_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"found no settings\.json"):
+        ensemble.member_folders(tmp_path)
+    first = {"members": 2, "size": 320, "seed": 0, "fingerprint": "a"}
+    write_settings(tmp_path, **first)
+    with pytest.raises(FileNotFoundError, match=r"member2: expected a finished grid model"):
+        ensemble.member_folders(tmp_path)
+    other = first | {"seed": 1, "fingerprint": "b"}
+    write_settings(tmp_path / "member2", **other)
+    assert ensemble.member_folders(tmp_path) == [tmp_path, tmp_path / "member2"]
+    write_settings(tmp_path / "member2", **other | {"size": 224})
+    with pytest.raises(ValueError, match="expected size 320 as of the first member, got 224"):
+        ensemble.member_folders(tmp_path)
+
+
+@pytest.mark.slow
+def test_members_are_trained_apart_and_loaded_together(tmp_path):
+    root = tmp_path / "data"
+    scenes.generate(root, train=20, val=0, test=0, progress=False)
+    ids = entities.read_ids(root, "train")
+    phrases = entities.read_entities(root, dict.fromkeys(ids, "train"), progress=False).phrases
+    store = pictures.squeeze_pictures(
+        entities.image_folder(root), ids, 64, tmp_path / "cache", progress=False
+    )
+    vocabulary, embeddings, _ = text.build_vocabulary(phrases.phrase, text.load_vectors())
+    mentions = grid_training.make_mentions(phrases, "train", store, vocabulary, 12)
+    settings = grid_training.GridSettings(
+        size=64, epochs=1, pictures_per_step=10, blocks=1, policy="float32", members=2, seed=3
+    )
+    given = mentions, mentions, embeddings, vocabulary, {"untrained": True}
+    folder = tmp_path / "grid"
+
+    def train():
+        return grid_training.train_members(settings, *given, folder=folder, progress=False)
+
+    histories = train()
+    for again, before in zip(train(), histories, strict=True):
+        pd.testing.assert_frame_equal(again, before)
+    written = [folder / "settings.json", folder / "member2" / "settings.json"]
+    seeds = [json.loads(path.read_text())["seed"] for path in written]
+    assert seeds == [3, 4]
+    weights = [(path.parent / "text.weights.h5").read_bytes() for path in written]
+    assert weights[0] != weights[1]
+    presence.train_presence(
+        folder, settings, vocabulary, mentions, mentions, steps=5, progress=False
+    )
+    loaded = localizer.load_localizer(folder)
+    assert len(loaded.ensemble.members) == len(loaded.ensemble.networks) == 2
+    picture = entities.image_folder(root) / f"{phrases.image_id[0]}.jpg"
+    answer = loaded.ground(picture, phrases.phrase[0])
+    assert 0 < answer.present < 1
+    assert answer.heat.sum() == pytest.approx(1, abs=1e-3)
