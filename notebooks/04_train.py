@@ -146,7 +146,10 @@ if grid == "train":
     given = weights if weights and grid_backbone == made_with["backbone"] else None
     grid_training.train_members(
         settings,
-        *(*mentions, embeddings, vocabulary, made_with),
+        *mentions,
+        embeddings,
+        vocabulary,
+        made_with,
         folder=models / "grid",
         weights=given,
     )

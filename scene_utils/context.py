@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from scene_utils import boxes as box_type
-from scene_utils.ensemble import Asker, Ensemble, load_members, member_folders
+from scene_utils.ensemble import Asker, Ensemble, load_members, record
 from scene_utils.grid_model import FREQUENT
 from scene_utils.grid_training import opposite_tokens
 from scene_utils.paths import read_finished, write_text
@@ -375,9 +375,7 @@ def train_context(
     finished = folder / "context.json"
     digest = hashlib.sha256(Path(__file__).read_bytes() + embeddings.tobytes())
     digest.update(phrases[["image_id", "phrase_id", "phrase", "split"]].to_csv().encode())
-    for member in member_folders(folder):
-        digest.update((member / "settings.json").read_bytes())
-        digest.update((member / "history.csv").read_bytes())
+    digest.update(record(folder))
     wanted = {"seed": seed, "steps": steps, "fingerprint": digest.hexdigest()}
     if known := read_finished(finished, wanted):
         return known

@@ -65,10 +65,8 @@ class Ensemble:
         if len(each) > 1:
             # Members' scores have no common zero; their logarithms of probability do.
             scores = [tf.nn.log_softmax(one) for one in scores]
-        count = len(each) * min(CANDIDATES, scores[0].shape[-1])
-        found = candidates(
-            tf.concat(scores, axis=-1), tf.concat([one.boxes for one in each], axis=1), count
-        )
+        boxes = tf.concat([one.boxes for one in each], axis=1)
+        found = candidates(tf.concat(scores, axis=-1), boxes, len(each) * CANDIDATES)
         logits = [
             network([one.seen, one.scores, one.phrases], training=False)
             for network, one in zip(self.networks, each, strict=bool(self.networks))
@@ -104,6 +102,12 @@ def member_folders(folder: Path) -> list[Path]:
                     f"{found[-1][name]!r}; train the members anew"
                 )
     return [member_folder(folder, number) for number in range(len(found))]
+
+
+def record(folder: Path) -> bytes:
+    """Settings and histories of all members: what is fitted to a model holds for this one alone."""
+    files = ("settings.json", "history.csv")
+    return b"".join((member / f).read_bytes() for member in member_folders(folder) for f in files)
 
 
 def load_members(folder: Path) -> tuple[GridModel, ...]:

@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from scene_utils import boxes as box_type
-from scene_utils.ensemble import Asker, Ensemble, load_members, member_folders
+from scene_utils.ensemble import Asker, Ensemble, load_members, member_folders, record
 from scene_utils.grid_model import GridModel
 from scene_utils.grid_training import (
     GridSettings,
@@ -122,10 +122,7 @@ def train_presence(
     it is.
     """
     finished = folder / "presence.json"
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    for member in member_folders(folder):
-        digest.update((member / "settings.json").read_bytes())
-        digest.update((member / "history.csv").read_bytes())
+    digest = hashlib.sha256(Path(__file__).read_bytes() + record(folder))
     wanted = {"steps": steps, "fingerprint": digest.hexdigest()}
     if known := read_finished(finished, wanted):
         return known

@@ -3,22 +3,10 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 
-from scene_utils import (
-    ensemble,
-    entities,
-    grid_training,
-    images,
-    localizer,
-    paths,
-    pictures,
-    presence,
-    scenes,
-    text,
-)
+from scene_utils import ensemble, images, localizer, paths
 from scene_utils.ensemble import Asker, Ensemble
 
 
@@ -97,42 +85,3 @@ def test_a_member_that_is_not_finished_or_of_another_kind_is_named(tmp_path):
     write_settings(tmp_path / "member2", **other | {"size": 224})
     with pytest.raises(ValueError, match="expected size 320 as of the first member, got 224"):
         ensemble.member_folders(tmp_path)
-
-
-@pytest.mark.slow
-def test_members_are_trained_apart_and_loaded_together(tmp_path):
-    root = tmp_path / "data"
-    scenes.generate(root, train=20, val=0, test=0, progress=False)
-    ids = entities.read_ids(root, "train")
-    phrases = entities.read_entities(root, dict.fromkeys(ids, "train"), progress=False).phrases
-    store = pictures.squeeze_pictures(
-        entities.image_folder(root), ids, 64, tmp_path / "cache", progress=False
-    )
-    vocabulary, embeddings, _ = text.build_vocabulary(phrases.phrase, text.load_vectors())
-    mentions = grid_training.make_mentions(phrases, "train", store, vocabulary, 12)
-    settings = grid_training.GridSettings(
-        size=64, epochs=1, pictures_per_step=10, blocks=1, policy="float32", members=2, seed=3
-    )
-    given = mentions, mentions, embeddings, vocabulary, {"untrained": True}
-    folder = tmp_path / "grid"
-
-    def train():
-        return grid_training.train_members(settings, *given, folder=folder, progress=False)
-
-    histories = train()
-    for again, before in zip(train(), histories, strict=True):
-        pd.testing.assert_frame_equal(again, before)
-    written = [folder / "settings.json", folder / "member2" / "settings.json"]
-    seeds = [json.loads(path.read_text())["seed"] for path in written]
-    assert seeds == [3, 4]
-    weights = [(path.parent / "text.weights.h5").read_bytes() for path in written]
-    assert weights[0] != weights[1]
-    presence.train_presence(
-        folder, settings, vocabulary, mentions, mentions, steps=5, progress=False
-    )
-    loaded = localizer.load_localizer(folder)
-    assert len(loaded.ensemble.members) == len(loaded.ensemble.networks) == 2
-    picture = entities.image_folder(root) / f"{phrases.image_id[0]}.jpg"
-    answer = loaded.ground(picture, phrases.phrase[0])
-    assert 0 < answer.present < 1
-    assert answer.heat.sum() == pytest.approx(1, abs=1e-3)

@@ -591,3 +591,33 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkey
     resumed = run(tmp_path / "stopped")
     pd.testing.assert_frame_equal(resumed.iloc[:2], whole.iloc[:2])
     np.testing.assert_allclose(resumed.iloc[2], whole.iloc[2], rtol=0.1)
+
+
+@pytest.mark.slow
+def test_members_are_trained_apart_and_loaded_together(sample, tmp_path):
+    root, phrases, _store, vocabulary, embeddings, mentions = sample
+    small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
+    settings = grid_training.GridSettings(
+        size=64, epochs=1, pictures_per_step=10, blocks=1, policy="float32", members=2, seed=3
+    )
+    given = small, small, embeddings, vocabulary, {"untrained": True}
+    folder = tmp_path / "grid"
+
+    def train():
+        return grid_training.train_members(settings, *given, folder=folder, progress=False)
+
+    histories = train()
+    for again, before in zip(train(), histories, strict=True):
+        pd.testing.assert_frame_equal(again, before)
+    written = [folder / "settings.json", folder / "member2" / "settings.json"]
+    seeds = [json.loads(path.read_text())["seed"] for path in written]
+    assert seeds == [3, 4]
+    weights = [(path.parent / "text.weights.h5").read_bytes() for path in written]
+    assert weights[0] != weights[1]
+    presence.train_presence(folder, settings, vocabulary, small, small, steps=5, progress=False)
+    loaded = localizer.load_localizer(folder)
+    assert len(loaded.ensemble.members) == len(loaded.ensemble.networks) == 2
+    picture = entities.image_folder(root) / f"{phrases.image_id[0]}.jpg"
+    answer = loaded.ground(picture, phrases.phrase[0])
+    assert 0 < answer.present < 1
+    assert answer.heat.sum() == pytest.approx(1, abs=1e-3)

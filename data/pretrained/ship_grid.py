@@ -68,7 +68,8 @@ def main() -> None:
     wanted += [(folder, name) for name in WHOLE]
     if missing := [str(place / name) for place, name in wanted if not (place / name).is_file()]:
         sys.exit(f"{folder}: expected a finished grid model, found no {', '.join(missing)}")
-    shutil.rmtree(SHIPPED / "member2", ignore_errors=True)
+    for before in SHIPPED.glob("member*"):
+        shutil.rmtree(before)
     for member in members:
         target = SHIPPED / member.relative_to(folder)
         target.mkdir(exist_ok=True)
