@@ -300,17 +300,18 @@ def load_grid(folder: Path) -> GridModel:
 
 def pair_iou(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """IoU and GIoU (Rezatofighi et al., CVPR 2019) of boxes that broadcast, `(..., 4)`."""
-    size = tf.nn.relu(
-        tf.minimum(first[..., 2:], second[..., 2:]) - tf.maximum(first[..., :2], second[..., :2])
+    # Side by side: where four numbers are the last axis, no operation uses the processor's width.
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = (
+        tf.unstack(box, axis=-1) for box in (first, second)
     )
-    both = size[..., 0] * size[..., 1]
-    areas = [
-        tf.reduce_prod(tf.nn.relu(box[..., 2:] - box[..., :2]), axis=-1) for box in (first, second)
-    ]
-    either = areas[0] + areas[1] - both
-    hull = tf.reduce_prod(
-        tf.maximum(first[..., 2:], second[..., 2:]) - tf.minimum(first[..., :2], second[..., :2]),
-        axis=-1,
+    width = tf.nn.relu(tf.minimum(right, right2) - tf.maximum(left, left2))
+    height = tf.nn.relu(tf.minimum(bottom, bottom2) - tf.maximum(top, top2))
+    both = width * height
+    area = tf.nn.relu(right - left) * tf.nn.relu(bottom - top)
+    area2 = tf.nn.relu(right2 - left2) * tf.nn.relu(bottom2 - top2)
+    either = area + area2 - both
+    hull = (tf.maximum(right, right2) - tf.minimum(left, left2)) * (
+        tf.maximum(bottom, bottom2) - tf.minimum(top, top2)
     )
     iou = both / tf.maximum(either, 1e-7)
     return iou, iou - (hull - either) / tf.maximum(hull, 1e-7)
