@@ -3,7 +3,8 @@
 Every row is trained on train and scored on val, nothing on test. A row that is done is kept in
 `figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the
 hours it takes can be spread over days; a stopped one goes on from its last saved step. The rows
-before `final` are smaller (224 px, 6 epochs) so that all of them can be had on a laptop.
+before `final` are smaller (224 px, 6 epochs) so that all of them can be had on a laptop. A row that
+asks for what ships is scored from the shipped weights, as they are rounded.
 """
 
 import json
@@ -19,8 +20,10 @@ import pandas as pd
 
 from scene_utils import boxes as box_type
 from scene_utils import entities, evaluate, features, report, text, training
-from scene_utils.ensemble import Asker, Ensemble, load_members
-from scene_utils.grid_training import GridSettings, Mentions, make_mentions, train_grid
+from scene_utils.ensemble import Asker, Ensemble, member_folder, member_folders
+from scene_utils.grid_model import load_grid
+from scene_utils.grid_training import GridSettings, Mentions, make_mentions, train_members
+from scene_utils.localizer import SHIPPED
 from scene_utils.paths import write_text
 from scene_utils.pictures import squeeze_pictures
 
@@ -39,6 +42,7 @@ STEPS: dict[str, GridSettings] = {
     "+ contrast with other pictures": GridSettings(**SMALL),
     "+ EfficientNet-Lite2": GridSettings(**SMALL | {"backbone": "efficientnet_lite2"}),
     "+ 320 px, 12 epochs (final)": GridSettings("efficientnet_lite2", size=320, epochs=12),
+    "+ a second model (ships)": GridSettings("efficientnet_lite2", size=320, epochs=12, members=2),
 }
 # As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {
@@ -117,26 +121,49 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
         make_mentions(phrases, split, squeezed, vocabulary, settings.length)
         for split in ("train", "val")
     )
-    made_with = vectors | {"untrained": False}
-    history = train_grid(settings, train_set, val_set, embeddings, vocabulary, made_with, folder)
+    members = shipped(settings, vocabulary)
+    ships = bool(members)
+    if not ships:
+        made_with = vectors | {"untrained": False}
+        sets = (train_set, val_set, embeddings, vocabulary, made_with)
+        train_members(settings, *sets, folder=folder)
+        members = [member_folder(folder, number) for number in range(settings.members)]
+    ensemble = Ensemble(tuple(map(load_grid, members)))
+    histories = [pd.read_csv(member / "history.csv") for member in members]
     return {
         "settings": asdict(settings),
+        "shipped": ships,
         "pictures": len(train_set.part(settings.share, settings.seed).picture_rows),
-        "epoch_seconds": history["seconds"].tolist(),
-        "val": score_grid(folder, settings.size, val_set),
-        "val_lengthened": score_grid(folder, settings.size, val_set, lengthened=True),
+        "epoch_seconds": [history["seconds"].tolist() for history in histories],
+        "val": score_grid(ensemble, settings.size, val_set),
+        "val_lengthened": score_grid(ensemble, settings.size, val_set, lengthened=True),
     }
 
 
-def score_grid(folder: Path, size: int, val: Mentions, lengthened: bool = False) -> dict:
-    """Figures of a finished grid model on val: mean IoU, accuracy at IoU .5, pointing.
+def shipped(settings: GridSettings, vocabulary: text.Vocabulary) -> list[Path]:
+    """Folders of the shipped models that such a training would give, one for each member; none
+    where one of them does not ship. Real data are known by their vocabulary."""
+    found = []
+    for number in range(settings.members):
+        wanted = asdict(replace(settings, seed=settings.seed + number))
+        del wanted["members"]
+        for folder in member_folders(SHIPPED):
+            known = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+            words = text.Vocabulary.load(folder / "vocabulary.txt").words
+            if known.items() >= wanted.items() and words == vocabulary.words:
+                found.append(folder)
+    return found if len(found) == settings.members else []
+
+
+def score_grid(ensemble: Ensemble, size: int, val: Mentions, lengthened: bool = False) -> dict:
+    """Figures of grid models on val: mean IoU, accuracy at IoU .5, pointing.
 
     With `lengthened` those mentions alone that `text.described` lengthens, so asked; the box to
     find stays that of the mention.
     """
     kept = (val.tokens != val.longer).any(axis=1) if lengthened else np.full(len(val.rows), True)
     asked = (val.longer if lengthened else val.tokens)[kept]
-    asker = Asker(Ensemble(load_members(folder)), size)
+    asker = Asker(ensemble, size)
     found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows[kept], asked)
     return _figures(found[:, 0], val.boxes[kept], val.rows[kept])
 

@@ -1,11 +1,16 @@
 """The ablation's table and its extrapolation; training a row is for the slow tests."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from scene_utils import ablation, ablation_table
 from scene_utils.grid_training import GridSettings
+from scene_utils.localizer import SHIPPED
+from scene_utils.text import Vocabulary
+
+FINAL = ("320 px, 12 epochs (final)", "a second model (ships)")
 
 
 def row(name, seed, value, low, high):
@@ -38,7 +43,7 @@ def test_a_power_law_is_found_again():
 
 def test_each_step_changes_one_thing_of_the_step_before():
     steps = list(ablation.STEPS.values())
-    for before, after in pairwise(steps[:-1]):
+    for before, after in pairwise(steps[:-2]):
         changed = {
             name
             for name in GridSettings.__dataclass_fields__
@@ -50,3 +55,19 @@ def test_each_step_changes_one_thing_of_the_step_before():
 def test_a_row_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="expected some of source, squared error"):
         ablation.run(tmp_path, tmp_path, tmp_path / "ablation.json", ["nothing"])
+
+
+def test_what_ships_is_not_trained_again():
+    words = Vocabulary.load(SHIPPED / "vocabulary.txt")
+    one, both = (ablation.STEPS[f"+ {name}"] for name in FINAL)
+    assert ablation.shipped(one, words) == [SHIPPED]
+    assert ablation.shipped(replace(one, seed=1), words) == [SHIPPED / "member2"]
+    assert ablation.shipped(both, words) == [SHIPPED, SHIPPED / "member2"]
+
+
+def test_another_seed_recipe_or_vocabulary_is_trained():
+    words = Vocabulary.load(SHIPPED / "vocabulary.txt")
+    one, both = (ablation.STEPS[f"+ {name}"] for name in FINAL)
+    assert ablation.shipped(replace(both, seed=1), words) == []
+    assert ablation.shipped(replace(one, epochs=13), words) == []
+    assert ablation.shipped(one, replace(words, words=words.words[:-1])) == []
