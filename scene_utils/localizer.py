@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from scene_utils import boxes as box_type
 from scene_utils.context import Context, Pairs, Together, load_context, pairs_of, phrases_of
-from scene_utils.ensemble import Asker, Ensemble, load_members
+from scene_utils.ensemble import Asker, Ensemble, compiled, load_members
 from scene_utils.entities import MENTION_KEY, PREDICTION_COLUMNS
 from scene_utils.grid_model import STRIDE, ranked_boxes
 from scene_utils.images import ImageSource, open_image, squeeze
@@ -81,14 +81,17 @@ class GridLocalizer:
 
     @cached_property
     def _see(self):
-        return tf.function(self.ensemble.see)
+        pixels = tf.TensorSpec((1, self.size, self.size, 3), tf.float32)
+        return compiled(self.ensemble.see, self.ensemble, [pixels])
 
     @cached_property
     def _answer(self):
         def answer(maps, tokens):
             return self.ensemble.ask(maps, tokens[None])
 
-        return tf.function(answer, reduce_retracing=True)
+        maps = tuple(tf.TensorSpec(part.shape, part.dtype) for part in self._see.structured_outputs)
+        tokens = tf.TensorSpec((None, self.ensemble.length), tf.int32)
+        return compiled(answer, self.ensemble, [maps, tokens])
 
     @cached_property
     def _rank(self):
@@ -125,10 +128,11 @@ class GridLocalizer:
                 self._maps.popitem(last=False)
         tokens = self.vocabulary.encode(asked, self.ensemble.length)
         found = self._answer(self._maps[key], tf.constant(tokens))
-        likely, shares, heat, weights, logits = map(np.asarray, found)
+        likely, shares = found.boxes, found.shares
         if together is not None:
-            shares = together.weigh(likely, shares, pairs)
+            shares = together.weigh(likely.numpy(), shares.numpy(), pairs)
         boxes, worth = map(np.asarray, self._rank(likely, shares, top_k))
+        heat, weights, logits = map(np.asarray, found[2:])
         scores = self._probabilities(worth, pairs)
         present = self.presence and self.presence.present_probability(logits)
         answers, cells = [], self.size // STRIDE

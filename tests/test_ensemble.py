@@ -62,6 +62,27 @@ def test_each_member_has_an_equal_part_of_the_probability(shipped, asked):
     assert np.isnan(both.logits).all()
 
 
+def test_compiled_with_its_weights_it_answers_the_same(shipped, asked):
+    seen, _, tokens = asked
+    members = shipped.ensemble
+    pixels = tf.constant(seen[:1], tf.float32)
+    see = ensemble.compiled(members.see, members, [tf.TensorSpec(pixels.shape, tf.float32)])
+    maps = tf.function(members.see)(pixels)
+    for one, other in zip(see(pixels), maps, strict=True):
+        np.testing.assert_array_equal(one, other)
+    answer = shipped.ground(seen[0], "a woman")
+    heat = members.ask(maps, tf.constant(tokens[None, :1])).heat
+    np.testing.assert_allclose(answer.heat.ravel(), heat[0], atol=2e-3)
+
+
+def test_a_phrase_is_answered_as_it_is_among_others(shipped, asked):
+    picture = asked[0][0]
+    alone = shipped.ground(picture, "a woman")
+    among = shipped.ground(picture, ["the helmet", "a woman", "a flag"])[1]
+    np.testing.assert_allclose(alone.boxes[0], among.boxes[0], atol=2)
+    np.testing.assert_allclose(alone.scores, among.scores, atol=0.01)
+
+
 def test_what_ships_stays_small():
     folder = localizer.SHIPPED
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 30_000_000
