@@ -36,7 +36,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scene_utils import analysis, environment, evaluate, paths, probes
+from scene_utils import ablation_table, analysis, environment, evaluate, paths, probes
 from scene_utils.paths import ROOT, write_text
 
 SCHEMA = 2
@@ -111,12 +111,16 @@ def markdown(metrics: dict, protocol: str = "merged") -> str:
 
 
 def _with_caption(table: pd.DataFrame, note: str, metrics: dict) -> str:
+    return f"{_rows(table)}\n\n({note}; {caption(metrics)})"
+
+
+def _rows(table: pd.DataFrame) -> str:
     name = table.index.name or ""
     rows = [[name, *table.columns], ["---"] * (len(table.columns) + 1)]
     rows += [[label, *cells] for label, cells in zip(table.index, table.to_numpy(str), strict=True)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines[1] = "|" + "---|" * len(rows[1])
-    return "\n".join([*lines, "", f"({note}; {caption(metrics)})"])
+    return "\n".join(lines)
 
 
 def _recall(metrics: dict) -> str:
@@ -178,6 +182,20 @@ def _misses(metrics: dict) -> str:
     return _with_caption(cells, f"{model}, % of the mentions", metrics)
 
 
+def _ablation(metrics: dict) -> str:
+    rows = metrics["ablation"]
+    dates = sorted(row["date"] for row in rows)
+    note = (
+        f"{metrics['data']['name']}, split val: {rows[0]['val']['mentions']:,} boxed mentions; "
+        f"{metrics['made_with']['vectors']}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"
+    )
+    table = ablation_table.table(rows)
+    table.columns = [
+        f"{name} (%)" if name in ("accuracy 0.5", "pointing") else name for name in table
+    ]
+    return f"{_rows(table)}\n\n({note})"
+
+
 # What `<!-- table:PROFILE/NAME -->` in a Markdown file may name.
 TABLES: dict[str, Callable[[dict], str]] = {
     "models": markdown,
@@ -188,6 +206,7 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "probes": _probes,
     "mistakes": _mistakes,
     "misses": _misses,
+    "ablation": _ablation,
 }
 _MARKED = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -211,8 +230,9 @@ def fill_tables(text: str) -> str:
         if name not in TABLES:
             raise ValueError(f"expected a table of {sorted(TABLES)}, got {match[2]!r}")
         metrics = read_metrics(paths.figures(profile) / "metrics.json")
+        metrics["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
         if not metrics.get(name, True):
-            raise ValueError(f"{match[2]}: expected its metrics.json to have {name}, got none")
+            raise ValueError(f"{match[2]}: expected its figures to have {name}, got none")
         try:
             return f"{match[1]}{TABLES[name](metrics)}\n{match[3]}"
         except KeyError as error:

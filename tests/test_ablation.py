@@ -1,11 +1,12 @@
 """The ablation's table and its extrapolation; training a row is for the slow tests."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from scene_utils import ablation, ablation_table
+from scene_utils import ablation, ablation_table, paths, report
 from scene_utils.grid_training import GridSettings
 from scene_utils.localizer import SHIPPED
 from scene_utils.text import Vocabulary
@@ -55,6 +56,26 @@ def test_each_step_changes_one_thing_of_the_step_before():
 def test_a_row_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="expected some of source, squared error"):
         ablation.run(tmp_path, tmp_path, tmp_path / "ablation.json", ["nothing"])
+
+
+def test_its_table_stands_in_the_readme(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "figures", lambda profile: tmp_path / profile)
+    metrics = {"schema": report.SCHEMA, "data": {"name": "pictures"}}
+    metrics["made_with"] = {"vectors": "glove50"}
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/metrics.json").write_text(json.dumps(metrics))
+    text = "<!-- table:real/ablation -->\n<!-- /table -->"
+    with pytest.raises(ValueError, match="real/ablation: expected its figures to have ablation"):
+        report.fill_tables(text)
+    rows = [row("one", 0, 0.5, 0.45, 0.55), row("more", 0, 0.6, 0.5, 0.7)]
+    rows = [one | {"date": f"2026-11-2{day}"} for day, one in enumerate(rows)]
+    for one in rows:
+        one["val"] = one["val"] | {"mentions": 3239}
+    (tmp_path / "real/ablation.json").write_text(json.dumps(rows))
+    filled = report.fill_tables(text).splitlines()
+    assert filled[1] == "| row | pictures | seeds | mean iou | accuracy 0.5 (%) | pointing (%) |"
+    assert filled[4].startswith("| more | 6,560 | 1 | 0.600 [0.500, 0.700] | 60.0 [50.0, 70.0] |")
+    assert "split val: 3,239 boxed mentions; glove50; 2026-11-20 to 2026-11-21" in filled[-2]
 
 
 def test_what_ships_is_not_trained_again():
