@@ -47,15 +47,17 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def ground(arguments: argparse.Namespace) -> None:
-    from scene_utils import images, localizer, widget_text
+    from scene_utils import images
 
-    loaded = localizer.load_localizer(arguments.model or localizer.SHIPPED)
-    picture = images.open_image(arguments.picture)
+    # Before the seconds that loading a model takes.
+    drawn = picture = images.open_image(arguments.picture)
+    from scene_utils import localizer, widget_text
+
     phrases, sentence = [arguments.phrase], ""
     if "[" in arguments.phrase:
         phrases = widget_text.split_sentence(arguments.phrase)
         sentence = widget_text.whole_sentence(arguments.phrase)
-    drawn = picture
+    loaded = localizer.load_localizer(arguments.model or localizer.SHIPPED)
     for answer in loaded.ground(picture, phrases, arguments.top_k, sentence):
         found = [
             dict(zip(("x_min", "y_min", "x_max", "y_max"), map(float, box), strict=True))
