@@ -31,6 +31,7 @@ grid_epochs = 12
 grid_size = 320  # pixels of its input's side
 grid_progressive = True  # smaller pictures in the first half of the epochs
 grid_pictures = 16  # pictures a step, with 8 phrases each
+grid_blocks = 3  # residual blocks that compare places
 grid_members = 2  # such models, of seeds one after the other, that answer together
 
 # %%
@@ -136,6 +137,7 @@ if grid == "train":
         epochs=grid_epochs,
         progressive=grid_progressive,
         pictures_per_step=grid_pictures,
+        blocks=grid_blocks,
         members=grid_members,
         seed=seed,
     )
