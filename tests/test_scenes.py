@@ -323,6 +323,23 @@ def iou(a, b):
     return both / ((a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - both)
 
 
+def test_a_relation_is_not_told_without_its_anchor(described):
+    """Of like objects, the farthest that way is meant as often as chance has it."""
+    farthest, chance = [], []
+    for scene in described:
+        for mention in boxed(scene):
+            noun, relation, _ = parse(mention.phrase)
+            if not relation:
+                continue
+            step = scene_layout.RELATIONS[relation]
+            like = sorted(matching(scene, noun))
+            along = [np.dot(scene.things[i].center, step) for i in like]
+            farthest.append(like[int(np.argmax(along))] in mention.targets)
+            chance.append(1 / len(like))
+    assert len(farthest) > 500
+    assert abs(np.mean(farthest) - np.mean(chance)) < 0.06
+
+
 def test_words_alone_do_not_tell_the_place(described):
     boxes, words = [], []
     for scene in described:
