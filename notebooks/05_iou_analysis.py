@@ -280,6 +280,16 @@ if not data:
 misses.get(ours, "not the sample")
 
 # %% [markdown]
+# What "above" gives away without the object it is told by: how often, of the objects that the words
+# before it name, the farthest up is meant, and one of them by chance. The sample is drawn so that
+# the two are near each other; a model above both reads on, or sees more.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+anchorless = {} if data else scene_misses.without_anchor(scenes.values())
+anchorless
+
+# %% [markdown]
 # ## Does it read? Does it look?
 #
 # Ask with another phrase of the picture, with the words shuffled, show another picture, or a grey
@@ -377,6 +387,7 @@ metrics = report.write_metrics(
     groups=groups.to_dict("records"),
     mistakes=mistakes.to_dict("index"),
     misses={name: table.reset_index().to_dict("records") for name, table in misses.items()},
+    without_anchor=anchorless,
     calibration={
         name: {"error": curve.attrs["error"], "bins": curve.to_dict("records")}
         for name, curve in curves.items()
