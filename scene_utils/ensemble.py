@@ -7,7 +7,7 @@ several members agree on. One model is an ensemble of one.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -47,11 +47,6 @@ class Ensemble:
     networks: tuple[keras.Model, ...] = field(repr=False, default=())
 
     @property
-    def parts(self) -> list[keras.Model]:
-        """All that has weights."""
-        return [part for member in self.members for part in member.parts()] + [*self.networks]
-
-    @property
     def length(self) -> int:
         """Words of a phrase that are read."""
         return self.members[0].length
@@ -82,13 +77,14 @@ class Ensemble:
         return Told(*found, *means)
 
 
-def compiled(function: Callable, ensemble: Ensemble, signature: Sequence) -> Callable:
-    """`function` of the ensemble for arguments as the signature says, its weights now as constants.
+def compiled(function: Callable, models: Iterable[keras.Model], signature: Sequence) -> Callable:
+    """`function`, which asks the models, for arguments as the signature says, with the weights that
+    they have now as constants.
 
     What is done to weights alone, their casts and the order in memory that a convolution wants, is
     then done once and not at each call.
     """
-    weights = [(v, v.numpy()) for part in ensemble.parts for v in part.variables]
+    weights = [(v, v.numpy()) for model in models for v in model.variables]
 
     def with_weights(*arguments):
         with keras.StatelessScope([(v, tf.constant(value)) for v, value in weights]):

@@ -82,7 +82,8 @@ class GridLocalizer:
     @cached_property
     def _see(self):
         pixels = tf.TensorSpec((1, self.size, self.size, 3), tf.float32)
-        return compiled(self.ensemble.see, self.ensemble, [pixels])
+        seeing = [member.visual for member in self.ensemble.members]
+        return compiled(self.ensemble.see, seeing, [pixels])
 
     @cached_property
     def _answer(self):
@@ -91,7 +92,8 @@ class GridLocalizer:
 
         maps = tuple(tf.TensorSpec(part.shape, part.dtype) for part in self._see.structured_outputs)
         tokens = tf.TensorSpec((None, self.ensemble.length), tf.int32)
-        return compiled(answer, self.ensemble, [maps, tokens])
+        asked = [part for member in self.ensemble.members for part in (member.text, member.head)]
+        return compiled(answer, [*asked, *self.ensemble.networks], [maps, tokens])
 
     @cached_property
     def _rank(self):

@@ -66,7 +66,8 @@ def test_compiled_with_its_weights_it_answers_the_same(shipped, asked):
     seen, _, tokens = asked
     members = shipped.ensemble
     pixels = tf.constant(seen[:1], tf.float32)
-    see = ensemble.compiled(members.see, members, [tf.TensorSpec(pixels.shape, tf.float32)])
+    seeing = [member.visual for member in members.members]
+    see = ensemble.compiled(members.see, seeing, [tf.TensorSpec(pixels.shape, tf.float32)])
     maps = tf.function(members.see)(pixels)
     for one, other in zip(see(pixels), maps, strict=True):
         np.testing.assert_array_equal(one, other)
