@@ -143,15 +143,17 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
 def shipped(settings: GridSettings, vocabulary: text.Vocabulary) -> list[Path]:
     """Folders of the shipped models that such a training would give, one for each member; none
     where one of them does not ship. Real data are known by their vocabulary."""
+    if text.Vocabulary.load(SHIPPED / "vocabulary.txt").words != vocabulary.words:
+        return []
+    known = {
+        folder: json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        for folder in member_folders(SHIPPED)
+    }
     found = []
     for number in range(settings.members):
         wanted = asdict(replace(settings, seed=settings.seed + number))
         del wanted["members"]
-        for folder in member_folders(SHIPPED):
-            known = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-            words = text.Vocabulary.load(folder / "vocabulary.txt").words
-            if known.items() >= wanted.items() and words == vocabulary.words:
-                found.append(folder)
+        found += [folder for folder, made in known.items() if made.items() >= wanted.items()]
     return found if len(found) == settings.members else []
 
 
