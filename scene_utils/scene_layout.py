@@ -157,19 +157,18 @@ def _some(rng: np.random.Generator, options: Sequence, count: int) -> list:
     return [options[int(i)] for i in rng.permutation(len(options))[:count]]
 
 
-def _stands(a: tuple, b: tuple, relation: str, short: int, rule: tuple[float, float]) -> bool:
-    """Whether point a stands in the relation to point b: along its axis farther than rule[0]
-    times the picture's shorter side, and farther than rule[1] times the way across it."""
-    dx, dy = a[0] - b[0], a[1] - b[1]
-    step = RELATIONS[relation]
-    along, across = dx * step[0] + dy * step[1], abs(dx * step[1] + dy * step[0])
-    return along > rule[0] * short and along > rule[1] * across
-
-
 def _along(a: tuple, b: tuple, relation: str) -> float:
     """Pixels that point a lies from point b in the direction of the relation."""
     step = RELATIONS[relation]
     return (a[0] - b[0]) * step[0] + (a[1] - b[1]) * step[1]
+
+
+def _stands(a: tuple, b: tuple, relation: str, short: int, rule: tuple[float, float]) -> bool:
+    """Whether point a stands in the relation to point b: along its axis farther than rule[0]
+    times the picture's shorter side, and farther than rule[1] times the way across it."""
+    step, along = RELATIONS[relation], _along(a, b, relation)
+    across = abs((a[0] - b[0]) * step[1] + (a[1] - b[1]) * step[0])
+    return along > rule[0] * short and along > rule[1] * across
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
