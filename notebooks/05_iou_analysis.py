@@ -280,9 +280,9 @@ if not data:
 misses.get(ours, "not the sample")
 
 # %% [markdown]
-# What "above" gives away without the object it is told by: how often, of the objects that the words
-# before it name, the farthest up is meant, and one of them by chance. The sample is drawn so that
-# the two are near each other; a model above both reads on, or sees more.
+# What "above" gives away without the object it is told by. Of "the cup above the star" and "the cup
+# above the hat" of one picture, who reads no further answers both alike, and is right about one of
+# the two at most. A model above that reads on.
 
 # %%
 # NBVAL_CHECK_OUTPUT

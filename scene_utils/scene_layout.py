@@ -1,12 +1,13 @@
 """What stands in the embedded sample's pictures, and what its sentences say of it.
 
 Every boxed phrase is true of its boxes alone, and the picture holds objects that miss it by a
-single word, so that neither the words nor the picture can be ignored. `scenes` draws and writes
+single word, so that neither the words nor the picture can be ignored. Relations come in pairs, "the
+cup above the star" and "the cup above the hat" of two cups, so that neither end of them can be
+ignored. `scenes` draws and writes
 what `describe` describes.
 """
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,6 @@ RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": 
 # A phrase's target stands clearly in the relation, its other objects not even loosely: what lies
 # between is too doubtful for a phrase. See `_stands`.
 CLEAR, LOOSE = (0.12, 1.5), (0.02, 0.5)
-ENDMOST_KEPT = 0.12  # leaves as many as chance would: see the tests
 BACKGROUNDS = {
     "plain": ("on", ("a plain wall", "the wall")),
     "gradient": ("against", ("a hazy sky", "the sky")),
@@ -177,10 +177,13 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
     return max(across, 0) * max(down, 0)
 
 
-def _layout(rng: np.random.Generator, width: int, height: int) -> list[Thing] | None:
+def _layout(
+    rng: np.random.Generator, width: int, height: int, relations: Sequence[str]
+) -> list[Thing] | None:
     """Objects at most a tenth out of the picture and at most a quarter under later ones, in
-    threes: one at a uniform place, one beside it to anchor a relation, and one of the first's
-    kind that lies farther that way and still not in the relation. None if there is no room."""
+    fours: one at a uniform place, one beside it to anchor the next of the relations, one of the
+    first's kind that is not so related to it, and one that anchors that. None if there is no
+    room."""
     # Few values of each property in one picture: this is what makes near misses common.
     kinds, colours, textures = (
         _some(rng, tuple(words), int(rng.integers(2, 4))) for words in (KINDS, COLOURS, TEXTURES)
@@ -190,19 +193,16 @@ def _layout(rng: np.random.Generator, width: int, height: int) -> list[Thing] | 
     things: list[Thing] = []
     hidden: list[float] = []
     for i in range(int(rng.integers(5, 10))):
-        if i % 3 == 0:
-            relation, kind = _pick(rng, tuple(RELATIONS)), _pick(rng, kinds)
-        elif i % 3 == 1:
-            kind = _pick(rng, [other for other in kinds if other != kind])
-        else:
-            kind = things[-2].kind
+        if i % 4 == 0:
+            relation, like = relations[i // 4], _pick(rng, kinds)
+        kind = like if i % 2 == 0 else _pick(rng, [other for other in kinds if other != like])
         size, texture, colour = (_pick(rng, words) for words in (SIZES, textures, colours))
         side = unit * (BIG if size == "big" else 1) * rng.uniform(0.95, 1.05)
         stretch = 1.25 ** rng.uniform(-0.5, 0.5)
         w, h = round(side * stretch), round(side / stretch)
         for x, y in rng.random((40, 2)):
             center = (0.4 * w + x * (width - 0.8 * w), 0.4 * h + y * (height - 0.8 * h))
-            if i % 3 == 1:
+            if i % 2 == 1:
                 step, along = RELATIONS[relation], (0.13 + 0.4 * x) * short
                 across = (2 * y - 1) * along / 1.6
                 last = things[-1].center
@@ -214,10 +214,9 @@ def _layout(rng: np.random.Generator, width: int, height: int) -> list[Thing] | 
                     abs(2 * center[1] - height) > height - 0.8 * h
                 ):
                     continue
-            elif i % 3 == 2 and (
-                _along(center, things[-2].center, relation) <= 0
-                or _stands(center, things[-1].center, relation, short, LOOSE)
-            ):
+            if i % 4 == 2 and _stands(center, things[-1].center, relation, short, LOOSE):
+                continue
+            if i % 4 == 3 and _stands(things[-3].center, center, relation, short, LOOSE):
                 continue
             frame = (round(center[0] - w / 2), round(center[1] - h / 2), w, h)
             cover = [
@@ -293,35 +292,30 @@ def _related(
 
 
 def _say(
-    rng: np.random.Generator, things: Sequence[Thing], size: tuple[int, int]
+    rng: np.random.Generator,
+    things: Sequence[Thing],
+    size: tuple[int, int],
+    relations: Sequence[str],
 ) -> list[_Said] | None:
-    """7 to 10 boxed phrases; None if the objects do not offer enough."""
+    """7 to 10 boxed phrases, with a pair of the first of the relations, and half of the time one of
+    the next that can be had; None if the objects do not offer enough."""
     index = _index(things)
     said = []
-    for relation, step in RELATIONS.items():
-        # What is left of something lies in the left of the picture more often than not. Dropping
-        # most such targets (0 is the relation's own end of the picture, 1 the far one) keeps the
-        # word from telling the place.
-        axis = 0 if step[0] else 1
-        places = [thing.center[axis] / size[axis] for thing in things]
-        keep = [min(1.0, math.exp(4 * (x if sum(step) < 0 else 1 - x) - 2.6)) for x in places]
-        kept = rng.random(len(things)) < keep
-        found = [f for f in _related(things, index, relation, min(size)) if kept[f[2]]]
-        # What is above something is mostly the highest of its like. Dropping most such phrases
-        # keeps the word from telling the object without the one it is told by.
-        found = [
-            (words, anchor, target)
-            for words, anchor, target in found
-            if rng.random() < ENDMOST_KEPT
-            or any(
-                _along(things[like].center, things[target].center, relation) > 0
-                for like in index[words]
-            )
-        ]
-        if found:
-            words, anchor, target = _pick(rng, found)
-            aside = "to the " if axis == 0 and rng.random() < 0.3 else ""
-            text = f"{_article(rng, _noun(words))} {aside}{relation} the {_noun(anchor)}"
+    pairs = []
+    for relation in relations:
+        groups: dict[Words, dict[int, list[Words]]] = {}
+        for words, anchor, target in _related(things, index, relation, min(size)):
+            groups.setdefault(words, {}).setdefault(target, []).append(anchor)
+        told = [(words, anchors) for words, anchors in groups.items() if len(anchors) > 1]
+        if told:
+            pairs.append((relation, *_pick(rng, told)))
+        elif not pairs:
+            return None
+    for relation, words, anchors in pairs[: int(rng.integers(1, 3))]:
+        aside = "to the " if RELATIONS[relation][0] and rng.random() < 0.3 else ""
+        for target in _some(rng, sorted(anchors), 2):
+            anchor = _noun(_pick(rng, anchors[target]))
+            text = f"{_article(rng, _noun(words))} {aside}{relation} the {anchor}"
             said.append(_Said(text, words[3], (target,)))
     plurals = int(rng.integers(1, 3))
     singles = int(rng.integers(7, 11)) - len(said) - plurals
@@ -332,7 +326,7 @@ def _say(
     ]
     single = [words for words in exact if len(index[words]) == 1 and any(words[:3])]
     several = [words for words in exact if len(index[words]) in (2, 3)]
-    if len(said) < 2 or len(several) < plurals or len(single) < singles:
+    if len(several) < plurals or len(single) < singles:
         return None
     for words in _some(rng, single, singles):
         said.append(_Said(_article(rng, _noun(words)), words[3], index[words]))
@@ -342,7 +336,8 @@ def _say(
         first = "the" if words[3] != "fish" and rng.random() < 0.4 else number
         said.append(_Said(f"{first} {_noun(words, plural=True)}", words[3], index[words]))
     # Many boxes in a picture; and the same object never stands twice in one sentence.
-    return said if max(Counter(one.targets for one in said).values()) <= 3 else None
+    times = Counter(one.targets for one in said)
+    return said if max(times.values()) <= 3 and len(times) >= 4 else None
 
 
 def _sentences(
@@ -391,9 +386,11 @@ def _sentences(
 
 
 def _compose(rng: np.random.Generator, width: int, height: int, first_id: int) -> tuple:
+    # Drawn before anything is refused, so that what is easier to draw is not drawn more often.
+    relations = _some(rng, tuple(RELATIONS), len(RELATIONS))
     while True:
-        things = _layout(rng, width, height)
-        said = things and _say(rng, things, (width, height))
+        things = _layout(rng, width, height, relations)
+        said = things and _say(rng, things, (width, height), relations)
         if said:
             background = _pick(rng, tuple(BACKGROUNDS))
             return things, background, *_sentences(rng, said, background, first_id)

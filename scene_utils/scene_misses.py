@@ -5,6 +5,7 @@ word of the phrase. That says whether a model fails to read colours, or relation
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -70,22 +71,22 @@ def _named(phrase: str) -> tuple[list[str], str | None]:
 def without_anchor(scenes: Iterable[Scene]) -> dict[str, float]:
     """What the relation phrases of the sample give away before the object they are told by.
 
-    Of a picture's objects that the words before the relation name, in % of the `mentions`: how
-    often the `farthest` in the relation's direction is the one meant, and by `chance` one of them.
+    Of their `mentions`, in %: how many are right `at_most` where phrases of one picture that differ
+    only in what comes after the relation get one answer, and by `chance` among the picture's
+    objects that the words before it name.
     """
-    farthest, chance = [], []
+    right, chance = 0, []
     for scene in scenes:
+        alike: dict[tuple, Counter] = {}
         for mention in scene.mentions:
             told, relation = _named(mention.phrase)
             if mention.mark != "box" or relation is None:
                 continue
-            like = [i for i, one in enumerate(scene.things) if set(told) <= set(one.words)]
-            along = [np.dot(scene.things[i].center, RELATIONS[relation]) for i in like]
-            farthest.append(like[int(np.argmax(along))] in mention.targets)
-            chance.append(1 / len(like))
-    shares = {"farthest": farthest, "chance": chance}
-    found = {name: round(100 * float(np.mean(values)), 2) for name, values in shares.items()}
-    return {"mentions": len(farthest)} | found
+            alike.setdefault((relation, *told), Counter())[mention.targets] += 1
+            chance.append(1 / sum(set(told) <= set(one.words) for one in scene.things))
+        right += sum(max(targets.values()) for targets in alike.values())
+    shares = {"at_most": right / len(chance), "chance": float(np.mean(chance))}
+    return {"mentions": len(chance)} | {name: round(100 * x, 2) for name, x in shares.items()}
 
 
 def misses(
