@@ -119,9 +119,10 @@ class FromThere(layers.Layer):
     """Look for one place in a map (n, c, c, k) and tell every cell how it lies from there.
 
     Where it looks is a softmax over cells of a linear function of the map, plus `fits (n, c, c)`.
-    Gives (n, c, c, channels), and the shares of places `(n, c, c)`: what each cell is told is a
-    linear function of the place's features, of its own, and of the way from the place: in fractions
-    of the picture, in their size, and in spreads of the attention that found it.
+    Gives (n, c, c, channels), the shares of places `(n, c, c)` and their logarithms `(n, c²)`: what
+    each cell is told is a linear function of the place's features, of its own, and of the way from
+    the place: in fractions of the picture, in their size, and in spreads of the attention that
+    found it.
     """
 
     def __init__(self, channels: int, **kwargs):
@@ -140,8 +141,9 @@ class FromThere(layers.Layer):
         x, fits = inputs
         cells = ops.shape(x)[1]
         flat = ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
-        share = ops.cast(ops.matmul(flat, ops.cast(self.look, x.dtype)), "float32")
-        share = ops.softmax(share + ops.reshape(fits, (ops.shape(x)[0], -1, 1)), axis=1)
+        look = ops.cast(ops.matmul(flat, ops.cast(self.look, x.dtype)), "float32")
+        look = look + ops.reshape(fits, (ops.shape(x)[0], -1, 1))
+        share = ops.softmax(look, axis=1)
         found = ops.sum(ops.cast(flat, "float32") * share, axis=1, keepdims=True)
         centres = ops.reshape(cell_centres(cells), (1, -1, 2))
         way = centres - ops.sum(centres * share, axis=1, keepdims=True)
@@ -152,7 +154,8 @@ class FromThere(layers.Layer):
         told = ops.cast(told + ops.matmul(found, self.there), x.dtype)
         told = told + ops.matmul(flat, ops.cast(self.here, x.dtype))
         told = ops.reshape(told, (-1, cells, cells, self.channels))
-        return told, ops.reshape(share, (-1, cells, cells))
+        looked = ops.log_softmax(look[..., 0], axis=1)
+        return told, ops.reshape(share, (-1, cells, cells)), looked
 
     def get_config(self):
         return super().get_config() | {"channels": self.channels}

@@ -57,6 +57,8 @@ class Answered(NamedTuple):
     weights: tf.Tensor
     keys: tf.Tensor
     gates: tf.Tensor
+    looked: tf.Tensor
+    lies: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class GridModel:
     `head`: maps (b, cells, cells, d), and vectors, keys and gates, each by picture (b, p, ...), to
     scores (b * p, cells²), boxes (b * p, cells², 4), and the map they are read from
     (b * p, cells, cells, channels), whose last three are what single words and places add to the
-    scores.
+    scores; log shares of the places where it looked for what is beside (b * p, cells²); and the
+    log probability that a cell lies as the phrase says from there (b * p, cells²).
     """
 
     length: int
@@ -91,8 +94,8 @@ class GridModel:
             tf.reshape(part, tf.concat([shape[:2], tf.shape(part)[1:]], axis=0))
             for part in (phrases, keys, gates)
         ]
-        scores, boxes, seen = self.head([grid, *asked], training=training)
-        return Answered(scores, boxes, seen, phrases, weights, keys, gates)
+        scores, boxes, seen, looked, lies = self.head([grid, *asked], training=training)
+        return Answered(scores, boxes, seen, phrases, weights, keys, gates, looked, lies)
 
     def save(self, folder: Path) -> None:
         for name, part in zip(PARTS, self.parts(), strict=True):
@@ -198,8 +201,8 @@ def build_head(
     product: bool,
     composed: bool = True,
 ) -> keras.Model:
-    """Map, phrase vectors, keys and gates to each cell's score and box, and the map before; see
-    `GridModel`."""
+    """Map, phrase vectors, keys and gates to each cell's score and box, the map before, where it
+    looked for what is beside, and how cells lie from there; see `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, 2 * depth), dtype="float32", name="phrases")
     keys = keras.Input((None, length, depth + 1), dtype="float32", name="keys")
@@ -212,8 +215,10 @@ def build_head(
         fits = WordsFit(name="fits")([grid, keys, gates])
     else:
         fits = ops.cast(ops.zeros_like(beside[..., :2]), "float32")
-    told, share = FromThere(channels, name="from_there")([layers.ReLU()(beside), fits[..., 1]])
-    x, sure = x + told, 0.0
+    told, share, looked = FromThere(channels, name="from_there")(
+        [layers.ReLU()(beside), fits[..., 1]]
+    )
+    x, sure, lies = x + told, 0.0, ops.zeros_like(share)
     if composed:
         lies = Beside(name="lies", dtype="float32")([share, each])
         sure = fits[..., 0] + lies
@@ -238,7 +243,8 @@ def build_head(
     sides = layers.Conv2D(4, 1, kernel_initializer=small(), name="sides", **last)(sides)
     if composed:
         x = ops.concatenate([x, ops.cast(known, x.dtype)], axis=-1)
-    outputs = [score, CellBoxes(**last)(sides), x]
+    lies = layers.Reshape((-1,), **last)(lies)
+    outputs = [score, CellBoxes(**last)(sides), x, looked, lies]
     return keras.Model([grid, phrases, keys, gates], outputs, name="head")
 
 
@@ -378,6 +384,33 @@ def contrast_loss(
     counts = (own | absent)[..., None] & ~(own[..., None] & inside[:, None])
     wrong = tf.reduce_logsumexp(tf.where(counts, fits, -1e9), axis=(1, 2))
     return tf.reduce_mean(tf.nn.softplus(wrong - tf.math.log(float(cells**2)) - right))
+
+
+def beside_loss(answered: Answered, truth: tf.Tensor, beside: tf.Tensor, cells: int) -> tf.Tensor:
+    """How far the second reading is from looking where it is to look, and what is meant from lying
+    as the phrase says from there: a mean over the phrases of whom the first is known.
+
+    Truth `(n, 4)`, and boxes `(n, k, 4)` to look into any of, NaN where there is none. The one is
+    -log of the share of looks that falls there (supervised attention, as in Rohrbach et al.,
+    "Grounding of Textual Phrases in Images by Reconstruction", ECCV 2016), the other -log of how
+    much more probably a cell of the truth lies so than a cell of the picture. By score alone both
+    readings look for what is meant, which is learned soonest, and how that lies from something else
+    is then given up for good.
+    """
+    known = ~tf.reduce_any(tf.math.is_nan(beside), axis=-1)
+    there, _ = cells_inside(tf.reshape(beside, (-1, 4)), cells)
+    there = tf.reshape(there, (-1, beside.shape[1], cells**2)) & known[..., None]
+    meant, _ = cells_inside(truth, cells)
+
+    def total(logs: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_logsumexp(tf.where(counts, logs, -1e9), axis=-1)
+
+    size = tf.math.log(tf.reduce_mean(tf.cast(meant, tf.float32), axis=-1))
+    lost = tf.reduce_logsumexp(answered.lies, axis=-1) + size - total(answered.lies, meant)
+    lost -= total(answered.looked, tf.reduce_any(there, axis=1))
+    counts = tf.reduce_any(known, axis=1)
+    number = tf.reduce_sum(tf.cast(counts, tf.float32))
+    return tf.reduce_sum(tf.where(counts, lost, 0.0)) / tf.maximum(1.0, number)
 
 
 def candidates(

@@ -23,17 +23,26 @@ from scene_utils import boxes as box_type
 from scene_utils import folding, grid_layers, grid_model
 from scene_utils.backbones import load_backbone, weights_hash
 from scene_utils.ensemble import Asker, Ensemble, member_folder
-from scene_utils.grid_model import STRIDE, GridModel, build_grid, contrast_loss, grid_loss
+from scene_utils.grid_model import (
+    STRIDE,
+    GridModel,
+    beside_loss,
+    build_grid,
+    contrast_loss,
+    grid_loss,
+)
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
-from scene_utils.text import Vocabulary, described
+from scene_utils.text import Vocabulary, described, names_two, tokenize
 from scene_utils.training import boxed_mentions, make_deterministic
 
 SAVE_SECONDS = 240
 # Ends of the random gain of brightness, its shift in pixel values, and the gain of colour, which
 # keeps hues, since phrases name them.
 LIGHT = ((0.6, 1.4), (-35, 35), (0.4, 1.5))
+# Of as many things one may be the second that a phrase names.
+BESIDE = 4
 OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
 
 
@@ -48,8 +57,9 @@ class GridSettings:
     ablation: `tuned`, the training of the backbone; `product`, the product of map and phrase;
     `own_vectors`, vectors of the words' own beside GloVe's; `composed`, the scores that add up what
     single words and places say; `contrasted`, the loss that holds words against other pictures, see
-    `grid_model.contrast_loss`; `augmented`. `members` models are trained, the others from the seeds
-    that follow, and answer together, see `ensemble`.
+    `grid_model.contrast_loss`; `anchored`, the loss that shows the second reading where to look,
+    see `grid_model.beside_loss`; `augmented`. `members` models are
+    trained, the others from the seeds that follow, and answer together, see `ensemble`.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -69,6 +79,7 @@ class GridSettings:
     own_vectors: bool = True
     composed: bool = True
     contrasted: bool = True
+    anchored: bool = True
     augmented: bool = True
     blocks: int = 3
     members: int = 1
@@ -87,7 +98,8 @@ class Mentions:
 
     `rows (n,)` index `picture_rows (p,)`, and these `pictures (., size, size, 3)`;
     `tokens (n, length)`; `boxes (n, 4)` relative; `longer (n, length)` the tokens of the same
-    phrases as `text.described` gives them.
+    phrases as `text.described` gives them. `beside (n, 2, BESIDE, 4)` are boxes where a phrase's
+    second reading is to look, and its longer form's, see `beside_boxes`.
     """
 
     pictures: np.ndarray
@@ -96,6 +108,7 @@ class Mentions:
     tokens: np.ndarray
     boxes: np.ndarray
     longer: np.ndarray
+    beside: np.ndarray
 
     def part(self, share: float, seed: int = 0) -> "Mentions":
         """The mentions of a random share of the pictures; a larger share holds a smaller one."""
@@ -114,6 +127,7 @@ class Mentions:
             self.tokens[kept],
             self.boxes[kept],
             self.longer[kept],
+            self.beside[kept],
         )
 
     def of_picture(self) -> list[np.ndarray]:
@@ -137,7 +151,39 @@ def make_mentions(
         vocabulary.encode(chosen.phrase, length),
         boxes,
         vocabulary.encode(chosen.described, length),
+        beside_boxes(rows, chosen.phrase, chosen.described, boxes),
     )
+
+
+def beside_boxes(
+    rows: np.ndarray, phrases: Iterable[str], longer: Iterable[str], boxes: np.ndarray
+) -> np.ndarray:
+    """Where the second reading of a phrase is to look, and of its longer form: `(n, 2, BESIDE, 4)`.
+
+    That is what it names by the way, if it names two things or was made longer: the boxes of the
+    picture's mentions of one thing that end in the same word, other than its own, of which it may
+    be any; none where they are not known. A phrase that names one thing has its own. `rows (n,)`
+    are pictures, `boxes (n, 4)`; boxes that are not there are NaN.
+    """
+    found = np.full((len(rows), 2, BESIDE, 4), np.nan, np.float32)
+    found[:, :, 0] = boxes[:, None]
+    keys = list(map(tuple, boxes.tolist()))
+    named: dict[tuple, dict[tuple, None]] = {}
+    asked = []
+    for number, (row, phrase, long) in enumerate(zip(rows, phrases, longer, strict=True)):
+        two = names_two(phrase)
+        if two:
+            asked.append((number, 0, phrase))
+        else:
+            named.setdefault((row, *tokenize(phrase)[-1:]), {})[keys[number]] = None
+        if two or long != phrase:
+            asked.append((number, 1, long))
+    for number, form, phrase in asked:
+        others = named.get((rows[number], *tokenize(phrase)[-1:]), {})
+        others = [box for box in others if box != keys[number]][:BESIDE]
+        found[number, form] = np.nan
+        found[number, form, : len(others)] = np.reshape(others, (-1, 4))
+    return found
 
 
 def opposite_tokens(vocabulary: Vocabulary) -> np.ndarray:
@@ -189,7 +235,8 @@ def epoch_batches(
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of one epoch from number `first` on: picture numbers, pixels, window (y, x, y, x; x
     swapped where the picture is mirrored), gain and shift of brightness and gain of colour, tokens,
-    boxes, and by phrase for each picture of the batch whether no phrase of it has its last word."""
+    boxes, boxes where a second reading is to look, and by phrase for each picture of the batch
+    whether no phrase of it has its last word."""
     per, count = settings.phrases_per_picture, settings.pictures_per_step
     groups = mentions.of_picture()
     held = words_of_pictures(mentions, len(mirrored))
@@ -212,15 +259,18 @@ def epoch_batches(
             boxes, asked = boxes[pick], group[pick]
             longer = rng.random((per, 1)) < settings.lengthened
             tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
+            beside = mentions.beside[asked, longer[:, 0].astype(int)]
+            beside, seen = _view(beside, window)
+            beside = np.where(seen[..., None] >= 0.6, beside, np.nan)
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]
-                boxes = box_type.mirror(boxes)
+                boxes, beside = box_type.mirror(boxes), box_type.mirror(beside)
                 tokens = mirrored[tokens]
             windows[place] = window[[1, 0, 3, 2]]
-            parts.append((tokens, boxes))
+            parts.append((tokens, boxes, beside))
         if not settings.augmented:
             light = np.tile([1.0, 0.0, 1.0], (count, 1))
-        tokens, boxes = (np.stack(part) for part in zip(*parts, strict=True))
+        tokens, boxes, beside = (np.stack(part) for part in zip(*parts, strict=True))
         pixels = mentions.pictures[mentions.picture_rows[chosen]]
         yield (
             chosen,
@@ -229,6 +279,7 @@ def epoch_batches(
             light.astype(np.float32),
             tokens.astype(np.int32),
             boxes.astype(np.float32),
+            beside.astype(np.float32),
             ~held[chosen][:, last_tokens(tokens)].transpose(1, 2, 0),
         )
 
@@ -300,7 +351,7 @@ class Trainer:
         )
 
     @tf.function
-    def step(self, size: int, pixels, windows, light, tokens, truth, absent):
+    def step(self, size: int, pixels, windows, light, tokens, truth, beside, absent):
         """One update on pictures seen at `size` px; gives score loss and box loss."""
         seen = seen_at(size, pixels, windows, light)
         with tf.GradientTape() as tape:
@@ -312,6 +363,9 @@ class Trainer:
             if self.settings.contrasted:
                 absent = tf.reshape(absent, (-1, tf.shape(grid)[0]))
                 total += contrast_loss(grid, answered, truth, absent, cells)
+            if self.settings.anchored:
+                beside = tf.reshape(beside, (-1, BESIDE, 4))
+                total += 0.5 * beside_loss(answered, truth, beside, cells)
         gradients = tape.gradient(total, self.variables)
         count = len(self.slow)
         self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
@@ -355,7 +409,7 @@ def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
     arrays = [embeddings]
     for mentions in sets:
         arrays += [mentions.picture_rows, mentions.rows, mentions.tokens, mentions.longer]
-        arrays.append(mentions.boxes)
+        arrays += [mentions.boxes, mentions.beside]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -21,6 +21,9 @@ from scene_utils.paths import RAW, write_array, write_text
 PAD, UNKNOWN = "<pad>", "<unk>"
 # What follows one of these says something new, seldom more of the phrase before.
 BREAKS = frozenset(["and", "or", "but", "while", "as", "then", "to", "from", *",.;:&()-"])
+DETERMINERS = frozenset(
+    ["a", "an", "the", "his", "her", "their", "its", "my", "your", "some", "another"]
+)
 _TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
 _CONTRACTION = re.compile(r"^(.+?)('s|n't|'re|'ve|'ll|'d|'m)$")
 
@@ -245,6 +248,14 @@ def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Cou
 def save_embeddings(path: Path, embeddings: np.ndarray) -> None:
     """Write the matrix as .npy, atomically."""
     write_array(path, embeddings)
+
+
+def names_two(phrase: str) -> bool:
+    """Whether a phrase names a second thing by which it tells the first: "the cup above the star".
+
+    That is told by a determiner past the second word.
+    """
+    return not DETERMINERS.isdisjoint(tokenize(phrase)[2:])
 
 
 def described(phrases: pd.DataFrame, between: int = 3, longest: int = 12) -> list[str]:

@@ -109,8 +109,9 @@ def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
     look, there, here, way = given = [rng.normal(size=w.shape) for w in layer.get_weights()]
     given[0] = look * 4000  # so sharp that one cell holds it all
     layer.set_weights(given)
-    out, share = (np.asarray(part) for part in layer([x, nothing]))
+    out, share, looked = (np.asarray(part) for part in layer([x, nothing]))
     np.testing.assert_allclose(share.sum(axis=(1, 2)), 1, atol=1e-5)
+    np.testing.assert_allclose(np.exp(looked), share.reshape(2, -1), atol=1e-5)
     centres = (np.arange(cells) + 0.5) / cells
     for number in range(2):
         row, column = np.unravel_index(np.argmax(x[number] @ look), (cells, cells))
@@ -132,7 +133,7 @@ def test_where_words_fit_there_is_looked():
     layer, x = grid_layers.FromThere(4), np.zeros((1, 5, 5, 3), np.float32)
     fits = np.full((1, 5, 5), -9, np.float32)
     fits[0, 3, 1] = 9
-    _, share = layer([x, fits])
+    _, share, _ = layer([x, fits])
     assert share[0, 3, 1] > 0.99
 
 
@@ -265,7 +266,9 @@ def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(40), rng.integers(1, 5, 40))
     tokens, boxes_ = rng.integers(1, 9, (len(rows), 3)), random_boxes(len(rows), 1)
-    whole = grid_training.Mentions(None, np.arange(100, 140), rows, tokens, boxes_, tokens)
+    whole = grid_training.Mentions(
+        None, np.arange(100, 140), rows, tokens, boxes_, tokens, np.arange(len(rows))
+    )
     assert whole.part(1) is whole
     small, large = whole.part(0.25), whole.part(0.5)
     assert (len(small.picture_rows), len(large.picture_rows)) == (10, 20)
@@ -274,6 +277,7 @@ def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
         same = rows == picture - 100
         np.testing.assert_array_equal(small.tokens[group], tokens[same])
         np.testing.assert_array_equal(small.boxes[group], boxes_[same])
+        np.testing.assert_array_equal(small.beside[group], np.flatnonzero(same))
 
 
 def test_pair_iou_agrees_with_the_evaluator_and_giou_with_answers_worked_by_hand():
@@ -346,15 +350,18 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
     words_vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, "left", "right"])
     tokens = words_vocabulary.encode(words, 4)
     every = np.arange(12)
-    mentions = grid_training.Mentions(
-        marked, every, every, tokens, truth.astype(np.float32), tokens
-    )
+    truth = truth.astype(np.float32)
+    beside = np.full((12, 2, grid_training.BESIDE, 4), np.nan, np.float32)
+    beside[:, :, 1] = truth[:, None]
+    mentions = grid_training.Mentions(marked, every, every, tokens, truth, tokens, beside)
     settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, phrases_per_picture=1)
     mirrored = grid_training.opposite_tokens(words_vocabulary)
     turned = 0
     for epoch in range(6):
         batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
-        _, pixels, windows, _, seen_tokens, seen_boxes, _ = batch
+        _, pixels, windows, _, seen_tokens, seen_boxes, seen_beside, _ = batch
+        np.testing.assert_array_equal(seen_beside[:, :, 1], seen_boxes)
+        assert np.isnan(seen_beside[:, :, [0, 2, 3]]).all()
         views = tf.image.crop_and_resize(
             pixels.astype(np.float32), windows, np.arange(12), (SIZE, SIZE)
         ).numpy()
@@ -403,7 +410,9 @@ def test_contrast_compares_a_phrase_with_pictures_that_lack_its_thing():
     keys = rng.normal(size=(2, 2, 4)).astype(np.float32)
     gates = np.float32([[[0.7, 0.1], [0, 0]], [[0.4, 0.9], [0.2, 0.3]]])
     nothing = tf.zeros(())
-    answered = grid_model.Answered(*[nothing] * 5, tf.constant(keys), tf.constant(gates))
+    answered = grid_model.Answered(
+        *[nothing] * 5, tf.constant(keys), tf.constant(gates), nothing, nothing
+    )
     truth = np.float32([[0, 0, 0.5, 0.5], [0, 0, 1, 0.5]])  # the first cell; the upper two
 
     def expected(absent):
@@ -428,12 +437,59 @@ def test_contrast_compares_a_phrase_with_pictures_that_lack_its_thing():
         assert float(found) == pytest.approx(expected(absent), rel=1e-5)
 
 
+def test_the_second_reading_is_to_look_at_what_stands_beside():
+    phrases = ["the red cup above the star", "a star", "The Star", "a cup", "two men", "a cup's"]
+    longer = [*phrases[:4], "two men in jeans", phrases[5]]
+    rows = np.array([0, 0, 0, 0, 0, 1])
+    boxes_ = random_boxes(6, 0)
+    boxes_[2] = boxes_[1]  # said twice of one star
+    found = grid_training.beside_boxes(rows, phrases, longer, boxes_)
+    np.testing.assert_array_equal(found[0, :, 0], boxes_[[1, 1]])
+    assert np.isnan(found[0, :, 1:]).all()
+    np.testing.assert_array_equal(found[1:, 0, 0], boxes_[1:])
+    assert np.isnan(found[4, 1]).all()  # nobody says where the jeans are
+    # Of two stars it may be either, but not what is meant itself.
+    boxes_[2] = random_boxes(1, 7)
+    found = grid_training.beside_boxes(rows, phrases, longer, boxes_)
+    np.testing.assert_array_equal(found[0, 0, :2], boxes_[1:3])
+    boxes_[0] = boxes_[2]
+    found = grid_training.beside_boxes(rows, phrases, longer, boxes_)
+    np.testing.assert_array_equal(found[0, 0, 0], boxes_[1])
+    assert np.isnan(found[0, 0, 1:]).all()
+
+
+def test_looks_are_lost_that_fall_outside_the_boxes_and_places_that_tell_nothing():
+    # 2 x 2 cells; the first phrase is to look into the second cell, the last into two others.
+    nowhere = [np.nan] * 4
+    upper_left, upper_right, lower_left = [0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1]
+    beside = tf.constant([[upper_right, nowhere], [nowhere, nowhere], [upper_left, lower_left]])
+    truth = tf.constant([upper_left, upper_left, [0.0, 0, 1, 0.5]])
+    looked, lies = np.full((2, 3, 4), 0.1, np.float32)
+    looked[:, 1] = 0.7
+    lies[0] = 0.8, 0.2, 0.1, 0.1
+    lies[2] = 0.8, 0.4, 0.3, 0.1
+
+    def lost(looked, lies, beside):
+        answered = grid_model.Answered(*[tf.zeros(())] * 7, tf.math.log(looked), tf.math.log(lies))
+        return grid_model.beside_loss(answered, truth, beside, 2)
+
+    # The mean of its cells over the mean of all.
+    first, last = -np.log(0.7) - np.log(0.8 / 0.3), -np.log(0.2) - np.log(0.6 / 0.4)
+    assert float(lost(looked, lies, beside)) == pytest.approx((first + last) / 2, rel=1e-5)
+    assert float(lost(looked, 0.01 * lies, beside)) == pytest.approx((first + last) / 2, rel=1e-5)
+    given = tf.Variable(looked), tf.Variable(lies)
+    with tf.GradientTape() as tape:
+        nothing = lost(*given, tf.fill((3, 2, 4), np.nan))
+    assert float(nothing) == 0
+    assert not np.any([np.asarray(part) for part in tape.gradient(nothing, given)])
+
+
 def test_a_batch_says_which_pictures_have_no_phrase_with_the_last_word(sample):
     *_, vocabulary, _, mentions = sample
     settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, augmented=False)
     mirrored = np.arange(len(vocabulary.words))
     batch = next(grid_training.epoch_batches(mentions, settings, mirrored, 0))
-    chosen, tokens, absent = batch[0], batch[4], batch[6]
+    chosen, tokens, absent = batch[0], batch[4], batch[7]
     used = [
         set(np.stack([mentions.tokens, mentions.longer])[:, mentions.rows == picture].ravel())
         for picture in chosen

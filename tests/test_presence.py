@@ -37,7 +37,7 @@ def test_area_under_roc_counts_pairs():
 
 def test_words_of_pictures_and_the_word_a_phrase_ends_in():
     tokens = np.array([[5, 6, 0], [7, 0, 0], [8, 9, 2]])
-    mentions = Mentions(None, np.arange(2), np.array([0, 0, 1]), tokens, None, tokens)
+    mentions = Mentions(None, np.arange(2), np.array([0, 0, 1]), tokens, None, tokens, None)
     held = grid_training.words_of_pictures(mentions, 10)
     assert [set(np.flatnonzero(row)) - {0} for row in held] == [{5, 6, 7}, {8, 9, 2}]
     assert grid_training.last_tokens(tokens).tolist() == [6, 7, 2]
