@@ -3,7 +3,7 @@
 Every row is trained on train and scored on val, nothing on test. A row that is done is kept in
 `figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the
 hours it takes can be spread over days; a stopped one goes on from its last saved step. The rows
-before `final` are smaller (224 px, 6 epochs, one residual block) so that all of them can be had on
+before `final` are smaller (224 px, 4 epochs, one residual block) so that all of them can be had on
 a laptop. A row that asks for what ships is scored from the shipped weights, as they are rounded.
 """
 
@@ -27,7 +27,7 @@ from scene_utils.localizer import SHIPPED
 from scene_utils.paths import write_text
 from scene_utils.pictures import squeeze_pictures
 
-SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 6, "blocks": 1}
+SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 4, "blocks": 1}
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
 BARE = {"own_vectors": False, "composed": False, "contrasted": False, "anchored": False}
 PLAIN = SMALL | BARE | {"lengthened": 0}
@@ -52,7 +52,7 @@ STEPS: dict[str, GridSettings] = {
 }
 # As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {
-    f"1/{part} of the pictures": GridSettings(**SMALL | {"epochs": 6 * part}, share=1 / part)
+    f"1/{part} of the pictures": GridSettings(**SMALL | {"epochs": 4 * part}, share=1 / part)
     for part in (8, 4, 2)
 }
 ROWS = (*SOURCE, *STEPS, *SHARES)
