@@ -280,14 +280,15 @@ if not data:
 misses.get(ours, "not the sample")
 
 # %% [markdown]
-# What "above" gives away without the object it is told by. Of "the cup above the star" and "the cup
-# above the hat" of one picture, who reads no further answers both alike, and is right about one of
-# the two at most. A model above that reads on.
+# Of "the cup above the star" and "the cup above the hat" of one picture, who reads no further
+# answers both alike, and is right about one of the two at most; likewise of "the cup above the
+# star" and "the cup left of the star" who does not read the relation. Who is above both bounds
+# reads all of it.
 
 # %%
 # NBVAL_CHECK_OUTPUT
-anchorless = {} if data else scene_misses.without_anchor(scenes.values())
-anchorless
+unread = {} if data else scene_misses.unread(scenes.values())
+unread
 
 # %% [markdown]
 # ## Does it read? Does it look?
@@ -387,7 +388,7 @@ metrics = report.write_metrics(
     groups=groups.to_dict("records"),
     mistakes=mistakes.to_dict("index"),
     misses={name: table.reset_index().to_dict("records") for name, table in misses.items()},
-    without_anchor=anchorless,
+    unread=unread,
     calibration={
         name: {"error": curve.attrs["error"], "bins": curve.to_dict("records")}
         for name, curve in curves.items()

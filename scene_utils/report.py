@@ -19,7 +19,7 @@ compared in [-1, 1], low and high its 95 % interval by bootstrap over images.
     groups       rows of `analysis.by_group`: model, what, bin, mentions, a figure (accuracy .5)
     mistakes     by model: % of the mentions for each of `analysis.MISTAKES`, and of other boxes
     misses       on the sample, by model, rows of `scene_misses.shares`
-    without_anchor  on the sample, `scene_misses.without_anchor`
+    unread       on the sample, `scene_misses.unread`
     calibration  by model, where scores differ: error, and bins with score, mentions, a figure
     presence     by model and kind of pairs, `analysis.presence`: mentions, area, kept, flagged, and
                  the ROC curve

@@ -1,10 +1,9 @@
 """What stands in the embedded sample's pictures, and what its sentences say of it.
 
 Every boxed phrase is true of its boxes alone, and the picture holds objects that miss it by a
-single word, so that neither the words nor the picture can be ignored. Relations come in pairs, "the
-cup above the star" and "the cup above the hat" of two cups, so that neither end of them can be
-ignored. `scenes` draws and writes
-what `describe` describes.
+single word, so that neither the words nor the picture can be ignored. Relations come in pairs which
+mean two things, "the cup above the star" and "the cup above the hat" or "the cup left of the star",
+so that no part of them can be ignored. `scenes` draws and writes what `describe` describes.
 """
 
 import itertools
@@ -171,6 +170,15 @@ def _stands(a: tuple, b: tuple, relation: str, short: int, rule: tuple[float, fl
     return along > rule[0] * short and along > rule[1] * across
 
 
+def _told_apart(a: tuple, b: tuple, anchor: tuple, short: int) -> bool:
+    """Whether a and b each stand to the anchor in a relation in which the other does not."""
+    clear, loose = (
+        [{r for r in RELATIONS if _stands(one, anchor, r, short, rule)} for one in (a, b)]
+        for rule in (CLEAR, LOOSE)
+    )
+    return bool(clear[0] - loose[1] and clear[1] - loose[0])
+
+
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
     across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
@@ -181,9 +189,9 @@ def _layout(
     rng: np.random.Generator, width: int, height: int, relations: Sequence[str]
 ) -> list[Thing] | None:
     """Objects at most a tenth out of the picture and at most a quarter under later ones, in
-    fours: one at a uniform place, one beside it to anchor the next of the relations, one of the
-    first's kind that is not so related to it, and one that anchors that. None if there is no
-    room."""
+    fives: one at a uniform place, one that anchors the next of the relations to it, one more of its
+    kind, not so related to the anchor, an anchor of its own for that, to which the first is not so
+    related, and one that anchors other relations to each of the two. None if there is no room."""
     # Few values of each property in one picture: this is what makes near misses common.
     kinds, colours, textures = (
         _some(rng, tuple(words), int(rng.integers(2, 4))) for words in (KINDS, COLOURS, TEXTURES)
@@ -193,16 +201,17 @@ def _layout(
     things: list[Thing] = []
     hidden: list[float] = []
     for i in range(int(rng.integers(5, 10))):
-        if i % 4 == 0:
-            relation, like = relations[i // 4], _pick(rng, kinds)
-        kind = like if i % 2 == 0 else _pick(rng, [other for other in kinds if other != like])
+        turn = i % 5
+        if turn == 0:
+            relation, like = relations[i // 5], _pick(rng, kinds)
+        kind = like if turn in (0, 2) else _pick(rng, [other for other in kinds if other != like])
         size, texture, colour = (_pick(rng, words) for words in (SIZES, textures, colours))
         side = unit * (BIG if size == "big" else 1) * rng.uniform(0.95, 1.05)
         stretch = 1.25 ** rng.uniform(-0.5, 0.5)
         w, h = round(side * stretch), round(side / stretch)
         for x, y in rng.random((40, 2)):
             center = (0.4 * w + x * (width - 0.8 * w), 0.4 * h + y * (height - 0.8 * h))
-            if i % 2 == 1:
+            if turn in (1, 3):
                 step, along = RELATIONS[relation], (0.13 + 0.4 * x) * short
                 across = (2 * y - 1) * along / 1.6
                 last = things[-1].center
@@ -214,9 +223,11 @@ def _layout(
                     abs(2 * center[1] - height) > height - 0.8 * h
                 ):
                     continue
-            if i % 4 == 2 and _stands(center, things[-1].center, relation, short, LOOSE):
+            if turn == 2 and _stands(center, things[-1].center, relation, short, LOOSE):
                 continue
-            if i % 4 == 3 and _stands(things[-3].center, center, relation, short, LOOSE):
+            if turn == 3 and _stands(things[-3].center, center, relation, short, LOOSE):
+                continue
+            if turn == 4 and not _told_apart(things[-4].center, things[-2].center, center, short):
                 continue
             frame = (round(center[0] - w / 2), round(center[1] - h / 2), w, h)
             cover = [
@@ -231,8 +242,8 @@ def _layout(
         x, y = frame[:2]
         box = (max(x, 0) + 1, max(y, 0) + 1, min(x + w, width), min(y + h, height))
         rgb = tuple(int(np.clip(c + rng.integers(-12, 13), 0, 255)) for c in COLOURS[colour])
-        turn, flip = float(rng.uniform(-20, 20)), bool(rng.integers(2))
-        things.append(Thing(size, texture, colour, kind, frame, box, rgb, turn, flip))
+        angle, flip = float(rng.uniform(-20, 20)), bool(rng.integers(2))
+        things.append(Thing(size, texture, colour, kind, frame, box, rgb, angle, flip))
     return things
 
 
@@ -297,26 +308,38 @@ def _say(
     size: tuple[int, int],
     relations: Sequence[str],
 ) -> list[_Said] | None:
-    """7 to 10 boxed phrases, with a pair of the first of the relations, and half of the time one of
-    the next that can be had; None if the objects do not offer enough."""
+    """7 to 10 boxed phrases; None if the objects do not offer enough.
+
+    Among them a pair that differs in the anchor alone, one that differs in the relation alone, or
+    both, the first of them with the first of the relations.
+    """
     index = _index(things)
+    related = [(r, *told) for r in relations for told in _related(things, index, r, min(size))]
+    related = _some(rng, related, len(related))
+    told: dict[tuple[str, Words, Words], int] = {}
+    # What the two phrases of a pair have in common: all but the anchor, or all but the relation.
+    # The second kind is found more often, and so is looked for first less often.
+    keys = ((0, 1), (1, 2)) if rng.random() < 0.85 else ((1, 2), (0, 1))
+    for number, key in enumerate(keys[: rng.integers(1, 3)]):
+        groups: dict[tuple, dict[int, tuple[str, Words, Words]]] = {}
+        for *phrase, target in related:
+            alike = groups.setdefault(tuple(phrase[place] for place in key), {})
+            alike.setdefault(target, tuple(phrase))
+        pairs = [
+            pair
+            for group in groups.values()
+            for pair in itertools.combinations(group.items(), 2)
+            if number or relations[0] in (pair[0][1][0], pair[1][1][0])
+        ]
+        if pairs:
+            told |= {phrase: target for target, phrase in _pick(rng, pairs)}
+    if not told:
+        return None
     said = []
-    pairs = []
-    for relation in relations:
-        groups: dict[Words, dict[int, list[Words]]] = {}
-        for words, anchor, target in _related(things, index, relation, min(size)):
-            groups.setdefault(words, {}).setdefault(target, []).append(anchor)
-        told = [(words, anchors) for words, anchors in groups.items() if len(anchors) > 1]
-        if told:
-            pairs.append((relation, *_pick(rng, told)))
-        elif not pairs:
-            return None
-    for relation, words, anchors in pairs[: int(rng.integers(1, 3))]:
+    for (relation, words, anchor), target in told.items():
         aside = "to the " if RELATIONS[relation][0] and rng.random() < 0.3 else ""
-        for target in _some(rng, sorted(anchors), 2):
-            anchor = _noun(_pick(rng, anchors[target]))
-            text = f"{_article(rng, _noun(words))} {aside}{relation} the {anchor}"
-            said.append(_Said(text, words[3], (target,)))
+        text = f"{_article(rng, _noun(words))} {aside}{relation} the {_noun(anchor)}"
+        said.append(_Said(text, words[3], (target,)))
     plurals = int(rng.integers(1, 3))
     singles = int(rng.integers(7, 11)) - len(said) - plurals
     exact = [

@@ -52,41 +52,47 @@ def missed_word(phrase: str, things: Sequence[Thing]) -> str:
     >>> missed_word("the red car", [Thing("big", "plain", "blue", "car", *[None] * 5)])
     'colour'
     """
-    told, relation = _named(phrase)
+    told, relation, _ = _named(phrase)
     missed = [_PROPERTY[word] for word in told if any(word not in one.words for one in things)]
     if missed:
         return missed[0] if len(missed) == 1 else "several"
     return "part of them" if relation is None else "relation"
 
 
-def _named(phrase: str) -> tuple[list[str], str | None]:
-    """The properties that a phrase names of its own things, and how these stand to another."""
+def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
+    """The properties that a phrase names of its own things, how these stand to another, and the
+    properties that it names of that."""
     words = [_SINGULAR.get(word, word) for word in phrase.lower().split()]
     firsts = {relation.split()[0]: relation for relation in RELATIONS}
     end = next((place for place, word in enumerate(words) if word in firsts), None)
     relation = None if end is None else firsts[words[end]]
-    return [word for word in words[:end] if word in _PROPERTY], relation
+    named = [word for word in words[:end] if word in _PROPERTY]
+    return named, relation, [word for word in words[len(words[:end]) :] if word in _PROPERTY]
 
 
-def without_anchor(scenes: Iterable[Scene]) -> dict[str, float]:
-    """What the relation phrases of the sample give away before the object they are told by.
+def unread(scenes: Iterable[Scene]) -> dict[str, float]:
+    """How far the relation phrases of the sample can be told by who does not read all of them.
 
-    Of their `mentions`, in %: how many are right `at_most` where phrases of one picture that differ
-    only in what comes after the relation get one answer, and by `chance` among the picture's
-    objects that the words before it name.
+    Gives `mentions`, their number, and in % how many can be right at most `without_anchor`, where
+    phrases of a picture that differ only in the anchor get one answer, and `without_relation`,
+    where those do that differ only in the relation. Raises ValueError where there are none.
     """
-    right, chance = 0, []
+    right, mentions = Counter(), 0
     for scene in scenes:
         alike: dict[tuple, Counter] = {}
         for mention in scene.mentions:
-            told, relation = _named(mention.phrase)
+            told, relation, anchor = _named(mention.phrase)
             if mention.mark != "box" or relation is None:
                 continue
-            alike.setdefault((relation, *told), Counter())[mention.targets] += 1
-            chance.append(1 / sum(set(told) <= set(one.words) for one in scene.things))
-        right += sum(max(targets.values()) for targets in alike.values())
-    shares = {"at_most": right / len(chance), "chance": float(np.mean(chance))}
-    return {"mentions": len(chance)} | {name: round(100 * x, 2) for name, x in shares.items()}
+            mentions += 1
+            for sort, rest in (("without_anchor", (relation,)), ("without_relation", anchor)):
+                alike.setdefault((sort, *told, *rest), Counter())[mention.targets] += 1
+        for (sort, *_), targets in alike.items():
+            right[sort] += max(targets.values())
+    if not mentions:
+        raise ValueError("scenes: expected some with relation phrases, got none")
+    shares = {sort: round(100 * count / mentions, 2) for sort, count in right.items()}
+    return {"mentions": mentions} | shares
 
 
 def misses(
