@@ -5,8 +5,8 @@
 is a contender in a process of its own, see `bench_tools.answer`: `keras`, the trainer of
 `grid_training`, `torch` or `torch compiled`. The folder holds the backbone as `portable` writes it
 and the numbers of the model. The twin's convolutions run in bfloat16 with weights in float32, as
-PyTorch's autocast does and as Keras's mixed policy does. The loss that holds words against other
-pictures is left out of both.
+PyTorch's autocast does and as Keras's mixed policy does. The losses that hold words against other
+pictures and that show the second reading where to look are left out of both.
 """
 
 import json
@@ -27,7 +27,8 @@ WORDS, WORD_DIM, OWN_DIM, UNITS, DEPTH, CHANNELS, BLOCKS = 8000, 50, 64, 160, 25
 def _numbers(size: int):
     from scene_utils.grid_training import GridSettings
 
-    settings = GridSettings(backbone="efficientnet_lite2", size=size, contrasted=False)
+    left_out = {"contrasted": False, "anchored": False}
+    settings = GridSettings(backbone="efficientnet_lite2", size=size, **left_out)
     rng = np.random.default_rng(0)
     b, p = settings.pictures_per_step, settings.phrases_per_picture
     corners = np.sort(rng.uniform(0, 1, (b, p, 2, 2)), axis=2).reshape(b, p, 4)
@@ -41,7 +42,7 @@ def _numbers(size: int):
 def _keras(size: int):
     from scene_utils import backbones
     from scene_utils.grid_model import build_grid
-    from scene_utils.grid_training import Trainer
+    from scene_utils.grid_training import ANCHORS, Trainer
 
     settings, batch = _numbers(size)
     model = build_grid(
@@ -54,8 +55,9 @@ def _keras(size: int):
     views = np.tile(np.float32([0, 0, 1, 1]), (count, 1))
     light = np.tile(np.float32([1, 0, 1]), (count, 1))
     tokens, boxes = batch["tokens"], batch["boxes"]
+    anchors = np.zeros((*tokens.shape[:2], ANCHORS, 4), np.float32)
     absent = np.zeros((*tokens.shape[:2], count), bool)
-    given = batch["pixels"], views, light, tokens, boxes, absent
+    given = batch["pixels"], views, light, tokens, boxes, anchors, absent
     return lambda: float(trainer.step(size, *given)[0])
 
 

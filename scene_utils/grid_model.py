@@ -386,31 +386,31 @@ def contrast_loss(
     return tf.reduce_mean(tf.nn.softplus(wrong - tf.math.log(float(cells**2)) - right))
 
 
-def beside_loss(answered: Answered, truth: tf.Tensor, beside: tf.Tensor, cells: int) -> tf.Tensor:
+def anchor_loss(answered: Answered, truth: tf.Tensor, anchors: tf.Tensor, cells: int) -> tf.Tensor:
     """How far the second reading is from looking where it is to look, and what is meant from lying
-    as the phrase says from there: a mean over the phrases of whom the first is known.
+    as the phrase says from there: a mean over the phrases for which the first is known.
 
     Truth `(n, 4)`, and boxes `(n, k, 4)` to look into any of, NaN where there is none. The one is
     -log of the share of looks that falls there (supervised attention, as in Rohrbach et al.,
-    "Grounding of Textual Phrases in Images by Reconstruction", ECCV 2016), the other -log of how
-    much more probably a cell of the truth lies so than a cell of the picture. By score alone both
-    readings look for what is meant, which is learned soonest, and how that lies from something else
-    is then given up for good.
+    "Grounding of Textual Phrases in Images by Reconstruction", ECCV 2016), the other -log of the
+    mean probability of lying so over the truth's cells by that over all cells, which may be
+    negative. By score alone both readings look for what is meant, which is learned soonest, and how
+    it lies from something else is not learned at all.
     """
-    known = ~tf.reduce_any(tf.math.is_nan(beside), axis=-1)
-    there, _ = cells_inside(tf.reshape(beside, (-1, 4)), cells)
-    there = tf.reshape(there, (-1, beside.shape[1], cells**2)) & known[..., None]
+    known = ~tf.reduce_any(tf.math.is_nan(anchors), axis=-1)
+    there, _ = cells_inside(tf.reshape(anchors, (-1, 4)), cells)
+    there = tf.reshape(there, (-1, anchors.shape[1], cells**2)) & known[..., None]
     meant, _ = cells_inside(truth, cells)
 
-    def total(logs: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_logsumexp(tf.where(counts, logs, -1e9), axis=-1)
+    def total(logs: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_logsumexp(tf.where(where, logs, -1e9), axis=-1)
 
     size = tf.math.log(tf.reduce_mean(tf.cast(meant, tf.float32), axis=-1))
-    lost = tf.reduce_logsumexp(answered.lies, axis=-1) + size - total(answered.lies, meant)
-    lost -= total(answered.looked, tf.reduce_any(there, axis=1))
-    counts = tf.reduce_any(known, axis=1)
-    number = tf.reduce_sum(tf.cast(counts, tf.float32))
-    return tf.reduce_sum(tf.where(counts, lost, 0.0)) / tf.maximum(1.0, number)
+    loss = tf.reduce_logsumexp(answered.lies, axis=-1) + size - total(answered.lies, meant)
+    loss -= total(answered.looked, tf.reduce_any(there, axis=1))
+    used = tf.reduce_any(known, axis=1)
+    number = tf.reduce_sum(tf.cast(used, tf.float32))
+    return tf.reduce_sum(tf.where(used, loss, 0.0)) / tf.maximum(1.0, number)
 
 
 def candidates(

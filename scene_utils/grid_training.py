@@ -9,9 +9,10 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
@@ -26,7 +27,7 @@ from scene_utils.ensemble import Asker, Ensemble, member_folder
 from scene_utils.grid_model import (
     STRIDE,
     GridModel,
-    beside_loss,
+    anchor_loss,
     build_grid,
     contrast_loss,
     grid_loss,
@@ -34,15 +35,15 @@ from scene_utils.grid_model import (
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
 from scene_utils.progress import progress_bar
-from scene_utils.text import Vocabulary, described, names_two, tokenize
+from scene_utils.text import DETERMINERS, Vocabulary, described, names_two, tokenize
 from scene_utils.training import boxed_mentions, make_deterministic
 
 SAVE_SECONDS = 240
 # Ends of the random gain of brightness, its shift in pixel values, and the gain of colour, which
 # keeps hues, since phrases name them.
 LIGHT = ((0.6, 1.4), (-35, 35), (0.4, 1.5))
-# Of as many things one may be the second that a phrase names.
-BESIDE = 4
+# More places than these where a second reading may look tell it nothing.
+ANCHORS = 4
 OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
 
 
@@ -58,7 +59,7 @@ class GridSettings:
     `own_vectors`, vectors of the words' own beside GloVe's; `composed`, the scores that add up what
     single words and places say; `contrasted`, the loss that holds words against other pictures, see
     `grid_model.contrast_loss`; `anchored`, the loss that shows the second reading where to look,
-    see `grid_model.beside_loss`; `augmented`. `members` models are
+    see `grid_model.anchor_loss`; `augmented`. `members` models are
     trained, the others from the seeds that follow, and answer together, see `ensemble`.
     """
 
@@ -98,8 +99,8 @@ class Mentions:
 
     `rows (n,)` index `picture_rows (p,)`, and these `pictures (., size, size, 3)`;
     `tokens (n, length)`; `boxes (n, 4)` relative; `longer (n, length)` the tokens of the same
-    phrases as `text.described` gives them. `beside (n, 2, BESIDE, 4)` are boxes where a phrase's
-    second reading is to look, and its longer form's, see `beside_boxes`.
+    phrases as `text.described` gives them. `anchors (n, 2, ANCHORS, 4)` are relative boxes where
+    the second reading is to look, of the phrase and of its longer form, see `anchor_boxes`.
     """
 
     pictures: np.ndarray
@@ -108,7 +109,7 @@ class Mentions:
     tokens: np.ndarray
     boxes: np.ndarray
     longer: np.ndarray
-    beside: np.ndarray
+    anchors: np.ndarray
 
     def part(self, share: float, seed: int = 0) -> "Mentions":
         """The mentions of a random share of the pictures; a larger share holds a smaller one."""
@@ -127,7 +128,7 @@ class Mentions:
             self.tokens[kept],
             self.boxes[kept],
             self.longer[kept],
-            self.beside[kept],
+            self.anchors[kept],
         )
 
     def of_picture(self) -> list[np.ndarray]:
@@ -151,38 +152,50 @@ def make_mentions(
         vocabulary.encode(chosen.phrase, length),
         boxes,
         vocabulary.encode(chosen.described, length),
-        beside_boxes(rows, chosen.phrase, chosen.described, boxes),
+        anchor_boxes(rows, chosen.phrase, chosen.described, boxes, length),
     )
 
 
-def beside_boxes(
-    rows: np.ndarray, phrases: Iterable[str], longer: Iterable[str], boxes: np.ndarray
+def anchor_boxes(
+    rows: np.ndarray,
+    phrases: Sequence[str],
+    longer: Sequence[str],
+    boxes: np.ndarray,
+    length: int,
 ) -> np.ndarray:
-    """Where the second reading of a phrase is to look, and of its longer form: `(n, 2, BESIDE, 4)`.
+    """Where the second reading of phrases is to look, and of their longer forms.
 
-    That is what it names by the way, if it names two things or was made longer: the boxes of the
-    picture's mentions of one thing that end in the same word, other than its own, of which it may
-    be any; none where they are not known. A phrase that names one thing has its own. `rows (n,)`
-    are pictures, `boxes (n, 4)`; boxes that are not there are NaN.
+    For n phrases of pictures `rows (n,)`, their own `boxes (n, 4)`, and a model that reads `length`
+    words: `(n, 2, ANCHORS, 4)`, boxes of any of which it may be, and NaN for those that are not
+    there. A phrase that names one thing has its own. One that names two, or was made longer, has
+    those of the picture's other mentions which name one thing and hold all words that follow its
+    last determiner, or, where it has none, its last word.
     """
-    found = np.full((len(rows), 2, BESIDE, 4), np.nan, np.float32)
+    found = np.full((len(rows), 2, ANCHORS, 4), np.nan, np.float32)
     found[:, :, 0] = boxes[:, None]
     keys = list(map(tuple, boxes.tolist()))
-    named: dict[tuple, dict[tuple, None]] = {}
+    named: dict[int, list[tuple[set[str], int]]] = {}
     asked = []
     for number, (row, phrase, long) in enumerate(zip(rows, phrases, longer, strict=True)):
         two = names_two(phrase)
         if two:
             asked.append((number, 0, phrase))
         else:
-            named.setdefault((row, *tokenize(phrase)[-1:]), {})[keys[number]] = None
+            named.setdefault(row, []).append((set(tokenize(phrase)), number))
         if two or long != phrase:
             asked.append((number, 1, long))
     for number, form, phrase in asked:
-        others = named.get((rows[number], *tokenize(phrase)[-1:]), {})
-        others = [box for box in others if box != keys[number]][:BESIDE]
+        words = tokenize(phrase)[:length]
+        start = max((place for place, word in enumerate(words) if word in DETERMINERS), default=0)
+        told = set(words[start + 1 :] if start else words[-1:])
+        others = {
+            keys[other]: None
+            for held, other in named.get(rows[number], [])
+            if told and told <= held and keys[other] != keys[number]
+        }
         found[number, form] = np.nan
-        found[number, form, : len(others)] = np.reshape(others, (-1, 4))
+        if len(others) <= ANCHORS:
+            found[number, form, : len(others)] = np.reshape(list(others), (-1, 4))
     return found
 
 
@@ -230,13 +243,31 @@ def _view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray
     )
 
 
+class Batch(NamedTuple):
+    """A step's b pictures with p phrases each, as `Trainer.step` takes them."""
+
+    pictures: np.ndarray
+    """Numbers of the pictures among those of the split `(b,)`."""
+    pixels: np.ndarray
+    """`(b, size, size, 3)` uint8."""
+    windows: np.ndarray
+    """What is seen of them, `(b, 4)` as y, x, y, x; x swapped where the picture is mirrored."""
+    light: np.ndarray
+    """Gain and shift of brightness and gain of colour, `(b, 3)`."""
+    tokens: np.ndarray
+    """`(b, p, length)`."""
+    boxes: np.ndarray
+    """In the window, `(b, p, 4)`."""
+    anchors: np.ndarray
+    """Likewise, `(b, p, ANCHORS, 4)`, see `anchor_boxes`."""
+    absent: np.ndarray
+    """Whether no phrase of a picture has a phrase's last word, `(b, p, b)`."""
+
+
 def epoch_batches(
     mentions: Mentions, settings: GridSettings, mirrored: np.ndarray, epoch: int, first: int = 0
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Batches of one epoch from number `first` on: picture numbers, pixels, window (y, x, y, x; x
-    swapped where the picture is mirrored), gain and shift of brightness and gain of colour, tokens,
-    boxes, boxes where a second reading is to look, and by phrase for each picture of the batch
-    whether no phrase of it has its last word."""
+) -> Iterator[Batch]:
+    """Batches of one epoch from number `first` on."""
     per, count = settings.phrases_per_picture, settings.pictures_per_step
     groups = mentions.of_picture()
     held = words_of_pictures(mentions, len(mirrored))
@@ -259,27 +290,28 @@ def epoch_batches(
             boxes, asked = boxes[pick], group[pick]
             longer = rng.random((per, 1)) < settings.lengthened
             tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
-            beside = mentions.beside[asked, longer[:, 0].astype(int)]
-            beside, seen = _view(beside, window)
-            beside = np.where(seen[..., None] >= 0.6, beside, np.nan)
+            anchors = mentions.anchors[asked, longer[:, 0].astype(int)]
+            anchors, seen = _view(anchors, window)
+            # Where one is out of view, it may be the one that is meant.
+            anchors[(seen < 0.6).any(axis=1)] = np.nan
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]
-                boxes, beside = box_type.mirror(boxes), box_type.mirror(beside)
+                boxes, anchors = box_type.mirror(boxes), box_type.mirror(anchors)
                 tokens = mirrored[tokens]
             windows[place] = window[[1, 0, 3, 2]]
-            parts.append((tokens, boxes, beside))
+            parts.append((tokens, boxes, anchors))
         if not settings.augmented:
             light = np.tile([1.0, 0.0, 1.0], (count, 1))
-        tokens, boxes, beside = (np.stack(part) for part in zip(*parts, strict=True))
+        tokens, boxes, anchors = (np.stack(part) for part in zip(*parts, strict=True))
         pixels = mentions.pictures[mentions.picture_rows[chosen]]
-        yield (
+        yield Batch(
             chosen,
             pixels,
             windows,
             light.astype(np.float32),
             tokens.astype(np.int32),
             boxes.astype(np.float32),
-            beside.astype(np.float32),
+            anchors.astype(np.float32),
             ~held[chosen][:, last_tokens(tokens)].transpose(1, 2, 0),
         )
 
@@ -351,7 +383,7 @@ class Trainer:
         )
 
     @tf.function
-    def step(self, size: int, pixels, windows, light, tokens, truth, beside, absent):
+    def step(self, size: int, pixels, windows, light, tokens, truth, anchors, absent):
         """One update on pictures seen at `size` px; gives score loss and box loss."""
         seen = seen_at(size, pixels, windows, light)
         with tf.GradientTape() as tape:
@@ -364,8 +396,8 @@ class Trainer:
                 absent = tf.reshape(absent, (-1, tf.shape(grid)[0]))
                 total += contrast_loss(grid, answered, truth, absent, cells)
             if self.settings.anchored:
-                beside = tf.reshape(beside, (-1, BESIDE, 4))
-                total += 0.5 * beside_loss(answered, truth, beside, cells)
+                anchors = tf.reshape(anchors, (-1, ANCHORS, 4))
+                total += 0.5 * anchor_loss(answered, truth, anchors, cells)
         gradients = tape.gradient(total, self.variables)
         count = len(self.slow)
         self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
@@ -409,7 +441,7 @@ def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
     arrays = [embeddings]
     for mentions in sets:
         arrays += [mentions.picture_rows, mentions.rows, mentions.tokens, mentions.longer]
-        arrays += [mentions.boxes, mentions.beside]
+        arrays += [mentions.boxes, mentions.anchors]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -479,9 +511,9 @@ def train_grid(
             size = settings.size_in(epoch)
             began, saved, losses = time.perf_counter(), time.perf_counter(), []
             batches = epoch_batches(train_set, settings, mirrored, epoch, first)
-            for _, *batch in prefetched(batches):
+            for batch in prefetched(batches):
                 losses.append(
-                    [float(loss) for loss in trainer.step(size, *map(tf.constant, batch))]
+                    [float(loss) for loss in trainer.step(size, *map(tf.constant, batch[1:]))]
                 )
                 step += 1
                 bar.update()

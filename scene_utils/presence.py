@@ -98,12 +98,14 @@ def _batches(
         epoch, number = divmod(step, per_epoch)
         if number == 0:
             made = epoch_batches(mentions, settings, mirrored, settings.epochs + epoch)
-        _, pixels, windows, light, own, _, absent = next(made)
-        others, picture = np.roll(own, 1, axis=0), np.arange(len(own))
+        batch = next(made)
+        own, picture = batch.tokens, np.arange(len(batch.tokens))
+        others = np.roll(own, 1, axis=0)
         # A word that the picture's own phrases use may well be there.
-        absent = absent[picture - 1, :, picture]
+        absent = batch.absent[picture - 1, :, picture]
         counts = np.concatenate([np.ones(own.shape[:2], bool), absent], axis=1)
-        yield pixels, windows, light, np.concatenate([own, others], axis=1), counts
+        tokens = np.concatenate([own, others], axis=1)
+        yield batch.pixels, batch.windows, batch.light, tokens, counts
 
 
 def train_presence(
