@@ -30,13 +30,15 @@ from scene_utils.grid_model import (
 class Told(NamedTuple):
     """What n phrases get: `boxes (n, k, 4)` and `shares (n, k)`, see `grid_model.candidates`, k of
     them as `Ensemble.count` says; `heat (n, cells²)`, the probability of each cell; the words'
-    `weights (n, length)`; and the `logits (n,)` of `presence`, NaN where there is no network."""
+    `weights (n, length)`; the `logits (n,)` of `presence`, NaN where there is no network; and
+    `anchor (n, cells²)`, the share of the second reading's looks at each cell."""
 
     boxes: tf.Tensor
     shares: tf.Tensor
     heat: tf.Tensor
     weights: tf.Tensor
     logits: tf.Tensor
+    anchor: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class Ensemble:
             for network, one in zip(self.networks, each, strict=bool(self.networks))
         ] or [tf.fill(tf.shape(scores[0])[:1], np.nan)]
         heat = [tf.nn.softmax(one) for one in scores]
-        means = (tf.add_n(p) / len(p) for p in (heat, [one.weights for one in each], logits))
+        weights = [one.weights for one in each]
+        anchor = [tf.exp(one.looked) for one in each]
+        means = (tf.add_n(p) / len(p) for p in (heat, weights, logits, anchor))
         return Told(*found, *means)
 
 

@@ -34,8 +34,9 @@ class Grounding:
     """The answer to one phrase: `boxes (k, 4)`, best first, in pixels of the picture as given;
     `scores (k,)`, the probability that the box has an IoU of .5 with the right one; `present`, the
     probability that the phrase is about this picture at all, if that is as likely as not;
-    `heat (cells, cells)`, where the model looks, summing to 1; each word's weight; and the words
-    that the model does not know. Where a model has no `presence.json`, `scores` are expected IoUs,
+    `heat (cells, cells)`, where the model looks, summing to 1; `anchor (cells, cells)`, the same of
+    where it looks for what the phrase tells the thing by; each word's weight; and the words that
+    the model does not know. Where a model has no `presence.json`, `scores` are expected IoUs,
     and `present` is None."""
 
     phrase: str
@@ -43,6 +44,7 @@ class Grounding:
     scores: np.ndarray
     present: float | None
     heat: np.ndarray = field(repr=False)
+    anchor: np.ndarray = field(repr=False)
     words: list[tuple[str, float]]
     unknown: list[str]
 
@@ -134,7 +136,7 @@ class GridLocalizer:
         if together is not None:
             shares = together.weigh(likely.numpy(), shares.numpy(), pairs)
         boxes, worth = map(np.asarray, self._rank(likely, shares, top_k))
-        heat, weights, logits = map(np.asarray, found[2:])
+        heat, weights, logits, anchor = map(np.asarray, found[2:])
         scores = self._probabilities(worth, pairs)
         present = self.presence and self.presence.present_probability(logits)
         answers, cells = [], self.size // STRIDE
@@ -147,6 +149,7 @@ class GridLocalizer:
                     scores[row],
                     None if present is None else float(present[row]),
                     heat[row].reshape(cells, cells),
+                    anchor[row].reshape(cells, cells),
                     [(word, float(weights[row, place])) for place, word in enumerate(words)],
                     self.vocabulary.unknown(phrase),
                 )

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -163,6 +164,28 @@ def picture_grid(
         if len(boxes) == 0 and phrases:
             axis.set_title(phrases[0])
     figure.suptitle(title)
+    return figure
+
+
+@styled
+def readings(
+    items: Sequence[tuple[np.ndarray, str, np.ndarray, np.ndarray]], note: str, columns: int = 3
+) -> Figure:
+    """Pictures `(h, w, 3)`, each under its phrase, with the answer's box `(4,)` in its own pixels
+    and in blue where it was looked `(cells, cells)` for what the phrase tells the thing by."""
+    rows = -(-len(items) // columns)
+    figure, axes = new_figure(9.6, 2.7 * rows * 3 / columns + 0.5, nrows=rows, ncols=columns)
+    blue = LinearSegmentedColormap.from_list("looked", [f"{COLOURS[0]}00", f"{COLOURS[0]}d0"])
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (image, phrase, box, looked) in zip(axes.flat, items, strict=False):
+        grey = image.mean(axis=-1, keepdims=True)
+        draw_boxes(axis, (0.6 * image + 0.4 * grey).astype(np.uint8), box[None], colours=[GUESS])
+        axis.imshow(
+            looked, blue, extent=(0, image.shape[1], image.shape[0], 0), interpolation="bilinear"
+        )
+        axis.set_title(phrase)
+    figure.suptitle(f"box: the answer; blue: where the anchor is looked for ({note})")
     return figure
 
 

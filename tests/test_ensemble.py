@@ -52,7 +52,7 @@ def test_each_member_has_an_equal_part_of_the_probability(shipped, asked):
         return answering.ask(answering.see(pixels), tf.constant(tokens[None, :2]))
 
     both, *apart = told(*members), *(told(member) for member in members)
-    for part in ("heat", "weights"):
+    for part in ("heat", "weights", "anchor"):
         mean = np.mean([getattr(one, part) for one in apart], axis=0)
         np.testing.assert_allclose(getattr(both, part), mean, atol=1e-5)
     np.testing.assert_allclose(np.sum(both.shares, axis=1), 1, atol=1e-5)
