@@ -248,8 +248,7 @@ ablation_table.table(rows)
 shares = sorted(
     (row["pictures"], row["val"]["accuracy_0.5"]["value"])
     for row in rows
-    if row["seed"] == 0
-    and (row["row"] == "+ second reading shown where to look" or "of the pictures" in row["row"])
+    if row["seed"] == 0 and (row["row"] == ablation_table.ALL or "of the pictures" in row["row"])
 )
 if data and len(shares) > 2:
     whole_set = 29_783  # train pictures of Flickr30k Entities

@@ -7,7 +7,9 @@ before `final` are smaller (224 px, 4 epochs, one residual block) so that all of
 a laptop. A row that asks for what ships is scored from the shipped weights, as they are rounded.
 """
 
+import itertools
 import json
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,8 +20,8 @@ import keras
 import numpy as np
 import pandas as pd
 
+from scene_utils import ablation_table, entities, evaluate, features, report, text, training
 from scene_utils import boxes as box_type
-from scene_utils import entities, evaluate, features, report, text, training
 from scene_utils.ensemble import Asker, Ensemble, member_folder, member_folders
 from scene_utils.grid_model import load_grid
 from scene_utils.grid_training import GridSettings, Mentions, make_mentions, train_members
@@ -29,30 +31,41 @@ from scene_utils.pictures import squeeze_pictures
 
 SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 4, "blocks": 1}
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
-BARE = {"own_vectors": False, "composed": False, "contrasted": False, "anchored": False}
-PLAIN = SMALL | BARE | {"lengthened": 0}
+# The grid model without what the steps add to it, one by one.
+LEFT_OUT = {
+    "lengthened": 0.0,
+    **dict.fromkeys(("product", "augmented", "tuned"), False),
+    **dict.fromkeys(("own_vectors", "composed", "contrasted", "anchored"), False),
+}
+ADDED = {
+    "+ product with the phrase": {"product": True},
+    "+ augmentation": {"augmented": True},
+    "+ tuned backbone": {"tuned": True},
+    "+ words' own vectors": {"own_vectors": True},
+    "+ words and places add up": {"composed": True},
+    "+ lengthened phrases": {"lengthened": GridSettings.lengthened},
+    "+ contrast with other pictures": {"contrasted": True},
+    "+ EfficientNet-Lite2": {"backbone": "efficientnet_lite2"},
+}
+CHAIN = dict(
+    zip(
+        ("grid, phrase added", *ADDED),
+        itertools.accumulate(ADDED.values(), operator.or_, initial=SMALL | LEFT_OUT),
+        strict=True,
+    )
+)
 # As what ships was trained.
-FINAL = {"backbone": "efficientnet_lite2", "size": 320, "epochs": 12, "anchored": False}
-# Each row changes one thing of the row before.
-STEPS: dict[str, GridSettings] = {
-    "grid, phrase added": GridSettings(**PLAIN, tuned=False, product=False, augmented=False),
-    "+ product with the phrase": GridSettings(**PLAIN, tuned=False, augmented=False),
-    "+ augmentation": GridSettings(**PLAIN, tuned=False),
-    "+ tuned backbone": GridSettings(**PLAIN),
-    "+ words' own vectors": GridSettings(**PLAIN | {"own_vectors": True}),
-    "+ words and places add up": GridSettings(
-        **SMALL, lengthened=0, contrasted=False, anchored=False
-    ),
-    "+ lengthened phrases": GridSettings(**SMALL, contrasted=False, anchored=False),
-    "+ contrast with other pictures": GridSettings(**SMALL, anchored=False),
-    "+ second reading shown where to look": GridSettings(**SMALL),
-    "+ EfficientNet-Lite2": GridSettings(**SMALL | {"backbone": "efficientnet_lite2"}),
-    "+ 320 px, 12 epochs, three blocks (final)": GridSettings(**FINAL),
+FINAL = {"backbone": "efficientnet_lite2", "anchored": False}
+STEPS = {name: GridSettings(**settings) for name, settings in CHAIN.items()} | {
+    "320 px, 12 epochs, three blocks (final)": GridSettings(**FINAL),
     "+ a second model (ships)": GridSettings(**FINAL, members=2),
+    "anchors shown, 224 px": GridSettings(**CHAIN[ablation_table.ALL] | {"anchored": True}),
 }
 # As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {
-    f"1/{part} of the pictures": GridSettings(**SMALL | {"epochs": 4 * part}, share=1 / part)
+    f"1/{part} of the pictures": GridSettings(
+        **CHAIN[ablation_table.ALL] | {"epochs": 4 * part}, share=1 / part
+    )
     for part in (8, 4, 2)
 }
 ROWS = (*SOURCE, *STEPS, *SHARES)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+# The step that rows beside the steps are compared with: all parts, on the small backbone.
+ALL = "+ contrast with other pictures"
 METRICS = {"mean_iou": (1, 3), "accuracy_0.5": (100, 1), "pointing": (100, 1)}
 
 

@@ -41,8 +41,10 @@ def test_a_power_law_is_found_again():
 
 
 def test_each_step_changes_one_thing_of_the_step_before():
-    steps = list(ablation.STEPS.values())
-    for before, after in pairwise(steps[:-2]):
+    steps = [ablation.STEPS[name] for name in ablation.CHAIN]
+    small = replace(ablation.STEPS["anchors shown, 224 px"], anchored=False)
+    assert small == ablation.STEPS[ablation_table.ALL]
+    for before, after in pairwise(steps):
         changed = {
             name
             for name in GridSettings.__dataclass_fields__
@@ -88,6 +90,7 @@ def words():
 
 
 def test_what_ships_is_not_trained_again(both, words):
+    assert ablation.STEPS["+ a second model (ships)"] == both
     one = replace(both, members=1)
     assert ablation.shipped(one, words) == [SHIPPED]
     assert ablation.shipped(replace(one, seed=1), words) == [SHIPPED / "member2"]
