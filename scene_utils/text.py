@@ -251,9 +251,12 @@ def save_embeddings(path: Path, embeddings: np.ndarray) -> None:
 
 
 def names_two(phrase: str) -> bool:
-    """Whether a phrase names a second thing by which it tells the first: "the cup above the star".
+    """Whether a phrase names a second thing beside the first: "the cup above the star".
 
-    That is told by a determiner past the second word.
+    That is told by a determiner past the second word, as in "one of the men", too.
+
+    >>> [names_two(phrase) for phrase in ("the red cup", "A cup on his table", "all the cups")]
+    [False, True, False]
     """
     return not DETERMINERS.isdisjoint(tokenize(phrase)[2:])
 

@@ -485,3 +485,9 @@ def test_a_phrase_is_not_read_on_too_far():
     assert described(table, between=4)[0] == "a man who has just thrown a ball"
     assert described(table, between=4, longest=7)[0] == "a man"
     assert described(said("two dogs a cat", "two dogs", "a cat")) == ["two dogs", "a cat"]
+
+
+def test_a_phrase_names_two_things_where_a_second_determiner_stands():
+    two = ["the cup above the star", "A man with his dog", "one of the men", "three cups in a row"]
+    one = ["the red cup", "all the cups", "men", "", "cups of tea", "a the"]
+    assert [text.names_two(phrase) for phrase in two + one] == [True] * 4 + [False] * 6
