@@ -156,16 +156,11 @@ def _some(rng: np.random.Generator, options: Sequence, count: int) -> list:
     return [options[int(i)] for i in rng.permutation(len(options))[:count]]
 
 
-def _along(a: tuple, b: tuple, relation: str) -> float:
-    """Pixels that point a lies from point b in the direction of the relation."""
-    step = RELATIONS[relation]
-    return (a[0] - b[0]) * step[0] + (a[1] - b[1]) * step[1]
-
-
 def _stands(a: tuple, b: tuple, relation: str, short: int, rule: tuple[float, float]) -> bool:
     """Whether point a stands in the relation to point b: along its axis farther than rule[0]
     times the picture's shorter side, and farther than rule[1] times the way across it."""
-    step, along = RELATIONS[relation], _along(a, b, relation)
+    step = RELATIONS[relation]
+    along = (a[0] - b[0]) * step[0] + (a[1] - b[1]) * step[1]
     across = abs((a[0] - b[0]) * step[1] + (a[1] - b[1]) * step[0])
     return along > rule[0] * short and along > rule[1] * across
 
@@ -305,7 +300,7 @@ def _related(
 def _say(
     rng: np.random.Generator,
     things: Sequence[Thing],
-    size: tuple[int, int],
+    short: int,
     relations: Sequence[str],
 ) -> list[_Said] | None:
     """7 to 10 boxed phrases; None if the objects do not offer enough.
@@ -314,7 +309,7 @@ def _say(
     both, the first of them with the first of the relations.
     """
     index = _index(things)
-    related = [(r, *told) for r in relations for told in _related(things, index, r, min(size))]
+    related = [(r, *told) for r in relations for told in _related(things, index, r, short)]
     related = _some(rng, related, len(related))
     told: dict[tuple[str, Words, Words], int] = {}
     # What the two phrases of a pair have in common: all but the anchor, or all but the relation.
@@ -413,7 +408,7 @@ def _compose(rng: np.random.Generator, width: int, height: int, first_id: int) -
     relations = _some(rng, tuple(RELATIONS), len(RELATIONS))
     while True:
         things = _layout(rng, width, height, relations)
-        said = things and _say(rng, things, (width, height), relations)
+        said = things and _say(rng, things, min(width, height), relations)
         if said:
             background = _pick(rng, tuple(BACKGROUNDS))
             return things, background, *_sentences(rng, said, background, first_id)
