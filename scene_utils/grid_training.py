@@ -169,7 +169,8 @@ def anchor_boxes(
     words: `(n, 2, ANCHORS, 4)`, boxes of any of which it may be, and NaN for those that are not
     there. A phrase that names one thing has its own. One that names two, or was made longer, has
     those of the picture's other mentions which name one thing and hold all words that follow its
-    last determiner, or, where it has none, its last word.
+    last determiner; where there are none, those that hold its last word, which are of its sort at
+    least.
     """
     found = np.full((len(rows), 2, ANCHORS, 4), np.nan, np.float32)
     found[:, :, 0] = boxes[:, None]
@@ -187,12 +188,13 @@ def anchor_boxes(
     for number, form, phrase in asked:
         words = tokenize(phrase)[:length]
         start = max((place for place, word in enumerate(words) if word in DETERMINERS), default=0)
-        told = set(words[start + 1 :] if start else words[-1:])
-        others = {
-            keys[other]: None
-            for held, other in named.get(rows[number], [])
-            if told and told <= held and keys[other] != keys[number]
-        }
+        others: dict[tuple, None] = {}
+        for told in (set(words[start + 1 :]), set(words[-1:]) - DETERMINERS):
+            others = others or {
+                keys[other]: None
+                for held, other in named.get(rows[number], [])
+                if told and told <= held and keys[other] != keys[number]
+            }
         found[number, form] = np.nan
         if len(others) <= ANCHORS:
             found[number, form, : len(others)] = np.reshape(list(others), (-1, 4))
@@ -292,8 +294,7 @@ def epoch_batches(
             tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
             anchors = mentions.anchors[asked, longer[:, 0].astype(int)]
             anchors, seen = _view(anchors, window)
-            # Where one is out of view, it may be the one that is meant.
-            anchors[(seen < 0.6).any(axis=1)] = np.nan
+            anchors[seen < 0.6] = np.nan
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]
                 boxes, anchors = box_type.mirror(boxes), box_type.mirror(anchors)
