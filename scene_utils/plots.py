@@ -147,6 +147,16 @@ def box_sizes(areas: dict[str, np.ndarray], note: str) -> Figure:
     return figure
 
 
+def _tiles(count: int, columns: int, title: str, above: float) -> tuple[Figure, np.ndarray]:
+    """A figure with room for `count` pictures, and `above` inches for its title."""
+    rows = -(-count // columns)
+    figure, axes = new_figure(9.6, 2.7 * rows * 3 / columns + above, nrows=rows, ncols=columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.suptitle(title)
+    return figure, axes.flat
+
+
 @styled
 def picture_grid(
     items: Sequence[tuple[np.ndarray, Sequence, Sequence[str]]], title: str = "", columns: int = 3
@@ -155,15 +165,11 @@ def picture_grid(
 
     A picture without boxes takes its first phrase as its title.
     """
-    rows = -(-len(items) // columns)
-    figure, axes = new_figure(9.6, 2.7 * rows * 3 / columns + 0.4, nrows=rows, ncols=columns)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, (image, boxes, phrases) in zip(axes.flat, items, strict=False):
+    figure, axes = _tiles(len(items), columns, title, 0.4)
+    for axis, (image, boxes, phrases) in zip(axes, items, strict=False):
         draw_boxes(axis, image, boxes, phrases)
         if len(boxes) == 0 and phrases:
             axis.set_title(phrases[0])
-    figure.suptitle(title)
     return figure
 
 
@@ -173,19 +179,16 @@ def readings(
 ) -> Figure:
     """Pictures `(h, w, 3)`, each under its phrase, with the answer's box `(4,)` in its own pixels
     and in blue where it was looked `(cells, cells)` for what the phrase tells the thing by."""
-    rows = -(-len(items) // columns)
-    figure, axes = new_figure(9.6, 2.7 * rows * 3 / columns + 0.5, nrows=rows, ncols=columns)
+    title = f"box: the answer; blue: where the anchor is looked for ({note})"
+    figure, axes = _tiles(len(items), columns, title, 0.5)
     blue = LinearSegmentedColormap.from_list("looked", [f"{COLOURS[0]}00", f"{COLOURS[0]}d0"])
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, (image, phrase, box, looked) in zip(axes.flat, items, strict=False):
+    for axis, (image, phrase, box, looked) in zip(axes, items, strict=False):
         grey = image.mean(axis=-1, keepdims=True)
         draw_boxes(axis, (0.6 * image + 0.4 * grey).astype(np.uint8), box[None], colours=[GUESS])
         axis.imshow(
             looked, blue, extent=(0, image.shape[1], image.shape[0], 0), interpolation="bilinear"
         )
         axis.set_title(phrase)
-    figure.suptitle(f"box: the answer; blue: where the anchor is looked for ({note})")
     return figure
 
 
