@@ -66,8 +66,11 @@ def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
     firsts = {relation.split()[0]: relation for relation in RELATIONS}
     end = next((place for place, word in enumerate(words) if word in firsts), None)
     relation = None if end is None else firsts[words[end]]
-    named = [word for word in words[:end] if word in _PROPERTY]
-    return named, relation, [word for word in words[len(words[:end]) :] if word in _PROPERTY]
+    anchor = [] if end is None else words[end:]
+    named, told_by = (
+        [word for word in part if word in _PROPERTY] for part in (words[:end], anchor)
+    )
+    return named, relation, told_by
 
 
 def unread(scenes: Iterable[Scene]) -> dict[str, float]:
@@ -86,7 +89,8 @@ def unread(scenes: Iterable[Scene]) -> dict[str, float]:
                 continue
             mentions += 1
             for sort, rest in (("without_anchor", (relation,)), ("without_relation", anchor)):
-                alike.setdefault((sort, *told, *rest), Counter())[mention.targets] += 1
+                key = sort, tuple(told), tuple(rest)
+                alike.setdefault(key, Counter())[mention.targets] += 1
         for (sort, *_), targets in alike.items():
             right[sort] += max(targets.values())
     if not mentions:
