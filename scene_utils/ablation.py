@@ -2,8 +2,8 @@
 
 Every row is trained on train and scored on val, nothing on test. A row that is done is kept in
 `figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the
-hours it takes can be spread over days; a stopped one goes on from its last saved step. The rows
-before `final` are smaller (224 px, 4 epochs, one residual block) so that all of them can be had on
+hours it takes can be spread over days; a stopped one goes on from its last saved step. All rows but
+`final` and what ships are smaller (224 px, 4 epochs, one residual block) so that they can be had on
 a laptop. A row that asks for what ships is scored from the shipped weights, as they are rounded.
 """
 
@@ -64,7 +64,7 @@ STEPS = {name: GridSettings(**settings) for name, settings in CHAIN.items()} | {
 # As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {
     f"1/{part} of the pictures": GridSettings(
-        **CHAIN[ablation_table.ALL] | {"epochs": 4 * part}, share=1 / part
+        **CHAIN[ablation_table.ALL] | {"epochs": SMALL["epochs"] * part}, share=1 / part
     )
     for part in (8, 4, 2)
 }
