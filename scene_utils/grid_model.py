@@ -4,11 +4,11 @@ One pass over a picture serves all its phrases. The backbone's maps of stride 8,
 the grid of stride 16; a phrase is read by a bidirectional GRU over GloVe vectors and vectors of
 the words' own with attention over its words, twice: once for what it names, once for what it says
 beside that. Each reading becomes a 1x1 convolution of that grid, and each asks every cell for all
-its words at once; the second looks for one place and tells all cells how they lie from there.
-Residual blocks then compare places. Each cell gives a score and its own box. (That a phrase falls
-into a subject and what it is told by is from MAttNet, Yu et al., CVPR 2018.) The model takes square
-pictures of any side that is a multiple of 32. Boxes here are fractions of the picture, `xyxy` in
-[0, 1].
+its words at once; the second looks for one place, which training may show it (`anchor_loss`), and
+tells all cells how they lie from there. Residual blocks then compare places. Each cell gives a
+score and its own box. (That a phrase falls into a subject and what it is told by is from MAttNet,
+Yu et al., CVPR 2018.) The model takes square pictures of any side that is a multiple of 32. Boxes
+here are fractions of the picture, `xyxy` in [0, 1].
 """
 
 import json

@@ -44,6 +44,9 @@ SAVE_SECONDS = 240
 LIGHT = ((0.6, 1.4), (-35, 35), (0.4, 1.5))
 # More places than these where a second reading may look tell it nothing.
 ANCHORS = 4
+ANCHOR_WEIGHT = 0.5
+# Share of a box that must lie in a view for its phrase to be asked there, or to be looked for.
+VISIBLE = 0.6
 OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
 
 
@@ -283,7 +286,7 @@ def epoch_batches(
             group = groups[picture]
             window = _window(rng) if settings.augmented else np.float32([0, 0, 1, 1])
             boxes, seen = _view(mentions.boxes[group], window)
-            usable = np.flatnonzero(seen >= 0.6)
+            usable = np.flatnonzero(seen >= VISIBLE)
             if len(usable) < min(3, len(group)):
                 window, boxes = np.float32([0, 0, 1, 1]), mentions.boxes[group]
                 usable = np.arange(len(group))
@@ -294,7 +297,7 @@ def epoch_batches(
             tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
             anchors = mentions.anchors[asked, longer[:, 0].astype(int)]
             anchors, seen = _view(anchors, window)
-            anchors[seen < 0.6] = np.nan
+            anchors[seen < VISIBLE] = np.nan
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]
                 boxes, anchors = box_type.mirror(boxes), box_type.mirror(anchors)
@@ -398,7 +401,7 @@ class Trainer:
                 total += contrast_loss(grid, answered, truth, absent, cells)
             if self.settings.anchored:
                 anchors = tf.reshape(anchors, (-1, ANCHORS, 4))
-                total += 0.5 * anchor_loss(answered, truth, anchors, cells)
+                total += ANCHOR_WEIGHT * anchor_loss(answered, truth, anchors, cells)
         gradients = tape.gradient(total, self.variables)
         count = len(self.slow)
         self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
