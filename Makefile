@@ -199,7 +199,7 @@ test: .venv/.done ## fast tests
 
 .PHONY: test-slow
 test-slow: .venv/.done ## tests that train a network, run notebooks or score the whole real set
-	$(BIN)/python -m pytest -q -m slow tests
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile tests
 
 .PHONY: check-notebooks
 check-notebooks: $(BOOKS) ## run the executed notebooks again and compare what they state as facts
