@@ -27,7 +27,7 @@ PAGES  := $(NAMES:%=$(BUILD)/%.html)
 
 ifneq ($(filter flickr30k,$(PROFILE)),)
 ifeq ($(DATA),)
-$(if $(filter reproduce html figures,$(MAKECMDGOALS)),$(error PROFILE=flickr30k needs DATA=<folder of Flickr30k Entities>; `make data` says how to obtain it))
+$(if $(filter reproduce html figures features ablation widget,$(MAKECMDGOALS)),$(error PROFILE=flickr30k needs DATA=<folder of Flickr30k Entities>; `make data` says how to obtain it))
 endif
 endif
 
@@ -225,8 +225,8 @@ lab: .venv/.done ## JupyterLab on the notebooks
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir notebooks
 
 .PHONY: widget
-widget: $(BUILD)/06_query_widget.ipynb ## the query widget as a page on this machine
-	$(BIN)/python -m scene_utils.widget_page $<
+widget: .venv/.done ## the query widget as a page on this machine
+	$(BIN)/python -m scene_utils.widget_page --profile $(PROFILE) --data '$(ROOT)' --weights '$(WEIGHTS)'
 
 .PHONY: screenshots
 screenshots: .venv/.done ## the README's pictures of the widget, from a headless browser
@@ -238,4 +238,5 @@ clean: ## remove executed notebooks and the cache of PROFILE
 
 .PHONY: distclean
 distclean: ## remove everything that is not committed: environment, builds, caches, downloads
-	rm -rf .venv build data/cache data/raw *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build data/cache data/raw data/pretrained/resnet50* figures/smoke figures/ci \
+	  *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -53,7 +53,7 @@ def widget_open(folder: Path, profile: str = "sample", **how) -> Iterator:
 
     `how` goes to `browser.new_context`.
     """
-    notebook = widget_page.write_page(widget_page.SCRIPT, folder / "widget.ipynb", profile)
+    notebook = widget_page.write_page(widget_page.SCRIPT, folder / "widget.ipynb", profile=profile)
     with widget_page.served(notebook) as url, launched() as browser:
         page = browser.new_context(**how).new_page()
         load(page, url)

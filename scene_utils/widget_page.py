@@ -1,6 +1,8 @@
 """Serve the query widget as a page: Voila, on this machine alone, without anything from outside.
 
-`python -m scene_utils.widget_page NOTEBOOK` opens it in the browser; `served` is for tests.
+`python -m scene_utils.widget_page` opens it in the browser; `served` is for tests.
+Photos are answered at once by the model that ships; scenes are there where the notebooks of their
+profile have run.
 """
 
 import argparse
@@ -87,12 +89,11 @@ def running(words: list[str], environment: dict[str, str], url: str) -> Iterator
             server.wait(30)
 
 
-def write_page(source: Path, target: Path, profile: str = "") -> Path:
+def write_page(source: Path, target: Path, **parameters: str) -> Path:
     """Write to `target` what a page needs of notebook 06: all up to the cell tagged `page`.
 
-    `source` is the script or an executed notebook; `profile`, where given, takes the place of its
-    parameter. Results are left out, since the page runs the notebook by itself. Raises ValueError
-    for a notebook without such a cell.
+    `parameters` take the place of the notebook's own. The page runs the notebook by itself. Raises
+    ValueError for a notebook without such a cell.
     """
     book = jupytext.read(source)
     tags = [cell.metadata.get("tags", []) for cell in book.cells]
@@ -100,11 +101,8 @@ def write_page(source: Path, target: Path, profile: str = "") -> Path:
         raise ValueError(f"{source}: expected a notebook with a cell tagged 'page', found none")
     book.cells = book.cells[: 1 + next(n for n, tag in enumerate(tags) if "page" in tag)]
     for cell, tag in zip(book.cells, tags, strict=False):
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-        if profile and "parameters" in tag:
-            cell.source += f"\nprofile = {profile!r}"
-    book.metadata.pop("widgets", None)
+        if "parameters" in tag:
+            cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
     target.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(book, target)
     return target
@@ -124,12 +122,12 @@ def served(notebook: Path) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scene_utils.widget_page", description=__doc__)
-    parser.add_argument("notebook", type=Path, help="executed notebook, with its parameters")
-    arguments = parser.parse_args()
-    if not arguments.notebook.is_file():
-        sys.exit(f"error: {arguments.notebook}: expected a notebook, found no such file")
-    target = arguments.notebook.with_name("query_widget.ipynb")
-    words, environment = command(write_page(arguments.notebook, target))
+    parser.add_argument("--profile", default="sample", help="whose scenes are shown")
+    parser.add_argument("--data", default="", help="folder of Flickr30k Entities")
+    parser.add_argument("--weights", default="", help="backbone weights, if elsewhere")
+    parameters = vars(parser.parse_args())
+    target = paths.build(parameters["profile"]) / "query_widget.ipynb"
+    words, environment = command(write_page(SCRIPT, target, **parameters))
     os.execve(words[0], words, environment)
 
 

@@ -47,7 +47,8 @@ def browser():
 @pytest.fixture(scope="module")
 def address(trained, tmp_path_factory):
     book = tmp_path_factory.mktemp("page") / "widget.ipynb"
-    with widget_page.served(widget_page.write_page(widget_page.SCRIPT, book, SCENES)) as url:
+    widget_page.write_page(widget_page.SCRIPT, book, profile=SCENES)
+    with widget_page.served(book) as url:
         yield url
 
 
@@ -492,7 +493,7 @@ def lab(folder):
 
 
 def test_notebook_6_in_jupyterlab(browser, trained, tmp_path):
-    widget_page.write_page(widget_page.SCRIPT, tmp_path / "06.ipynb", SCENES)
+    widget_page.write_page(widget_page.SCRIPT, tmp_path / "06.ipynb", profile=SCENES)
     complaints = []
     with lab(tmp_path) as url:
         page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()

@@ -126,10 +126,17 @@ def test_a_bare_make_lists_every_target():
     assert set(f"{wanted} clean distclean".split()) <= listed
 
 
-def test_real_data_without_a_folder_says_what_to_do():
-    answer = make("-n", "reproduce", "PROFILE=flickr30k")
+@pytest.mark.parametrize("target", ["reproduce", "features", "ablation", "widget"])
+def test_real_data_without_a_folder_says_what_to_do(target):
+    answer = make("-n", target, "PROFILE=flickr30k")
     assert answer.returncode != 0
     assert "PROFILE=flickr30k needs DATA=<folder" in answer.stderr
+
+
+def test_the_widget_opens_without_running_the_study_first():
+    planned = make("-n", "widget", "PROFILE=not_there_yet")
+    assert "scene_utils.widget_page --profile not_there_yet" in planned.stdout
+    assert "04_train" not in planned.stdout
 
 
 def test_progress_is_shown_on_the_terminal_and_not_in_the_result(tmp_path, monkeypatch):

@@ -463,7 +463,7 @@ def test_the_running_score():
 
 
 def test_a_page_is_the_notebook_up_to_the_widget(tmp_path):
-    target = widget_page.write_page(widget_page.SCRIPT, tmp_path / "page.ipynb", "smoke")
+    target = widget_page.write_page(widget_page.SCRIPT, tmp_path / "page.ipynb", profile="smoke")
     book = jupytext.read(target)
     assert "query_widget(" in book.cells[-1].source
     assert not any("picture_grid" in cell.source for cell in book.cells)
