@@ -192,7 +192,7 @@ def run_bench(arguments: argparse.Namespace) -> None:
 
 
 def run_ablation(arguments: argparse.Namespace) -> None:
-    from scene_utils import ablation, ablation_table
+    from scene_utils import ablation, ablation_table, plots
 
     out = paths.figures(arguments.profile) / "ablation.json"
     rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
@@ -208,6 +208,7 @@ def run_ablation(arguments: argparse.Namespace) -> None:
         progressive=arguments.progressive == "true",
     )
     print(ablation_table.table(done).to_string())
+    plots.save_ablation(done, out.parent, f"{arguments.profile}, val")
 
 
 def notebook(arguments: argparse.Namespace) -> None:

@@ -9,7 +9,14 @@ import pandas as pd
 
 # The step that rows beside the steps are compared with: all parts, on the small backbone.
 ALL = "+ contrast with other pictures"
-METRICS = {"mean_iou": (1, 3), "accuracy_0.5": (100, 1), "pointing": (100, 1)}
+WHOLE_SET = 29_783  # train pictures of Flickr30k Entities
+# Columns: the set of figures and the figure in it, its scale and its digits.
+METRICS = {
+    "mean iou": ("val", "mean_iou", 1, 3),
+    "accuracy 0.5": ("val", "accuracy_0.5", 100, 1),
+    "pointing": ("val", "pointing", 100, 1),
+    "accuracy 0.5, lengthened": ("val_lengthened", "accuracy_0.5", 100, 1),
+}
 
 
 def read(path: Path) -> list[dict]:
@@ -18,7 +25,8 @@ def read(path: Path) -> list[dict]:
 
 
 def table(rows: Sequence[dict]) -> pd.DataFrame:
-    """One row a row: pictures, seeds, and on val mean IoU, accuracy and pointing (in %).
+    """One row a row: pictures, seeds, and on val mean IoU, accuracy and pointing (in %), and the
+    accuracy on lengthened phrases, where it was asked for, see `ablation.score_grid`.
 
     In brackets the 95 % interval over images of a single seed, or the range of several.
     """
@@ -26,15 +34,32 @@ def table(rows: Sequence[dict]) -> pd.DataFrame:
     for name in dict.fromkeys(row["row"] for row in rows):
         mine = [row for row in rows if row["row"] == name]
         cells = {"pictures": f"{mine[0]['pictures']:,}", "seeds": str(len(mine))}
-        for metric, (scale, digits) in METRICS.items():
-            values = [scale * row["val"][metric]["value"] for row in mine]
-            ends = [scale * mine[0]["val"][metric][end] for end in ("low", "high")]
-            low, high = ends if len(mine) == 1 else (min(values), max(values))
-            cells[metric.replace("_", " ")] = (
-                f"{np.mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-            )
+        for column, (_, _, scale, digits) in METRICS.items():
+            value, low, high = (scale * number for number in bracketed(mine, column))
+            numbers = f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+            cells[column] = numbers if np.isfinite(value) else ""
         found[name] = cells
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("row")
+
+
+def bracketed(rows: Sequence[dict], column: str) -> tuple[float, float, float]:
+    """Mean over the seeds of one row and the ends of its bracket, NaN where it was not asked."""
+    part, metric, *_ = METRICS[column]
+    if part not in rows[0]:
+        return (float("nan"),) * 3
+    values = [row[part][metric]["value"] for row in rows]
+    ends = [rows[0][part][metric][end] for end in ("low", "high")]
+    low, high = ends if len(rows) == 1 else (min(values), max(values))
+    return float(np.mean(values)), low, high
+
+
+def shares(rows: Sequence[dict]) -> list[tuple[int, float]]:
+    """Numbers of train pictures and the accuracy with so many, of seed 0, by rising number."""
+    return sorted(
+        (row["pictures"], row["val"]["accuracy_0.5"]["value"])
+        for row in rows
+        if row["seed"] == 0 and (row["row"] == ALL or "of the pictures" in row["row"])
+    )
 
 
 def extrapolate(pictures: Sequence[int], errors: Sequence[float], to: int) -> tuple[float, float]:

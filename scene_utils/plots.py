@@ -107,6 +107,30 @@ def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
 
 
 @styled
+def ablation(rows: Sequence[dict], note: str) -> Figure:
+    """Accuracy on val of each row of an `ablation.json`, on phrases as they are and lengthened."""
+    names = list(dict.fromkeys(row["row"] for row in rows))
+    figure, axes = new_figure(7.5, 1.2 + 0.3 * len(names))
+    axis = axes[0, 0]
+    kinds = (
+        ("accuracy 0.5", "phrases as they are", "o", COLOURS[0]),
+        ("accuracy 0.5, lengthened", "with what their sentence says next", "D", COLOURS[1]),
+    )
+    for offset, (column, label, marker, colour) in enumerate(kinds):
+        found = [[row for row in rows if row["row"] == name] for name in names]
+        value, low, high = 100 * np.array([ablation_table.bracketed(r, column) for r in found]).T
+        place = np.arange(len(names)) + 0.24 * offset - 0.12
+        ends = np.abs([value - low, high - value])
+        axis.errorbar(value, place, xerr=ends, fmt=marker, color=colour, ms=5, label=label)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel("IoU .5 reached on val (%)")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, 1.0 + 0.5 / len(names)), ncols=2)
+    figure.suptitle(note)
+    return figure
+
+
+@styled
 def data_scaling(pictures: Sequence[int], accuracy: Sequence[float], to: int, note: str) -> Figure:
     """Accuracy (in 1) against the number of train pictures, and a power law of its error."""
     figure, axes = new_figure(5.6, 3.8)
@@ -129,6 +153,16 @@ def data_scaling(pictures: Sequence[int], accuracy: Sequence[float], to: int, no
     axis.legend(loc="lower right")
     figure.suptitle(note)
     return figure
+
+
+def save_ablation(rows: Sequence[dict], folder: Path, note: str) -> None:
+    """Write ablation.png of an `ablation.json`, and data_scaling.png once it has three shares."""
+    save(ablation(rows, note), folder / "ablation.png")
+    shares = ablation_table.shares(rows)
+    if len(shares) > 2:
+        note += ", seed 0, as many steps each"
+        figure = data_scaling(*zip(*shares, strict=True), ablation_table.WHOLE_SET, note)
+        save(figure, folder / "data_scaling.png")
 
 
 @styled

@@ -192,7 +192,7 @@ def _ablation(metrics: dict) -> str:
     )
     table = ablation_table.table(rows)
     table.columns = [
-        f"{name} (%)" if name in ("accuracy 0.5", "pointing") else name for name in table
+        f"{name} (%)" if name.startswith(("accuracy", "pointing")) else name for name in table
     ]
     return f"{_rows(table)}\n\n({note})"
 

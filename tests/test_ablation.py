@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from scene_utils import ablation, ablation_table, paths, report
+from scene_utils import ablation, ablation_table, paths, plots, report
 from scene_utils.grid_training import GridSettings
 from scene_utils.localizer import SHIPPED
 from scene_utils.text import Vocabulary
@@ -18,7 +18,7 @@ def row(name, seed, value, low, high):
         "row": name,
         "seed": seed,
         "pictures": 6560,
-        "val": dict.fromkeys(ablation_table.METRICS, figure),
+        "val": dict.fromkeys(("mean_iou", "accuracy_0.5", "pointing"), figure),
     }
 
 
@@ -30,6 +30,24 @@ def test_one_seed_shows_its_interval_and_several_their_range():
     assert table.loc["more", "accuracy 0.5"] == "62.0 [60.0, 64.0]"
     assert table.loc["more", "mean iou"] == "0.620 [0.600, 0.640]"
     assert table.seeds.tolist() == ["1", "2"]
+    assert table["accuracy 0.5, lengthened"].tolist() == ["", ""]
+    rows[0]["val_lengthened"] = rows[0]["val"]
+    table = ablation_table.table(rows)
+    assert table["accuracy 0.5, lengthened"].tolist() == ["50.0 [45.0, 55.0]", ""]
+
+
+def test_figures_show_every_row_and_shares_once_there_are_three(tmp_path):
+    rows = [row(name, 0, 0.5, 0.45, 0.55) for name in ("one", ablation_table.ALL)]
+    rows[0]["val_lengthened"] = rows[0]["val"]
+    shares = [row(f"1/{n} of the pictures", 0, 0.4, 0.3, 0.5) for n in (4, 2)]
+    for one, n in zip(shares, (4, 2), strict=True):
+        one["pictures"] //= n
+    plots.save_ablation(rows + shares[:1], tmp_path, "a note")
+    assert not (tmp_path / "data_scaling.png").exists()
+    plots.save_ablation(rows + shares, tmp_path, "a note")
+    assert "one" in (tmp_path / "ablation.svg").read_text()
+    assert (tmp_path / "data_scaling.png").exists()
+    assert ablation_table.shares(rows + shares) == [(1640, 0.4), (3280, 0.4), (6560, 0.5)]
 
 
 def test_a_power_law_is_found_again():
@@ -73,7 +91,10 @@ def test_its_table_stands_in_the_readme(tmp_path, monkeypatch):
         one["val"] = one["val"] | {"mentions": 3239}
     (tmp_path / "real/ablation.json").write_text(json.dumps(rows))
     filled = report.fill_tables(text).splitlines()
-    assert filled[1] == "| row | pictures | seeds | mean iou | accuracy 0.5 (%) | pointing (%) |"
+    assert filled[1] == (
+        "| row | pictures | seeds | mean iou | accuracy 0.5 (%) | pointing (%) "
+        "| accuracy 0.5, lengthened (%) |"
+    )
     assert filled[4].startswith("| more | 6,560 | 1 | 0.600 [0.500, 0.700] | 60.0 [50.0, 70.0] |")
     assert "split val: 3,239 boxed mentions; glove50; 2026-11-20 to 2026-11-21" in filled[-2]
 
