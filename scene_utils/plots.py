@@ -125,8 +125,8 @@ def ablation(rows: Sequence[dict], note: str) -> Figure:
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.set_xlabel("IoU .5 reached on val (%)")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.4, 1.0 + 0.5 / len(names)), ncols=2)
-    figure.suptitle(note)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+    figure.suptitle(f"{note} (bars: 95 % interval of a single seed, or the range of several)")
     return figure
 
 
