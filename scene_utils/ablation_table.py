@@ -24,6 +24,14 @@ def read(path: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
+def by_name(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """The seeds of each row, in the order of the rows."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["row"], []).append(row)
+    return found
+
+
 def table(rows: Sequence[dict]) -> pd.DataFrame:
     """One row a row: pictures, seeds, and on val mean IoU, accuracy and pointing (in %), and the
     accuracy on lengthened phrases, where it was asked for, see `ablation.score_grid`.
@@ -31,8 +39,7 @@ def table(rows: Sequence[dict]) -> pd.DataFrame:
     In brackets the 95 % interval over images of a single seed, or the range of several.
     """
     found = {}
-    for name in dict.fromkeys(row["row"] for row in rows):
-        mine = [row for row in rows if row["row"] == name]
+    for name, mine in by_name(rows).items():
         cells = {"pictures": f"{mine[0]['pictures']:,}", "seeds": str(len(mine))}
         for column, (_, _, scale, digits) in METRICS.items():
             value, low, high = (scale * number for number in bracketed(mine, column))

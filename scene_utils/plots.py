@@ -109,7 +109,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
 @styled
 def ablation(rows: Sequence[dict], note: str) -> Figure:
     """Accuracy on val of each row of an `ablation.json`, on phrases as they are and lengthened."""
-    names = list(dict.fromkeys(row["row"] for row in rows))
+    names, seeds = zip(*ablation_table.by_name(rows).items(), strict=True)
     figure, axes = new_figure(7.5, 1.2 + 0.3 * len(names))
     axis = axes[0, 0]
     kinds = (
@@ -117,8 +117,7 @@ def ablation(rows: Sequence[dict], note: str) -> Figure:
         ("accuracy 0.5, lengthened", "with what their sentence says next", "D", COLOURS[1]),
     )
     for offset, (column, label, marker, colour) in enumerate(kinds):
-        found = [[row for row in rows if row["row"] == name] for name in names]
-        value, low, high = 100 * np.array([ablation_table.bracketed(r, column) for r in found]).T
+        value, low, high = 100 * np.array([ablation_table.bracketed(r, column) for r in seeds]).T
         place = np.arange(len(names)) + 0.24 * offset - 0.12
         ends = np.abs([value - low, high - value])
         axis.errorbar(value, place, xerr=ends, fmt=marker, color=colour, ms=5, label=label)
