@@ -26,6 +26,9 @@ from scene_utils.grid_model import (
     ranked_boxes,
 )
 
+# In what members may differ.
+OWN = ("seed", "epochs", "teachers", "taught_by", "fingerprint")
+
 
 class Told(NamedTuple):
     """What n phrases get: `boxes (n, k, 4)` and `shares (n, k)`, see `grid_model.candidates`, k of
@@ -117,7 +120,7 @@ def member_folders(folder: Path) -> list[Path]:
             )
         found.append(json.loads(path.read_text(encoding="utf-8")))
         for name, value in found[0].items():
-            if name not in ("seed", "fingerprint") and found[-1][name] != value:
+            if name not in OWN and found[-1][name] != value:
                 raise ValueError(
                     f"{path}: expected {name} {value!r} as of the first member, got "
                     f"{found[-1][name]!r}; train the members anew"

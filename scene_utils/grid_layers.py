@@ -199,6 +199,10 @@ class Beside(layers.Layer):
         lies = tf.signal.irfft2d(fits * place, [2 * cells, 2 * cells])[:, :cells, :cells]
         return ops.log(ops.maximum(lies, 0.0) + 1e-3)
 
+    def compute_output_shape(self, shapes):
+        # Keras's JAX backend cannot tell it from sizes that are not known yet.
+        return shapes[0]
+
 
 @keras.saving.register_keras_serializable(package="scene_utils")
 class CellBoxes(layers.Layer):

@@ -386,6 +386,18 @@ def contrast_loss(
     return tf.reduce_mean(tf.nn.softplus(wrong - tf.math.log(float(cells**2)) - right))
 
 
+def taught_loss(answered: Answered, shares: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Mean over phrases of how far the answer is from that of teachers, whose probability of each
+    cell is `shares (n, cells²)` and whose box there is `boxes (n, cells², 4)`.
+
+    Of scores the Kullback-Leibler divergence from the teachers' (Hinton et al. 2015, "Distilling
+    the Knowledge in a Neural Network"); of boxes 1 - GIoU with theirs, weighted by their shares.
+    """
+    apart = tf.math.log(shares + 1e-9) - tf.nn.log_softmax(answered.scores)
+    _, giou = pair_iou(answered.boxes, boxes)
+    return tf.reduce_mean(tf.reduce_sum(shares * (apart + 1 - giou), axis=-1))
+
+
 def anchor_loss(answered: Answered, truth: tf.Tensor, anchors: tf.Tensor, cells: int) -> tf.Tensor:
     """How far the second reading is from looking where it is to look, and what is meant from lying
     as the phrase says from there: a mean over the phrases for which the first is known.

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from scene_utils import boxes as box_type
 from scene_utils import folding, grid_layers, grid_model
-from scene_utils.backbones import load_backbone, weights_hash
+from scene_utils.backbones import Backbone, load_backbone, weights_hash
 from scene_utils.ensemble import Asker, Ensemble, member_folder
 from scene_utils.grid_model import (
     STRIDE,
@@ -31,6 +31,7 @@ from scene_utils.grid_model import (
     build_grid,
     contrast_loss,
     grid_loss,
+    taught_loss,
 )
 from scene_utils.paths import write_text
 from scene_utils.pictures import PictureStore
@@ -63,7 +64,9 @@ class GridSettings:
     single words and places say; `contrasted`, the loss that holds words against other pictures, see
     `grid_model.contrast_loss`; `anchored`, the loss that shows the second reading where to look,
     see `grid_model.anchor_loss`; `augmented`. `members` models are
-    trained, the others from the seeds that follow, and answer together, see `ensemble`.
+    trained, the others from the seeds that follow, and answer together, see `ensemble`. `teachers`
+    finished models are asked about each view too, and their answers learned, see
+    `grid_model.taught_loss`.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -87,6 +90,7 @@ class GridSettings:
     augmented: bool = True
     blocks: int = 3
     members: int = 1
+    teachers: int = 0
     policy: str = "mixed_bfloat16"
     seed: int = 0
 
@@ -356,10 +360,19 @@ def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) 
 
 
 class Trainer:
-    """Model, optimisers and averaged weights of one run, and the compiled step over them."""
+    """Model, optimisers and averaged weights of one run, and the compiled step over them.
 
-    def __init__(self, model: GridModel, settings: GridSettings, steps: int):
-        self.model, self.settings = model, settings
+    What the `teachers` say of a view is learned too.
+    """
+
+    def __init__(
+        self,
+        model: GridModel,
+        settings: GridSettings,
+        steps: int,
+        teachers: Sequence[GridModel] = (),
+    ):
+        self.model, self.settings, self.teachers = model, settings, teachers
         self.slow = model.visual.layers[1].trainable_variables
         slow = {id(variable) for variable in self.slow}
         every = [v for part in model.parts() for v in part.trainable_variables]
@@ -390,6 +403,7 @@ class Trainer:
     def step(self, size: int, pixels, windows, light, tokens, truth, anchors, absent):
         """One update on pictures seen at `size` px; gives score loss and box loss."""
         seen = seen_at(size, pixels, windows, light)
+        told = [model.ask(model.visual(seen, training=False), tokens) for model in self.teachers]
         with tf.GradientTape() as tape:
             grid = self.model.visual(seen, training=True)
             answered = self.model.ask(grid, tokens, training=True)
@@ -402,6 +416,10 @@ class Trainer:
             if self.settings.anchored:
                 anchors = tf.reshape(anchors, (-1, ANCHORS, 4))
                 total += ANCHOR_WEIGHT * anchor_loss(answered, truth, anchors, cells)
+            if told:
+                shares = tf.reduce_mean([tf.nn.softmax(one.scores) for one in told], axis=0)
+                boxes = tf.reduce_mean([one.boxes for one in told], axis=0)
+                total += taught_loss(answered, shares, boxes)
         gradients = tape.gradient(total, self.variables)
         count = len(self.slow)
         self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
@@ -451,6 +469,35 @@ def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
     return digest.hexdigest()
 
 
+def described_run(
+    settings: GridSettings,
+    sets: tuple[Mentions, Mentions],
+    embeddings: np.ndarray,
+    vocabulary: Vocabulary,
+    made_with: dict,
+    backbone: Backbone,
+    teachers: Sequence[Path],
+) -> dict:
+    """What settings.json says of a finished run on `sets`, those of train and val; see `train_grid`
+    for the rest. ValueError for teachers that are not as many as the settings say, or read other
+    words."""
+    if len(teachers) != settings.teachers:
+        raise ValueError(f"teachers: expected {settings.teachers} folders, got {len(teachers)}")
+    taught_by = []
+    for path in teachers:
+        if Vocabulary.load(path / "vocabulary.txt").words != vocabulary.words:
+            raise ValueError(f"{path}: expected a teacher of the same vocabulary, got another")
+        teacher = json.loads((path / "settings.json").read_text(encoding="utf-8"))
+        taught_by.append(f"{teacher['epochs']} epochs, seed {teacher['seed']}")
+    return (
+        made_with
+        | asdict(settings)
+        | {"model": "grid", "word_dim": embeddings.shape[1]}
+        | {"label": backbone.label, "weights_sha256": weights_hash(backbone)}
+        | {"taught_by": taught_by, "fingerprint": _fingerprint(embeddings, *sets)}
+    )
+
+
 def train_grid(
     settings: GridSettings,
     train_set: Mentions,
@@ -461,21 +508,22 @@ def train_grid(
     folder: Path,
     weights: str | Path | None = None,
     progress: bool = True,
+    teachers: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Train into `folder` and return the history, a row an epoch; see `training.train`.
 
     Writes history.csv, the averaged weights of the epoch with the highest val mean IoU as
     visual, text and head .weights.h5, vocabulary.txt, and at the end settings.json.
     `made_with` has `untrained`, whether the backbone starts from random weights, and what else is
-    to be remembered. The state is saved every four minutes and after each epoch; a stopped run goes
-    on from there.
+    to be remembered. `teachers` are as many folders of finished models with the same vocabulary as
+    the settings say; ValueError otherwise. The state is saved every four minutes and after each
+    epoch; a stopped run goes on from there.
     """
     finished, state = folder / "settings.json", folder / "state.json"
     train_set = train_set.part(settings.share, settings.seed)
     backbone = load_backbone(settings.backbone, weights, made_with["untrained"])
-    wanted = made_with | asdict(settings) | {"model": "grid", "word_dim": embeddings.shape[1]}
-    wanted |= {"label": backbone.label, "weights_sha256": weights_hash(backbone)}
-    wanted["fingerprint"] = _fingerprint(embeddings, train_set, val_set)
+    sets = (train_set, val_set)
+    wanted = described_run(settings, sets, embeddings, vocabulary, made_with, backbone, teachers)
     if finished.is_file() and json.loads(finished.read_text()) == wanted:
         return pd.read_csv(folder / "history.csv")
     finished.unlink(missing_ok=True)
@@ -487,7 +535,7 @@ def train_grid(
     )
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
     total = settings.epochs * per_epoch
-    trainer = Trainer(model, settings, total)
+    trainer = Trainer(model, settings, total, [grid_model.load_grid(path) for path in teachers])
     asker = Asker(Ensemble((model,)), settings.size)
     step, rows = 0, []
     if state.is_file():

@@ -97,11 +97,11 @@ def write_settings(folder, **settings):
 def test_a_member_that_is_not_finished_or_of_another_kind_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"found no settings\.json"):
         ensemble.member_folders(tmp_path)
-    first = {"members": 2, "size": 320, "seed": 0, "fingerprint": "a"}
+    first = {"members": 2, "size": 320, "seed": 0, "epochs": 36, "fingerprint": "a"}
     write_settings(tmp_path, **first)
     with pytest.raises(FileNotFoundError, match=r"member2: expected a finished grid model"):
         ensemble.member_folders(tmp_path)
-    other = first | {"seed": 1, "fingerprint": "b"}
+    other = first | {"seed": 1, "epochs": 16, "taught_by": [], "fingerprint": "b"}
     write_settings(tmp_path / "member2", **other)
     assert ensemble.member_folders(tmp_path) == [tmp_path, tmp_path / "member2"]
     write_settings(tmp_path / "member2", **other | {"size": 224})

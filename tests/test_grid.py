@@ -551,6 +551,25 @@ def test_a_batch_says_which_pictures_have_no_phrase_with_the_last_word(sample):
     assert absent.any()
 
 
+def test_nothing_is_left_to_learn_from_a_teacher_that_answers_the_same():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(5, 16)).astype(np.float32)
+    given = random_boxes(80, 1).reshape(5, 16, 4)
+    answered = grid_model.Answered(*[None] * 9)._replace(scores=scores, boxes=given)
+    shares = tf.nn.softmax(scores)
+    assert float(grid_model.taught_loss(answered, shares, given)) == pytest.approx(0, abs=1e-5)
+    others = tf.nn.softmax(rng.normal(size=(5, 16)).astype(np.float32))
+    apart = np.mean(keras.losses.kl_divergence(others, shares))
+    loss = float(grid_model.taught_loss(answered, others, given))
+    assert loss == pytest.approx(apart, rel=1e-4)
+    moved = random_boxes(80, 2).reshape(5, 16, 4)
+    _, giou = grid_model.pair_iou(tf.constant(given), tf.constant(moved))
+    expected = apart + np.mean(np.sum(others * (1 - giou), axis=1))
+    assert float(grid_model.taught_loss(answered, others, moved)) == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
 @pytest.fixture(scope="module")
 def trained(sample, tmp_path_factory):
     _root, _phrases, _store, vocabulary, embeddings, mentions = sample
@@ -698,6 +717,37 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkey
     resumed = run(tmp_path / "stopped")
     pd.testing.assert_frame_equal(resumed.iloc[:2], whole.iloc[:2])
     np.testing.assert_allclose(resumed.iloc[2], whole.iloc[2], rtol=0.1)
+
+
+@pytest.mark.slow
+def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, tmp_path):
+    teacher, *_ = trained
+    *_, vocabulary, embeddings, mentions = sample
+    settings = grid_training.GridSettings(
+        size=SIZE, epochs=8, pictures_per_step=10, blocks=1, augmented=False, seed=5
+    )
+    given = mentions, mentions, embeddings, vocabulary, {"untrained": False}
+    taught = replace(settings, teachers=1)
+    with pytest.raises(ValueError, match="expected 1 folders, got 0"):
+        grid_training.train_grid(taught, *given, tmp_path / "none", progress=False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "vocabulary.txt").write_text("<pad>\n<unk>\nb\n")
+    with pytest.raises(ValueError, match="other: expected a teacher of the same vocabulary"):
+        grid_training.train_grid(taught, *given, tmp_path / "none", teachers=[tmp_path / "other"])
+    grid_training.train_grid(settings, *given, tmp_path / "alone", progress=False)
+    grid_training.train_grid(
+        taught, *given, tmp_path / "taught", progress=False, teachers=[teacher]
+    )
+    kept = json.loads((tmp_path / "taught" / "settings.json").read_text())
+    assert kept["taught_by"] == ["80 epochs, seed 0"]
+    pixels, tokens = mentions.pictures[:1].astype(np.float32), mentions.tokens[None, :8]
+    told, *others = (
+        model.ask(model.visual(pixels), tokens)
+        for model in map(grid_model.load_grid, (teacher, tmp_path / "taught", tmp_path / "alone"))
+    )
+    shares = tf.nn.softmax(told.scores)
+    near, far = (grid_model.taught_loss(other, shares, told.boxes) for other in others)
+    assert near < far
 
 
 @pytest.mark.slow
