@@ -1,0 +1,73 @@
+"""Put finished grid models together in one folder; train `presence` and `context` beside them.
+
+What ships was made by, with D the folder of Flickr30k Entities and G=data/cache/flickr30k/gpu,
+
+    train_on_gpu.py $G/first --data-root $D epochs=36 seed=4
+    train_on_gpu.py $G/other --data-root $D epochs=12 seed=2
+    train_on_gpu.py $G/second --data-root $D epochs=16 seed=6 --teacher $G/first --teacher $G/other
+    join_grids.py $G/both $G/first $G/second --data-root $D
+    ship_grid.py $G/both
+
+each after `.venv/bin/python data/pretrained/`. The first three want a GPU; the fourth takes 20
+minutes on two CPU cores.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import context, ensemble, entities, features, paths, presence, text
+from scene_utils.grid_model import PARTS
+from scene_utils.grid_training import GridSettings, make_mentions
+from scene_utils.pictures import squeeze_pictures
+
+MEMBER = (*(f"{part}.weights.h5" for part in PARTS), "vocabulary.txt", "history.csv")
+
+
+def join(folder: Path, members: list[Path]) -> None:
+    """Copy the members' trainings into the folder; ValueError for some that cannot answer together.
+
+    A member's settings come last, so that a copy that was stopped is not taken as whole.
+    """
+    for number, member in enumerate(members):
+        target = ensemble.member_folder(folder, number)
+        settings = json.loads((member / "settings.json").read_text(encoding="utf-8"))
+        settings["members"] = len(members)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in MEMBER:
+            shutil.copyfile(member / name, target / name)
+        paths.write_text(target / "settings.json", json.dumps(settings, indent=1) + "\n")
+    ensemble.member_folders(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("members", type=Path, nargs="+")
+    parser.add_argument("--profile", default="flickr30k")
+    parser.add_argument("--data-root", type=Path, required=True)
+    arguments = parser.parse_args()
+    join(arguments.folder, arguments.members)
+    known = json.loads((arguments.folder / "settings.json").read_text(encoding="utf-8"))
+    settings = GridSettings(**{name: known[name] for name in GridSettings.__dataclass_fields__})
+    cache = paths.cache(arguments.profile)
+    phrases = pd.read_parquet(cache / "phrases.parquet")
+    vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+    embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
+    rows = features.open_chosen(cache).row
+    images = entities.image_folder(arguments.data_root)
+    store = squeeze_pictures(images, rows, settings.size, cache / "squeezed")
+    sets = [
+        make_mentions(phrases, split, store, vocabulary, settings.length)
+        for split in ("train", "val")
+    ]
+    presence.train_presence(arguments.folder, settings, vocabulary, *sets)
+    context.train_context(arguments.folder, phrases, vocabulary, embeddings, store)
+
+
+if __name__ == "__main__":
+    main()
