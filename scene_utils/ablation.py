@@ -3,8 +3,8 @@
 Every row is trained on train and scored on val, nothing on test. A row that is done is kept in
 `figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the
 hours it takes can be spread over days; a stopped one goes on from its last saved step. All rows but
-`final` and what ships are smaller (224 px, 4 epochs, one residual block) so that they can be had on
-a laptop. A row that asks for what ships is scored from the shipped weights, as they are rounded.
+those of `LARGE` are smaller (224 px, 4 epochs, one residual block) so that they can be had on a
+laptop. A row that asks for what ships is scored from the shipped weights, as they are rounded.
 """
 
 import itertools
@@ -54,13 +54,19 @@ CHAIN = dict(
         strict=True,
     )
 )
-# As what ships was trained.
-FINAL = {"backbone": "efficientnet_lite2", "anchored": False}
-STEPS = {name: GridSettings(**settings) for name, settings in CHAIN.items()} | {
-    "320 px, 12 epochs, three blocks (final)": GridSettings(**FINAL),
-    "+ a second model (ships)": GridSettings(**FINAL, members=2),
-    "anchors shown, 224 px": GridSettings(**CHAIN[ablation_table.ALL] | {"anchored": True}),
+FINAL = GridSettings(backbone="efficientnet_lite2", anchored=False)
+LARGE = {
+    "320 px, 12 epochs, three blocks": FINAL,
+    "+ a second model": replace(FINAL, members=2),
+    "24 epochs": replace(FINAL, epochs=24),
+    "36 epochs": replace(FINAL, epochs=36),
+    "16 epochs, taught by two models": replace(FINAL, epochs=16, teachers=2),
+    "36 epochs and the taught one (ship)": replace(FINAL, epochs=36, members=2),
 }
+# Rows, of the same seed, whose models teach the one that is taught.
+TEACHERS = ("36 epochs", "320 px, 12 epochs, three blocks")
+STEPS = {name: GridSettings(**settings) for name, settings in CHAIN.items()} | LARGE
+STEPS["anchors shown, 224 px"] = GridSettings(**CHAIN[ablation_table.ALL] | {"anchored": True})
 # As many steps for each, hence more epochs of fewer pictures.
 SHARES: dict[str, GridSettings] = {
     f"1/{part} of the pictures": GridSettings(
@@ -100,7 +106,7 @@ def run(
             same = [row for row in done if (row["row"], row["seed"]) == (name, seed)]
             if same and same[0]["settings"] == wanted:
                 continue
-            folder = cache / "ablation" / f"{ROWS.index(name):02d}-{seed}"
+            folder = _folder(cache, name, seed)
             given = (phrases, vocabulary, embeddings, vectors, store, folder)
             began = time.time()
             made = _source(wanted, *given) if name in SOURCE else _grid(wanted, root, cache, *given)
@@ -109,6 +115,10 @@ def run(
             done.sort(key=lambda row: (ROWS.index(row["row"]), row["seed"]))
             write_text(out, json.dumps(done, indent=1) + "\n")
     return done
+
+
+def _folder(cache: Path, name: str, seed: int) -> Path:
+    return cache / "ablation" / f"{ROWS.index(name):02d}-{seed}"
 
 
 def _wanted(name: str, seed: int, changes: dict) -> dict:
@@ -145,7 +155,8 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
     if not ships:
         made_with = vectors | {"untrained": False}
         sets = (train_set, val_set, embeddings, vocabulary, made_with)
-        train_members(settings, *sets, folder=folder)
+        teachers = [_folder(cache, row, settings.seed) for row in TEACHERS[: settings.teachers]]
+        train_members(settings, *sets, folder=folder, teachers=teachers)
         members = [member_folder(folder, number) for number in range(settings.members)]
     ensemble = Ensemble(tuple(map(load_grid, members)))
     histories = [pd.read_csv(member / "history.csv") for member in members]
@@ -160,20 +171,21 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
 
 
 def shipped(settings: GridSettings, vocabulary: text.Vocabulary) -> list[Path]:
-    """Folders of the shipped models that such a training would give, one for each member; none
-    where one of them does not ship. Real data are known by their vocabulary."""
+    """The folder of the shipped model that such a training would give; all of them where as many
+    members are asked for as ship and the first is such a one; none otherwise. Real data are known
+    by their vocabulary."""
     if text.Vocabulary.load(SHIPPED / "vocabulary.txt").words != vocabulary.words:
         return []
-    known = {
-        folder: json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        for folder in member_folders(SHIPPED)
-    }
-    found = []
-    for number in range(settings.members):
-        wanted = asdict(replace(settings, seed=settings.seed + number))
-        del wanted["members"]
-        found += [folder for folder, made in known.items() if made.items() >= wanted.items()]
-    return found if len(found) == settings.members else []
+    folders = member_folders(SHIPPED)
+    wanted = asdict(replace(settings, members=len(folders)))
+    same = [
+        folder
+        for folder in folders
+        if json.loads((folder / "settings.json").read_text("utf-8")).items() >= wanted.items()
+    ]
+    if settings.members == 1:
+        return same
+    return folders if settings.members == len(folders) and same[:1] == folders[:1] else []
 
 
 def score_grid(ensemble: Ensemble, size: int, val: Mentions, lengthened: bool = False) -> dict:

@@ -112,14 +112,15 @@ def words():
 
 
 def test_what_ships_is_not_trained_again(both, words):
-    assert ablation.STEPS["+ a second model (ships)"] == both
-    one = replace(both, members=1)
-    assert ablation.shipped(one, words) == [SHIPPED]
-    assert ablation.shipped(replace(one, seed=1), words) == [SHIPPED / "member2"]
+    assert replace(ablation.STEPS["36 epochs and the taught one (ship)"], seed=both.seed) == both
+    taught = replace(ablation.STEPS["16 epochs, taught by two models"], seed=6)
+    assert ablation.shipped(replace(both, members=1), words) == [SHIPPED]
+    assert ablation.shipped(taught, words) == [SHIPPED / "member2"]
     assert ablation.shipped(both, words) == [SHIPPED, SHIPPED / "member2"]
 
 
 def test_another_seed_recipe_or_vocabulary_is_trained(both, words):
-    assert ablation.shipped(replace(both, seed=1), words) == []
+    assert ablation.shipped(replace(both, seed=both.seed + 1), words) == []
     assert ablation.shipped(replace(both, epochs=13), words) == []
+    assert ablation.shipped(replace(both, members=3), words) == []
     assert ablation.shipped(both, replace(words, words=words.words[:-1])) == []
