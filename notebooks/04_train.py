@@ -260,11 +260,10 @@ ablation_table.table(rows)
 #   three times the work (the model of 2026-11-24).
 # - Pictures of 384 px: one more epoch of the first of these two, at a fifth of its rate, .632 /
 #   73.1 %, and .635 / 73.5 % at 320 px (2026-11-26). The pictures at hand have 224 px.
-# - To train without augmentation: .635 / 73.8 % instead of .644 / 74.3 % after 12 epochs (seed 2, on
-#   an NVIDIA H200 as all of the following three, 2026-11-26).
-# - 24 epochs: .644 / 74.3 % at best (seed 3), no more than after 12; but 36 had .657 / 75.2 % (seed
-#   4). Taught by models of 12 and 24 epochs, 20 epochs had .649 / 75.2 % (seed 5), and 16 taught by
-#   those of 12 and 36 .653 / 75.4 % (seed 6).
+# - To train without augmentation: .635 / 73.8 % instead of .644 / 74.3 % after 12 epochs (seed 2; this
+#   and the next two on an NVIDIA H200, 2026-11-26).
+# - 24 epochs: .644 / 74.3 % at best (seed 3), no more than after 12; but 36 had .657 / 75.2 %
+#   (seed 4). Taught by models of 12 and 24 epochs, 20 epochs had .649 / 75.2 % (seed 5).
 # - Five models instead of two: .670 / 76.3 % instead of .662 / 76.1 %, for a query that takes more
 #   than twice as long and files of 70 MB.
 # - To let overlapping boxes vote: .639 / 72.8 % instead of .640 / 72.9 % (the same model).

@@ -163,7 +163,8 @@ class Trainer:
 
     def _scope(self, trained, other):
         variables = [*self.trained[0], *self.trained[1], *self.other]
-        return keras.StatelessScope(list(zip(variables, [*trained[0], *trained[1], *other])))  # noqa: B905
+        values = [*trained[0], *trained[1], *other]
+        return keras.StatelessScope(list(zip(variables, values, strict=True)))
 
     def steps(self, size: int, batches: Sequence[Batch], done: int) -> np.ndarray:
         """Updates on batches seen at `size` px, after `done` others; score and box loss of each."""
