@@ -260,13 +260,8 @@ ablation_table.table(rows)
 #   three times the work (the model of 2026-11-24).
 # - Pictures of 384 px: one more epoch of the first of these two, at a fifth of its rate, .632 /
 #   73.1 %, and .635 / 73.5 % at 320 px (2026-11-26). The pictures at hand have 224 px.
-# - To train without augmentation: .635 / 73.8 % instead of .644 / 74.3 % after 12 epochs (seed 2; this
-#   and the next two on an NVIDIA H200, 2026-11-26).
-# - 24 epochs: .644 / 74.3 % at best (seed 3), no more than after 12; but 36 had .657 / 75.2 %
-#   (seed 4). Taught by models of 12 and 24 epochs, 20 epochs had .649 / 75.2 % (seed 5).
-# - Five models instead of two: .670 / 76.3 % instead of .662 / 76.1 %, for a query that takes more
-#   than twice as long and files of 70 MB.
-# - To let overlapping boxes vote: .639 / 72.8 % instead of .640 / 72.9 % (the same model).
+# - To let overlapping boxes vote: .639 / 72.8 % instead of .640 / 72.9 %
+#   (the model of 2026-11-24).
 # - To keep phrases of one caption from the same place: .633 / 72.2 % instead of .634 / 71.8 %
 #   (an older one).
 # - To multiply the probabilities of two models instead of taking their mean: .651 / 74.1 % instead
@@ -278,6 +273,11 @@ ablation_table.table(rows)
 #   boxes, without the picture, did help (above).
 # - Nine more epochs of an older model at full size: no gain after the sixth (2026-11-24).
 # - The best box of a phrase from all annotations, added to the scores: .1 points at most.
+# - On an NVIDIA H200, 2026-11-26: to train without augmentation, after 12 epochs .635 / 73.8 %
+#   instead of .644 / 74.3 % (seed 2); 24 epochs, at best .644 / 74.3 % (seed 3), no more than 12,
+#   where 36 had .657 / 75.2 % (seed 4); 20 epochs taught by models of 12 and 24, .649 / 75.2 %
+#   (seed 5), no better than 16 taught by those of 12 and 36. Five models instead of two do help,
+#   .670 / 76.3 % instead of .662 / 76.1 %, but take more than twice the time and room.
 
 # %% [markdown]
 # What each run took on this machine, and its best epoch on val:
