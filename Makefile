@@ -65,8 +65,8 @@ SHIPPED := $(wildcard $(addprefix data/pretrained/grid/,*.h5 *.json member*/*.h5
 BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input, one block and 2,400 steps are enough,
 # where real data get 4,920. Its colours and patterns are fine: what is seen smaller at first costs
-# more than it saves. Its pictures are few: half as many a step make twice the steps. What ships was
-# trained before `anchored` was there.
+# more than it saves. Its pictures are few: half as many a step make twice the steps. `anchored` does
+# not pay on real data.
 GRID_EPOCHS ?= 12
 GRID_SIZE   ?= $(if $(DATA),320,224)
 GRID_PROGRESSIVE ?= $(if $(DATA),true,false)
