@@ -82,7 +82,8 @@ backbone = made_with.get("label", "unknown")
 own = answers.settings(cache, ours)
 other = own.get("label", backbone)
 if own.get("members", 1) > 1:
-    other = f"{own['members']} x {other}"
+    of_seeds = " and ".join(map(str, answers.seeds(cache, ours)))
+    other = f"{own['members']} x {other}, seeds {of_seeds}"
 if other != backbone:
     backbone = f"{backbone} ({ours}: {other})"
 

@@ -10,6 +10,7 @@ laptop. A row that asks for what ships is scored from the shipped weights, as th
 import itertools
 import json
 import operator
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -55,15 +56,16 @@ CHAIN = dict(
     )
 )
 FINAL = GridSettings(backbone="efficientnet_lite2", anchored=False)
+SHIPS = "36 epochs and the taught one (ship)"
 LARGE = {
     "320 px, 12 epochs, three blocks": FINAL,
     "+ a second model": replace(FINAL, members=2),
     "24 epochs": replace(FINAL, epochs=24),
     "36 epochs": replace(FINAL, epochs=36),
     "16 epochs, taught by two models": replace(FINAL, epochs=16, teachers=2),
-    "36 epochs and the taught one (ship)": replace(FINAL, epochs=36, members=2),
+    SHIPS: replace(FINAL, epochs=36, members=2),
 }
-# Rows, of the same seed, whose models teach the one that is taught.
+# Rows whose models, of the same seed, teach the one that is taught. Of what ships the seeds differ.
 TEACHERS = ("36 epochs", "320 px, 12 epochs, three blocks")
 STEPS = {name: GridSettings(**settings) for name, settings in CHAIN.items()} | LARGE
 STEPS["anchors shown, 224 px"] = GridSettings(**CHAIN[ablation_table.ALL] | {"anchored": True})
@@ -88,7 +90,8 @@ def run(
     """Train and score what `out` does not have yet; give all its rows. ValueError: no such row.
 
     `cache` holds what notebooks 01 to 03 left. `changes` are settings of all the grid rows; of the
-    rows asked for, those made with other settings are made anew, the others stay.
+    rows asked for, those made with other settings are made anew, the others stay. The row `SHIPS`
+    has the seed of what ships, and is passed over where that reads other words, or with changes.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
@@ -100,8 +103,10 @@ def run(
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
     vectors = json.loads((cache / "vectors.json").read_text(encoding="utf-8"))
     store = features.open_chosen(cache)
+    ships = [] if changes else shipped(None, vocabulary)[:1]
+    of_ships = [json.loads((path / "settings.json").read_text("utf-8"))["seed"] for path in ships]
     for name in rows:
-        for seed in seeds:
+        for seed in of_ships if name == SHIPS else seeds:
             wanted = _wanted(name, seed, changes)
             same = [row for row in done if (row["row"], row["seed"]) == (name, seed)]
             if same and same[0]["settings"] == wanted:
@@ -118,7 +123,8 @@ def run(
 
 
 def _folder(cache: Path, name: str, seed: int) -> Path:
-    return cache / "ablation" / f"{ROWS.index(name):02d}-{seed}"
+    """Where a row is trained: its name in letters and digits, and its seed."""
+    return cache / "ablation" / f"{'-'.join(re.findall('[a-z0-9]+', name.lower()))}-{seed}"
 
 
 def _wanted(name: str, seed: int, changes: dict) -> dict:
@@ -150,19 +156,25 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
         make_mentions(phrases, split, squeezed, vocabulary, settings.length)
         for split in ("train", "val")
     )
-    members = shipped(settings, vocabulary)
-    ships = bool(members)
-    if not ships:
-        made_with = vectors | {"untrained": False}
-        sets = (train_set, val_set, embeddings, vocabulary, made_with)
-        teachers = [_folder(cache, row, settings.seed) for row in TEACHERS[: settings.teachers]]
-        train_members(settings, *sets, folder=folder, teachers=teachers)
-        members = [member_folder(folder, number) for number in range(settings.members)]
+    sets = (train_set, val_set, embeddings, vocabulary, vectors | {"untrained": False})
+
+    def trained(asked: GridSettings, folder: Path) -> list[Path]:
+        if found := shipped(asked, vocabulary):
+            return found
+        teachers = []
+        for row in TEACHERS[: asked.teachers]:
+            teachers += trained(
+                replace(LARGE[row], seed=asked.seed), _folder(cache, row, asked.seed)
+            )
+        train_members(asked, *sets, folder=folder, teachers=teachers)
+        return [member_folder(folder, number) for number in range(asked.members)]
+
+    members = trained(settings, folder)
     ensemble = Ensemble(tuple(map(load_grid, members)))
     histories = [pd.read_csv(member / "history.csv") for member in members]
     return {
         "settings": asdict(settings),
-        "shipped": ships,
+        "shipped": bool(shipped(settings, vocabulary)),
         "pictures": len(train_set.part(settings.share, settings.seed).picture_rows),
         "epoch_seconds": [history["seconds"].tolist() for history in histories],
         "val": score_grid(ensemble, settings.size, val_set),
@@ -170,13 +182,15 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
     }
 
 
-def shipped(settings: GridSettings, vocabulary: text.Vocabulary) -> list[Path]:
-    """The folder of the shipped model that such a training would give; all of them where as many
-    members are asked for as ship and the first is such a one; none otherwise. Real data are known
-    by their vocabulary."""
+def shipped(settings: GridSettings | None, vocabulary: text.Vocabulary) -> list[Path]:
+    """Folders of the shipped models that such a training would give, whoever taught it: one, or all
+    where as many members are asked for and the first is such a one. None where what ships is
+    another, or reads other words, by which real data are known. All without settings."""
     if text.Vocabulary.load(SHIPPED / "vocabulary.txt").words != vocabulary.words:
         return []
     folders = member_folders(SHIPPED)
+    if settings is None:
+        return folders
     wanted = asdict(replace(settings, members=len(folders)))
     same = [
         folder

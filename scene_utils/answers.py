@@ -59,6 +59,13 @@ def settings(cache: Path, name: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def seeds(cache: Path, name: str) -> list[int]:
+    """The seeds of a model's members, in their order."""
+    folder = _folder(cache, name)
+    members = [folder, *sorted(folder.glob("member*"))]
+    return [json.loads((m / "settings.json").read_text(encoding="utf-8"))["seed"] for m in members]
+
+
 def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
     """Phrases of the test split whose picture the data root holds."""
     here = entities.image_ids(root)

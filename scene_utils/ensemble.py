@@ -3,7 +3,8 @@
 Models that differ in their seed alone err in different places (Lakshminarayanan et al. 2017,
 "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles"). Each member has an
 equal part of the probability, and the box with the highest expected IoU under it is one that
-several members agree on. One model is an ensemble of one.
+several members agree on. Here they may also differ in how long they were trained, and by whom they
+were taught. One model is an ensemble of one.
 """
 
 import json
@@ -108,8 +109,8 @@ def member_folder(folder: Path, number: int) -> Path:
 def member_folders(folder: Path) -> list[Path]:
     """Folders of all members of a finished grid model.
 
-    Raises FileNotFoundError where one is no finished training, ValueError where one was trained in
-    another way than the first.
+    Raises FileNotFoundError where one is no finished training, ValueError where one differs from
+    the first in more than `OWN`.
     """
     found: list[dict] = []
     while not found or len(found) < found[0]["members"]:

@@ -480,15 +480,20 @@ def described_run(
 ) -> dict:
     """What settings.json says of a finished run on `sets`, those of train and val; see `train_grid`
     for the rest. ValueError for teachers that are not as many as the settings say, or read other
-    words."""
+    words; FileNotFoundError for one that is not finished."""
     if len(teachers) != settings.teachers:
         raise ValueError(f"teachers: expected {settings.teachers} folders, got {len(teachers)}")
     taught_by = []
     for path in teachers:
+        if not (path / "settings.json").is_file():
+            raise FileNotFoundError(
+                f"{path}: expected a finished grid model as a teacher, got none"
+            )
         if Vocabulary.load(path / "vocabulary.txt").words != vocabulary.words:
             raise ValueError(f"{path}: expected a teacher of the same vocabulary, got another")
         teacher = json.loads((path / "settings.json").read_text(encoding="utf-8"))
-        taught_by.append(f"{teacher['epochs']} epochs, seed {teacher['seed']}")
+        mark = f"{teacher['epochs']} epochs, seed {teacher['seed']}, {teacher['fingerprint'][:8]}"
+        taught_by.append(mark)
     return (
         made_with
         | asdict(settings)
@@ -516,7 +521,7 @@ def train_grid(
     visual, text and head .weights.h5, vocabulary.txt, and at the end settings.json.
     `made_with` has `untrained`, whether the backbone starts from random weights, and what else is
     to be remembered. `teachers` are as many folders of finished models with the same vocabulary as
-    the settings say; ValueError otherwise. The state is saved every four minutes and after each
+    the settings say, see `described_run`. The state is saved every four minutes and after each
     epoch; a stopped run goes on from there.
     """
     finished, state = folder / "settings.json", folder / "state.json"
@@ -593,6 +598,11 @@ def train_members(settings: GridSettings, *data, folder: Path, **options) -> lis
 
     `data` and `options` are those of `train_grid` between its settings and its folder, and after.
     """
+    for number in range(1, settings.members):
+        finished = member_folder(folder, number) / "settings.json"
+        # Else one of a former training might be taken for a member while the first is trained.
+        if finished.is_file() and json.loads(finished.read_text())["epochs"] != settings.epochs:
+            finished.unlink()
     return [
         train_grid(
             replace(settings, seed=settings.seed + number),

@@ -730,7 +730,10 @@ def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, tmp_
     taught = replace(settings, teachers=1)
     with pytest.raises(ValueError, match="expected 1 folders, got 0"):
         grid_training.train_grid(taught, *given, tmp_path / "none", progress=False)
+    with pytest.raises(FileNotFoundError, match="other: expected a finished grid model"):
+        grid_training.train_grid(taught, *given, tmp_path / "none", teachers=[tmp_path / "other"])
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "settings.json").write_text("{}")
     (tmp_path / "other" / "vocabulary.txt").write_text("<pad>\n<unk>\nb\n")
     with pytest.raises(ValueError, match="other: expected a teacher of the same vocabulary"):
         grid_training.train_grid(taught, *given, tmp_path / "none", teachers=[tmp_path / "other"])
@@ -739,7 +742,8 @@ def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, tmp_
         taught, *given, tmp_path / "taught", progress=False, teachers=[teacher]
     )
     kept = json.loads((tmp_path / "taught" / "settings.json").read_text())
-    assert kept["taught_by"] == ["80 epochs, seed 0"]
+    mark = json.loads((teacher / "settings.json").read_text())["fingerprint"][:8]
+    assert kept["taught_by"] == [f"80 epochs, seed 0, {mark}"]
     pixels, tokens = mentions.pictures[:1].astype(np.float32), mentions.tokens[None, :8]
     told, *others = (
         model.ask(model.visual(pixels), tokens)

@@ -33,7 +33,14 @@ def join(folder: Path, members: list[Path]) -> None:
 
     A member's settings come last, so that a copy that was stopped is not taken as whole.
     """
-    for number, member in enumerate(members):
+    vocabularies = {(member / "vocabulary.txt").read_bytes() for member in members}
+    if len(vocabularies) > 1:
+        raise ValueError(
+            f"expected members that read the same words, got {len(vocabularies)} lists"
+        )
+    (folder / "settings.json").unlink(missing_ok=True)
+    for number in reversed(range(len(members))):
+        member = members[number]
         target = ensemble.member_folder(folder, number)
         settings = json.loads((member / "settings.json").read_text(encoding="utf-8"))
         settings["members"] = len(members)

@@ -6,7 +6,8 @@
 
 It needs what notebooks 01 to 03 leave in `data/cache/<profile>`; settings are those of
 `grid_training.GridSettings`. Model, batches, losses and rates are the project's own, by Keras's
-JAX backend; random numbers differ from TensorFlow's, so the weights do. With EfficientNet-Lite2 at
+JAX backend, but for `seen_at`, `contrast_loss` and the step over them, which say the same in JAX;
+random numbers differ from TensorFlow's, so the weights do. With EfficientNet-Lite2 at
 320 px an NVIDIA H200 makes a step in 8 ms, where two CPU cores take about a second. A stopped run
 starts anew. `join_grids.py` has the commands that made what ships.
 """
@@ -317,12 +318,14 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     settings = GridSettings(backbone="efficientnet_lite2", anchored=False)
     settings = dataclasses.replace(settings, teachers=len(arguments.teacher))
+    known = dataclasses.asdict(settings)
     for change in arguments.changes:
         name, _, value = change.partition("=")
-        if not hasattr(settings, name) or not value:
-            parser.error(f"expected setting=value with a setting of GridSettings, got {change!r}")
-        kind = type(getattr(settings, name))
-        value = value == "true" if kind is bool else kind(value)
+        try:
+            kind = type(known[name])
+            value = {"true": True, "false": False}[value] if kind is bool else kind(value)
+        except (KeyError, ValueError):
+            parser.error(f"expected a setting of GridSettings and a value for it, got {change!r}")
         settings = dataclasses.replace(settings, **{name: value})
     cache = paths.cache(arguments.profile)
     train(arguments.folder, cache, arguments.data_root, settings, arguments.teacher)
