@@ -91,7 +91,7 @@ def run(
 
     `cache` holds what notebooks 01 to 03 left. `changes` are settings of all the grid rows; of the
     rows asked for, those made with other settings are made anew, the others stay. The row `SHIPS`
-    has the seed of what ships, and is passed over where that reads other words, or with changes.
+    has the seed of what ships, and is passed over where that is another or reads other words.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
@@ -103,8 +103,13 @@ def run(
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
     vectors = json.loads((cache / "vectors.json").read_text(encoding="utf-8"))
     store = features.open_chosen(cache)
-    ships = [] if changes else shipped(None, vocabulary)[:1]
+    ships = shipped(None, vocabulary)[:1]
     of_ships = [json.loads((path / "settings.json").read_text("utf-8"))["seed"] for path in ships]
+    of_ships = [
+        seed
+        for seed in of_ships
+        if shipped(GridSettings(**_wanted(SHIPS, seed, changes)), vocabulary)
+    ]
     for name in rows:
         for seed in of_ships if name == SHIPS else seeds:
             wanted = _wanted(name, seed, changes)
@@ -163,9 +168,8 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
             return found
         teachers = []
         for row in TEACHERS[: asked.teachers]:
-            teachers += trained(
-                replace(LARGE[row], seed=asked.seed), _folder(cache, row, asked.seed)
-            )
+            teacher = replace(asked, epochs=LARGE[row].epochs, teachers=0)
+            teachers += trained(teacher, _folder(cache, row, asked.seed))
         train_members(asked, *sets, folder=folder, teachers=teachers)
         return [member_folder(folder, number) for number in range(asked.members)]
 
