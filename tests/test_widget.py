@@ -198,12 +198,12 @@ def test_more_boxes_truth_and_heat_are_drawn_without_asking_again(fresh):
 
 
 def test_unknown_words_are_told_with_a_click_that_mends_them(fresh):
-    fresh.parts.field.value = "the womman"
+    fresh.parts.field.value = "an orange suitt"
     assert fresh.parts.status.kind == "warning"
-    assert "does not know 'womman'. Did you mean woman" in fresh.parts.status.text
+    assert "does not know 'suitt'. Did you mean suit" in fresh.parts.status.text
     assert "sq-unknown" in fresh.parts.result.value
     fresh.parts.meant[0].click()
-    assert fresh.parts.field.value == "the woman"
+    assert fresh.parts.field.value == "an orange suit"
     assert fresh.parts.status.kind == "info"
 
 
