@@ -720,38 +720,53 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, tmp_path):
-    teacher, *_ = trained
+def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, backbone):
+    folder, *_ = trained
     *_, vocabulary, embeddings, mentions = sample
     settings = grid_training.GridSettings(
-        size=SIZE, epochs=8, pictures_per_step=10, blocks=1, augmented=False, seed=5
+        size=64, pictures_per_step=4, blocks=1, contrasted=False, anchored=False, augmented=False
     )
-    given = mentions, mentions, embeddings, vocabulary, {"untrained": False}
-    taught = replace(settings, teachers=1)
+    # The boxes are wrong ones, so that nobody but the teacher can tell its answers.
+    wrong = replace(mentions, boxes=random_boxes(len(mentions.boxes), 4))
+    mirrored = grid_training.opposite_tokens(vocabulary)
+    batch = next(grid_training.epoch_batches(wrong, settings, mirrored, 0))
+    keras.utils.set_random_seed(0)
+    model = grid_model.build_grid(backbone, embeddings, blocks=1)
+    teacher = grid_model.load_grid(folder)
+    seen = grid_training.seen_at(64, *map(tf.constant, batch[1:4]))
+    told = teacher.ask(teacher.visual(seen), tf.constant(batch.tokens))
+
+    def apart():
+        answered = model.ask(model.visual(seen), tf.constant(batch.tokens))
+        return float(grid_model.taught_loss(answered, tf.nn.softmax(told.scores), told.boxes))
+
+    trainer = grid_training.Trainer(model, settings, 40, [teacher])
+    before = apart()
+    for _ in range(40):
+        trainer.step(64, *map(tf.constant, batch[1:]))
+    assert apart() < 0.8 * before
+
+
+def test_teachers_are_as_many_as_asked_for_finished_and_of_the_same_words(sample, tmp_path):
+    *_, vocabulary, embeddings, mentions = sample
+    settings = grid_training.GridSettings(teachers=1)
+    backbone = backbones.load_backbone("efficientnet_lite0", untrained=True, size=64)
+
+    def described(*teachers):
+        given = (mentions, mentions), embeddings, vocabulary, {}, backbone, teachers
+        return grid_training.described_run(settings, *given)
+
     with pytest.raises(ValueError, match="expected 1 folders, got 0"):
-        grid_training.train_grid(taught, *given, tmp_path / "none", progress=False)
-    with pytest.raises(FileNotFoundError, match="other: expected a finished grid model"):
-        grid_training.train_grid(taught, *given, tmp_path / "none", teachers=[tmp_path / "other"])
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "settings.json").write_text("{}")
-    (tmp_path / "other" / "vocabulary.txt").write_text("<pad>\n<unk>\nb\n")
-    with pytest.raises(ValueError, match="other: expected a teacher of the same vocabulary"):
-        grid_training.train_grid(taught, *given, tmp_path / "none", teachers=[tmp_path / "other"])
-    grid_training.train_grid(settings, *given, tmp_path / "alone", progress=False)
-    grid_training.train_grid(
-        taught, *given, tmp_path / "taught", progress=False, teachers=[teacher]
-    )
-    kept = json.loads((tmp_path / "taught" / "settings.json").read_text())
-    mark = json.loads((teacher / "settings.json").read_text())["fingerprint"][:8]
-    assert kept["taught_by"] == [f"80 epochs, seed 0, {mark}"]
-    pixels, tokens = mentions.pictures[:1].astype(np.float32), mentions.tokens[None, :8]
-    told, *others = (
-        model.ask(model.visual(pixels), tokens)
-        for model in map(grid_model.load_grid, (teacher, tmp_path / "taught", tmp_path / "alone"))
-    )
-    shares = tf.nn.softmax(told.scores)
-    near, far = (grid_model.taught_loss(other, shares, told.boxes) for other in others)
-    assert near < far
+        described()
+    with pytest.raises(FileNotFoundError, match="expected a finished grid model as a teacher"):
+        described(tmp_path)
+    kept = {"epochs": 36, "seed": 4, "fingerprint": "abcdef0123"}
+    (tmp_path / "settings.json").write_text(json.dumps(kept))
+    (tmp_path / "vocabulary.txt").write_text("<pad>\n<unk>\nb\n")
+    with pytest.raises(ValueError, match="expected a teacher of the same vocabulary"):
+        described(tmp_path)
+    vocabulary.save(tmp_path / "vocabulary.txt")
+    assert described(tmp_path)["taught_by"] == ["36 epochs, seed 4, abcdef01"]
 
 
 @pytest.mark.slow
