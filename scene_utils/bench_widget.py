@@ -7,7 +7,7 @@ import numpy as np
 
 from scene_utils import widget_browser
 
-PHRASES = ("a woman", "an orange suit", "an American flag", "the helmet", "a space shuttle")
+PHRASES = ("an orange suit", "a woman", "an American flag", "the helmet", "a space shuttle")
 
 
 def enter_to_picture(page, rounds: int = 40) -> list[float]:
