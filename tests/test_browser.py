@@ -428,7 +428,8 @@ def test_keys_alone_are_enough(page):
 def test_a_narrow_window_stacks_and_keeps_the_box_over_its_object(page, shipped):
     page.set_viewport_size({"width": 390, "height": 844})
     photo = paths.PHOTOS / "astronaut.jpg"
-    assert_box(page, photo, shipped.ground(photo, "an orange suit", top_k=10).boxes[0], within=0.015)
+    answer = shipped.ground(photo, "an orange suit", top_k=10)
+    assert_box(page, photo, answer.boxes[0], within=0.015)
     stage, field = page.locator(".sq-stage").bounding_box(), page.locator(".sq-line").bounding_box()
     assert field["y"] > stage["y"] + stage["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
