@@ -103,15 +103,10 @@ def run(
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
     vectors = json.loads((cache / "vectors.json").read_text(encoding="utf-8"))
     store = features.open_chosen(cache)
-    ships = shipped(None, vocabulary)[:1]
-    of_ships = [json.loads((path / "settings.json").read_text("utf-8"))["seed"] for path in ships]
-    of_ships = [
-        seed
-        for seed in of_ships
-        if shipped(GridSettings(**_wanted(SHIPS, seed, changes)), vocabulary)
-    ]
+    own = json.loads((SHIPPED / "settings.json").read_text(encoding="utf-8"))["seed"]
+    ships = shipped(GridSettings(**_wanted(SHIPS, own, changes)), vocabulary)
     for name in rows:
-        for seed in of_ships if name == SHIPS else seeds:
+        for seed in ([own] if ships else []) if name == SHIPS else seeds:
             wanted = _wanted(name, seed, changes)
             same = [row for row in done if (row["row"], row["seed"]) == (name, seed)]
             if same and same[0]["settings"] == wanted:
@@ -186,15 +181,13 @@ def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, 
     }
 
 
-def shipped(settings: GridSettings | None, vocabulary: text.Vocabulary) -> list[Path]:
+def shipped(settings: GridSettings, vocabulary: text.Vocabulary) -> list[Path]:
     """Folders of the shipped models that such a training would give, whoever taught it: one, or all
     where as many members are asked for and the first is such a one. None where what ships is
-    another, or reads other words, by which real data are known. All without settings."""
+    another, or reads other words, by which real data are known."""
     if text.Vocabulary.load(SHIPPED / "vocabulary.txt").words != vocabulary.words:
         return []
     folders = member_folders(SHIPPED)
-    if settings is None:
-        return folders
     wanted = asdict(replace(settings, members=len(folders)))
     same = [
         folder
