@@ -8,7 +8,7 @@ were taught. One model is an ensemble of one.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -140,6 +140,23 @@ def load_members(folder: Path) -> tuple[GridModel, ...]:
     return tuple(load_grid(member) for member in member_folders(folder))
 
 
+def phrase_batches(rows: np.ndarray, per_picture: int = 16, batch: int = 8) -> Iterator[np.ndarray]:
+    """Numbers of the phrases of pictures `rows (n,)`, in arrays `(batch, per_picture)` whose rows
+    are of one picture each. Short rows repeat their phrases, a short array its first row, so that
+    every call of a model has the same shape."""
+    order = np.argsort(rows, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
+    jobs = [
+        group[start : start + per_picture]
+        for group in groups
+        for start in range(0, len(group), per_picture)
+    ]
+    for start in range(0, len(jobs), batch):
+        part = jobs[start : start + batch]
+        index = np.stack([np.resize(job, per_picture) for job in part])
+        yield np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
+
+
 class Asker:
     """Answers phrases with models that see pictures at `size` px; compiled once."""
 
@@ -180,29 +197,16 @@ class Asker:
         picture_rows: np.ndarray,
         rows: np.ndarray,
         tokens: np.ndarray,
-        per_picture: int = 16,
-        batch: int = 8,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `ask`, but the candidates instead of the best of them, see `Told`."""
-        order = np.argsort(rows, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
-        jobs = [
-            group[start : start + per_picture]
-            for group in groups
-            for start in range(0, len(group), per_picture)
-        ]
         count = self.ensemble.count(self.size)
         boxes = np.zeros((len(rows), count, 4), np.float32)
         shares = np.zeros((len(rows), count), np.float32)
         logits = np.zeros(len(rows), np.float32)
-        for start in range(0, len(jobs), batch):
-            part = jobs[start : start + batch]
-            # Short groups repeat their phrases, so that every call has the same shape.
-            index = np.stack([np.resize(job, per_picture) for job in part])
-            index = np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
+        for index in phrase_batches(rows):
             pixels = pictures[picture_rows[rows[index[:, 0]]]]
             found, share, logit = self._ask(pixels, tokens[index])
-            boxes[index] = np.reshape(found, (batch, per_picture, count, 4))
-            shares[index] = np.reshape(share, (batch, per_picture, count))
-            logits[index] = np.reshape(logit, (batch, per_picture))
+            boxes[index] = np.reshape(found, (*index.shape, count, 4))
+            shares[index] = np.reshape(share, (*index.shape, count))
+            logits[index] = np.reshape(logit, index.shape)
         return boxes, shares, logits

@@ -359,6 +359,25 @@ def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) 
     return tf.clip_by_value(grey + (seen - grey) * light[..., 2:], 0, 255)
 
 
+def fast_and_slow(model: GridModel) -> tuple[list, list]:
+    """The variables to train: of all but the backbone, and of the backbone."""
+    slow = model.visual.layers[1].trainable_variables
+    known = {id(variable) for variable in slow}
+    every = [v for part in model.parts() for v in part.trainable_variables]
+    return [variable for variable in every if id(variable) not in known], slow
+
+
+def make_optimizer(rate: float, weight_decay: float, steps: int, variables: list):
+    """AdamW over the variables, its rate a cosine with a warm-up to the peak `rate`."""
+    warm = min(200, steps // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / 30, max(1, steps - warm), alpha=0.01, warmup_target=rate, warmup_steps=warm
+    )
+    made = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=5.0)
+    made.build(variables)
+    return made
+
+
 class Trainer:
     """Model, optimisers and averaged weights of one run, and the compiled step over them.
 
@@ -373,27 +392,15 @@ class Trainer:
         teachers: Sequence[GridModel] = (),
     ):
         self.model, self.settings, self.teachers = model, settings, teachers
-        self.slow = model.visual.layers[1].trainable_variables
-        slow = {id(variable) for variable in self.slow}
-        every = [v for part in model.parts() for v in part.trainable_variables]
-        self.fast = [variable for variable in every if id(variable) not in slow]
+        self.fast, self.slow = fast_and_slow(model)
         self.variables = [*self.slow, *self.fast]
         self.averaged = [tf.Variable(v.value, trainable=False) for v in self.variables]
-        warm = min(200, steps // 10)
-
-        def optimizer(rate: float, variables: list):
-            schedule = keras.optimizers.schedules.CosineDecay(
-                rate / 30, max(1, steps - warm), alpha=0.01, warmup_target=rate, warmup_steps=warm
-            )
-            made = keras.optimizers.AdamW(
-                schedule, weight_decay=settings.weight_decay, global_clipnorm=5.0
-            )
-            made.build(variables)
-            return made
-
-        self.optimizers = [optimizer(settings.learning_rate, self.fast)]
-        if self.slow:
-            self.optimizers.append(optimizer(settings.backbone_rate, self.slow))
+        rates = (settings.learning_rate, settings.backbone_rate)
+        self.optimizers = [
+            make_optimizer(rate, settings.weight_decay, steps, variables)
+            for rate, variables in zip(rates, (self.fast, self.slow), strict=True)
+            if variables
+        ]
         parts = dict(zip(("visual", "text", "head"), model.parts(), strict=True))
         self.checkpoint = tf.train.Checkpoint(
             optimizers=self.optimizers, averaged=self.averaged, **parts

@@ -79,6 +79,7 @@ known_to_keras._available = False
 
 from scene_utils import entities, features, grid_model, grid_training, paths, text  # noqa: E402
 from scene_utils.backbones import load_backbone  # noqa: E402
+from scene_utils.ensemble import phrase_batches  # noqa: E402
 from scene_utils.grid_layers import log_fits  # noqa: E402
 from scene_utils.grid_training import ANCHOR_WEIGHT, ANCHORS, Batch, GridSettings  # noqa: E402
 from scene_utils.pictures import squeeze_pictures  # noqa: E402
@@ -128,24 +129,14 @@ class Trainer:
 
     def __init__(self, model, settings: GridSettings, steps: int, teachers: Sequence, pictures):
         self.model, self.settings, self.pictures = model, settings, jnp.asarray(pictures)
-        slow = model.visual.layers[1].trainable_variables
-        known = {id(variable) for variable in slow}
-        every = [v for part in model.parts() for v in part.trainable_variables]
-        self.trained = [[v for v in every if id(v) not in known], slow]
+        self.trained = grid_training.fast_and_slow(model)
         self.other = [v for part in model.parts() for v in part.non_trainable_variables]
         self.teachers = [(teacher, self._variables(teacher)) for teacher in teachers]
-        warm = min(200, steps // 10)
         rates = (settings.learning_rate, settings.backbone_rate)
-        self.optimizers = []
-        for rate, variables in zip(rates, self.trained, strict=True):
-            schedule = keras.optimizers.schedules.CosineDecay(
-                rate / 30, max(1, steps - warm), alpha=0.01, warmup_target=rate, warmup_steps=warm
-            )
-            made = keras.optimizers.AdamW(
-                schedule, weight_decay=settings.weight_decay, global_clipnorm=5.0
-            )
-            made.build(variables)
-            self.optimizers.append(made)
+        self.optimizers = [
+            grid_training.make_optimizer(rate, settings.weight_decay, steps, variables)
+            for rate, variables in zip(rates, self.trained, strict=True)
+        ]
         self.state = jax.tree.map(
             jnp.array,  # copies, since each call gives the last state's memory away
             {
@@ -231,18 +222,10 @@ class Trainer:
             found, share = grid_model.candidates(answered.scores, answered.boxes)
         return grid_model.ranked_boxes(found, share, 1)
 
-    def ask(self, pictures, picture_rows, rows, tokens, per_picture: int = 16, batch: int = 32):
+    def ask(self, pictures, picture_rows, rows, tokens):
         """As `ensemble.Asker.ask` with one rank, by the averaged weights."""
-        groups = np.split(np.argsort(rows, kind="stable"), np.cumsum(np.bincount(rows))[:-1])
-        jobs = [
-            np.resize(group[start : start + per_picture], per_picture)
-            for group in groups
-            for start in range(0, len(group), per_picture)
-        ]
-        jobs += [jobs[-1]] * (-len(jobs) % batch)
         boxes, worth = np.zeros((len(rows), 1, 4), np.float32), np.zeros((len(rows), 1), np.float32)
-        for start in range(0, len(jobs), batch):
-            index = np.stack(jobs[start : start + batch])
+        for index in phrase_batches(rows, batch=32):
             numbers = pictures[picture_rows[rows[index[:, 0]]]]
             found = self._answer(self.state, numbers, tokens[index], self.pictures)
             boxes[index], worth[index] = (
