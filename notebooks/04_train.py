@@ -53,7 +53,6 @@ from scene_utils import (
     images,
     localizer,
     paths,
-    pictures,
     plots,
     presence,
     text,
@@ -131,9 +130,6 @@ for model in ("constant", "per-category"):
 # %%
 if grid == "train":
     root = paths.data_root(profile, data)
-    squeezed = pictures.squeeze_pictures(
-        entities.image_folder(root), store.row, grid_size, cache / "squeezed"
-    )
     settings = grid_training.GridSettings(
         backbone=grid_backbone,
         size=grid_size,
@@ -145,10 +141,9 @@ if grid == "train":
         members=grid_members,
         seed=seed,
     )
-    mentions = [
-        grid_training.make_mentions(phrases, split, squeezed, vocabulary, settings.length)
-        for split in ("train", "val")
-    ]
+    squeezed, mentions = grid_training.open_sets(
+        phrases, store.row, root, cache, vocabulary, grid_size, settings.length
+    )
     given = weights if weights and grid_backbone == made_with["backbone"] else None
     grid_training.train_members(
         settings,

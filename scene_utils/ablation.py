@@ -21,14 +21,13 @@ import keras
 import numpy as np
 import pandas as pd
 
-from scene_utils import ablation_table, entities, evaluate, features, report, text, training
+from scene_utils import ablation_table, evaluate, features, report, text, training
 from scene_utils import boxes as box_type
 from scene_utils.ensemble import Asker, Ensemble, member_folder, member_folders
 from scene_utils.grid_model import load_grid
-from scene_utils.grid_training import GridSettings, Mentions, make_mentions, train_members
+from scene_utils.grid_training import GridSettings, Mentions, open_sets, train_members
 from scene_utils.localizer import SHIPPED
 from scene_utils.paths import write_text
-from scene_utils.pictures import squeeze_pictures
 
 SMALL = {"backbone": "efficientnet_lite0", "size": 224, "epochs": 4, "blocks": 1}
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
@@ -149,12 +148,8 @@ def _source(wanted, phrases, vocabulary, embeddings, vectors, store, folder) -> 
 
 def _grid(wanted, root, cache, phrases, vocabulary, embeddings, vectors, store, folder) -> dict:
     settings = GridSettings(**wanted)
-    squeezed = squeeze_pictures(
-        entities.image_folder(root), store.row, settings.size, cache / "squeezed"
-    )
-    train_set, val_set = (
-        make_mentions(phrases, split, squeezed, vocabulary, settings.length)
-        for split in ("train", "val")
+    _, (train_set, val_set) = open_sets(
+        phrases, store.row, root, cache, vocabulary, settings.size, settings.length
     )
     sets = (train_set, val_set, embeddings, vocabulary, vectors | {"untrained": False})
 

@@ -21,7 +21,7 @@ import pandas as pd
 import tensorflow as tf
 
 from scene_utils import boxes as box_type
-from scene_utils import folding, grid_layers, grid_model
+from scene_utils import entities, folding, grid_layers, grid_model
 from scene_utils.backbones import Backbone, load_backbone, weights_hash
 from scene_utils.ensemble import Asker, Ensemble, member_folder
 from scene_utils.grid_model import (
@@ -34,7 +34,7 @@ from scene_utils.grid_model import (
     taught_loss,
 )
 from scene_utils.paths import write_text
-from scene_utils.pictures import PictureStore
+from scene_utils.pictures import PictureStore, squeeze_pictures
 from scene_utils.progress import progress_bar
 from scene_utils.text import DETERMINERS, Vocabulary, described, names_two, tokenize
 from scene_utils.training import boxed_mentions, make_deterministic
@@ -161,6 +161,22 @@ def make_mentions(
         vocabulary.encode(chosen.described, length),
         anchor_boxes(rows, chosen.phrase, chosen.described, boxes, length),
     )
+
+
+def open_sets(
+    phrases: pd.DataFrame,
+    ids: Iterable[str],
+    root: Path,
+    cache: Path,
+    vocabulary: Vocabulary,
+    size: int,
+    length: int,
+) -> tuple[PictureStore, list[Mentions]]:
+    """The pictures `ids` of the data in `root` at `size` px, squeezed once into `cache`, and the
+    mentions of train and val in them; see `pictures.squeeze_pictures` and `make_mentions`."""
+    store = squeeze_pictures(entities.image_folder(root), ids, size, cache / "squeezed")
+    splits = ("train", "val")
+    return store, [make_mentions(phrases, split, store, vocabulary, length) for split in splits]
 
 
 def anchor_boxes(

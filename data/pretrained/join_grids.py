@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils import context, ensemble, entities, features, paths, presence, text
+from scene_utils import context, ensemble, features, paths, presence, text
 from scene_utils.grid_model import PARTS
-from scene_utils.grid_training import GridSettings, make_mentions
-from scene_utils.pictures import squeeze_pictures
+from scene_utils.grid_training import GridSettings, open_sets
 
 MEMBER = (*(f"{part}.weights.h5" for part in PARTS), "vocabulary.txt", "history.csv")
 
@@ -66,12 +65,8 @@ def main() -> None:
     vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
     rows = features.open_chosen(cache).row
-    images = entities.image_folder(arguments.data_root)
-    store = squeeze_pictures(images, rows, settings.size, cache / "squeezed")
-    sets = [
-        make_mentions(phrases, split, store, vocabulary, settings.length)
-        for split in ("train", "val")
-    ]
+    root, size = arguments.data_root, settings.size
+    store, sets = open_sets(phrases, rows, root, cache, vocabulary, size, settings.length)
     presence.train_presence(arguments.folder, settings, vocabulary, *sets)
     context.train_context(arguments.folder, phrases, vocabulary, embeddings, store)
 

@@ -77,12 +77,11 @@ from keras.src.utils.module_utils import tensorflow as known_to_keras  # noqa: E
 
 known_to_keras._available = False
 
-from scene_utils import entities, features, grid_model, grid_training, paths, text  # noqa: E402
+from scene_utils import features, grid_model, grid_training, paths, text  # noqa: E402
 from scene_utils.backbones import load_backbone  # noqa: E402
 from scene_utils.ensemble import phrase_batches  # noqa: E402
 from scene_utils.grid_layers import log_fits  # noqa: E402
 from scene_utils.grid_training import ANCHOR_WEIGHT, ANCHORS, Batch, GridSettings  # noqa: E402
-from scene_utils.pictures import squeeze_pictures  # noqa: E402
 
 
 def seen_at(size: int, pixels: jax.Array, windows: jax.Array, light: jax.Array) -> jax.Array:
@@ -248,12 +247,8 @@ def train(folder: Path, cache: Path, root: Path, settings: GridSettings, teacher
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
     made_with = json.loads((cache / "vectors.json").read_text(encoding="utf-8"))
     rows = features.open_chosen(cache).row
-    images = entities.image_folder(root)
-    store = squeeze_pictures(images, rows, settings.size, cache / "squeezed")
-    sets = [
-        grid_training.make_mentions(phrases, split, store, vocabulary, settings.length)
-        for split in ("train", "val")
-    ]
+    asked = phrases, rows, root, cache, vocabulary, settings.size, settings.length
+    store, sets = grid_training.open_sets(*asked)
     sets[0] = sets[0].part(settings.share, settings.seed)
     backbone = load_backbone(settings.backbone)
     made_with |= {"untrained": False}
