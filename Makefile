@@ -60,9 +60,8 @@ data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA o
 # Each notebook is a script; it runs to a temporary name and is moved when it succeeded. It depends
 # on the modules it imports, on the notebook before it, and on its parameters. Where its artefact is
 # gone from the cache it runs again.
-MODULES = $(1:%=scene_utils/%.py)
+NEEDS = $(shell $(PYTHON) scene_utils/imports.py notebooks/$(1).py)
 SHIPPED := $(wildcard $(addprefix data/pretrained/grid/,*.h5 *.json member*/*.h5 member*/*.json))
-BASE    := environment paths boxes ablation_table plots
 # The sample's objects are large and few: a smaller input, one block and 2,400 steps are enough,
 # where real data get 4,920. Its colours and patterns are fine: what is seen smaller at first costs
 # more than it saves. Its pictures are few: half as many a step make twice the steps. `anchored` does
@@ -75,20 +74,6 @@ GRID_BLOCKS ?= $(if $(DATA),3,1)
 GRID_ANCHORED ?= $(if $(DATA),false,true)
 GRID_MEMBERS ?= $(if $(DATA),2,1)
 GRID_BACKBONE ?= $(if $(filter resnet50,$(BACKBONE)),resnet50,$(if $(DATA),efficientnet_lite2,$(BACKBONE)))
-
-ENCODER := progress images quiet_tensorflow backbones folding feature_store features \
-  portable openvino_engine ray_engine
-TRAINER := $(ENCODER) text model training pictures grid_layers grid_model ensemble grid_training presence \
-  probability context
-
-USE_01 := $(BASE) progress entities images scenes scene_layout
-USE_02 := $(BASE) text
-USE_03 := $(BASE) $(ENCODER) entities
-USE_04 := $(BASE) $(TRAINER) entities localizer
-USE_05 := $(BASE) $(TRAINER) entities ground localizer evaluate report \
-  references analysis analysis_plots answers probes scene_layout scene_misses
-USE_06 := $(BASE) $(TRAINER) entities ground localizer widget $(addprefix widget_,bridge catalogue \
-  draw gallery models parts play show text)
 
 GIVES_01 := $(CACHE)/phrases.parquet
 GIVES_02 := $(CACHE)/embeddings.npy
@@ -112,10 +97,10 @@ ASK_06 = data=$(ROOT) weights=$(WEIGHTS)
 FORCE:
 
 define rule
-$(BUILD)/$(1).ipynb: notebooks/$(1).py .venv/.done $$(call MODULES,$$(USE_$(2))) \
+$(BUILD)/$(1).ipynb: .venv/.done $(call NEEDS,$(1)) \
   $(BUILD)/.parameters.$(2) $$(if $$(wildcard $$(GIVES_$(2))),,FORCE)
 	@echo "== $(1) ($(PROFILE))"
-	@$(RUN) notebook $$< $$@ -p profile=$(PROFILE) $$(foreach pair,$$(ASK_$(2)),-p '$$(pair)')
+	@$(RUN) notebook notebooks/$(1).py $$@ -p profile=$(PROFILE) $$(foreach pair,$$(ASK_$(2)),-p '$$(pair)')
 $(BUILD)/.parameters.$(2): FORCE
 	@mkdir -p $$(@D)
 	@echo '$$(ASK_$(2))' | cmp -s - $$@ || echo '$$(ASK_$(2))' > $$@
@@ -128,7 +113,7 @@ $(BUILD)/04_train.ipynb: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb
 $(BUILD)/04_train.ipynb: $(if $(filter shipped,$(GRID)),$(SHIPPED))
 $(BUILD)/05_iou_analysis.ipynb: $(BUILD)/04_train.ipynb
 $(BUILD)/06_query_widget.ipynb: $(BUILD)/04_train.ipynb $(SHIPPED) \
-  $(wildcard scene_utils/widget*.[cj]s*)
+  $(wildcard scene_utils/widget/*.[cj]s*)
 
 $(BUILD)/%.html: $(BUILD)/%.ipynb
 	@$(BIN)/jupyter nbconvert --to html --log-level ERROR --output-dir $(@D) --output .$(@F) $<
@@ -226,11 +211,11 @@ lab: .venv/.done ## JupyterLab on the notebooks
 
 .PHONY: widget
 widget: .venv/.done ## the query widget as a page on this machine
-	$(BIN)/python -m scene_utils.widget_page --profile $(PROFILE) --data '$(ROOT)' --weights '$(WEIGHTS)'
+	$(BIN)/python -m scene_utils.widget.page --profile $(PROFILE) --data '$(ROOT)' --weights '$(WEIGHTS)'
 
 .PHONY: screenshots
 screenshots: .venv/.done ## the README's pictures of the widget, from a headless browser
-	@$(BIN)/python -m scene_utils.widget_shots
+	@$(BIN)/python -m tests.browser.screenshots
 
 .PHONY: clean
 clean: ## remove executed notebooks and the cache of PROFILE

@@ -16,7 +16,7 @@
 #
 # What does a phrase name, and where is it? This notebook reads Flickr30k Entities' official files
 # (or makes the embedded sample, which has exactly their form), counts what is there, and writes the
-# tables that every later notebook starts from: `phrases.parquet` and `boxes.parquet`.
+# tables that every later notebook starts from: `phrases.parquet` and `box_ops.parquet`.
 
 # %% tags=["parameters"]
 profile = "sample"
@@ -27,9 +27,10 @@ pictures = 1600  # train pictures of the sample; val has an eighth and test thre
 import numpy as np
 import pandas as pd
 
-from scene_utils import boxes, entities, environment, images, paths, plots, scenes
+from scene_utils import box_ops, images, paths, plots, runtime
+from scene_utils.dataset import entities, sample
 
-pd.Series(environment.check(), name="version").to_frame()
+pd.Series(runtime.check(), name="version").to_frame()
 
 # %% [markdown]
 # ## The data
@@ -37,7 +38,7 @@ pd.Series(environment.check(), name="version").to_frame()
 # %%
 root = paths.data_root(profile, data)
 if not data:
-    scenes.generate(root, train=pictures, val=pictures // 8, test=pictures * 3 // 16)
+    sample.generate(root, train=pictures, val=pictures // 8, test=pictures * 3 // 16)
 cache = paths.cache(profile)
 found = entities.load_entities(root, cache)
 at_hand = entities.image_ids(root)
@@ -73,10 +74,10 @@ pd.DataFrame(
 
 # %%
 boxed = here[here.n_boxes > 0]
-relative = boxes.to_relative(
-    boxed[boxes.COLUMNS].to_numpy(), boxed.width.to_numpy(), boxed.height.to_numpy()
+relative = box_ops.to_relative(
+    boxed[box_ops.COLUMNS].to_numpy(), boxed.width.to_numpy(), boxed.height.to_numpy()
 )
-areas = pd.Series(boxes.area(relative), index=boxed.category)
+areas = pd.Series(box_ops.area(relative), index=boxed.category)
 common = boxed.category.value_counts().index[:5]
 figure = plots.box_sizes(
     {name: areas[name].to_numpy() for name in common}, f"merged boxes of all splits, {profile}"
@@ -108,7 +109,7 @@ for image_id, group in boxed[(boxed.split == "val") & (boxed.sentence_id == 0)].
         continue
     size = np.float32([width, height] * 2) / np.float32([*group[["width", "height"]].iloc[0]] * 2)
     picture = np.asarray(images.open_image(folder / f"{image_id}.jpg"))
-    items.append((picture, group[boxes.COLUMNS].to_numpy() * size, group.phrase.tolist()))
+    items.append((picture, group[box_ops.COLUMNS].to_numpy() * size, group.phrase.tolist()))
     if len(items) == 6:
         break
 figure = plots.picture_grid(items, f"first sentences of six val pictures, {profile}")

@@ -27,9 +27,9 @@ import json
 import numpy as np
 import pandas as pd
 
-from scene_utils import environment, paths, plots, text
+from scene_utils import paths, plots, runtime, words
 
-environment.check()
+runtime.check()
 cache = paths.cache(profile)
 phrases = pd.read_parquet(cache / "phrases.parquet")
 train = phrases[phrases.split == "train"]
@@ -40,7 +40,7 @@ train = phrases[phrases.split == "train"]
 # %%
 # NBVAL_CHECK_OUTPUT
 shown = ["The man's T-shirt", "three café-goers", "A rock 'n' roll band", "the No. 7 jersey"]
-pd.DataFrame({"phrase": shown, "tokens": [" ".join(text.tokenize(p)) for p in shown]})
+pd.DataFrame({"phrase": shown, "tokens": [" ".join(words.tokenize(p)) for p in shown]})
 
 # %% [markdown]
 # ## The vocabulary
@@ -49,10 +49,10 @@ pd.DataFrame({"phrase": shown, "tokens": [" ".join(text.tokenize(p)) for p in sh
 # no vector becomes `<unk>`.
 
 # %%
-glove = text.load_vectors(vectors)
-vocabulary, embeddings, table = text.build_vocabulary(train.phrase, glove)
+glove = words.load_vectors(vectors)
+vocabulary, embeddings, table = words.build_vocabulary(train.phrase, glove)
 vocabulary.save(cache / "vocabulary.txt")
-text.save_embeddings(cache / "embeddings.npy", embeddings)
+words.save_embeddings(cache / "embeddings.npy", embeddings)
 paths.write_text(cache / "vectors.json", json.dumps({"vectors": glove.name}) + "\n")
 print(f"{glove.name}: {len(glove.index):,} words of {glove.dim} numbers")
 print(f"vocabulary: {len(vocabulary.words):,} entries")
@@ -72,7 +72,7 @@ table.groupby("found")["count"].agg(["size", "sum"]).rename(
 # NBVAL_CHECK_OUTPUT
 rows = {}
 for split, group in phrases.groupby("split", sort=False):
-    share, unknown = text.coverage(group.phrase, vocabulary)
+    share, unknown = words.coverage(group.phrase, vocabulary)
     common = ", ".join(f"{word} ({count})" for word, count in unknown.most_common(6))
     rows[split] = {"tokens known (%)": round(100 * share, 2), "most frequent unknown": common}
 pd.DataFrame.from_dict(rows, orient="index")

@@ -31,9 +31,11 @@ precision = "float32"  # or bfloat16, faster where the processor has it
 import numpy as np
 import pandas as pd
 
-from scene_utils import backbones, entities, environment, features, images, paths, plots
+from scene_utils import images, paths, plots, runtime
+from scene_utils.dataset import entities
+from scene_utils.features import backbones, encode
 
-environment.check()
+runtime.check()
 root = paths.data_root(profile, data)
 folder = entities.image_folder(root)
 
@@ -50,9 +52,9 @@ print(f"{encoder.label}: {encoder.size} px to {encoder.channels} channels; {enco
 # %%
 ids = sorted(entities.image_ids(root))
 cache = paths.cache(profile)
-target = features.store_folder(cache, encoder, engine, precision)
-store = features.cache_features(folder, ids, encoder, target, engine=engine, precision=precision)
-features.choose(cache, store)
+target = encode.store_folder(cache, encoder, engine, precision)
+store = encode.cache_features(folder, ids, encoder, target, engine=engine, precision=precision)
+encode.choose(cache, store)
 
 # %%
 # NBVAL_CHECK_OUTPUT

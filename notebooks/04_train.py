@@ -42,24 +42,15 @@ import shutil
 import numpy as np
 import pandas as pd
 
-from scene_utils import (
-    ablation_table,
-    context,
-    ensemble,
-    entities,
-    environment,
-    features,
-    grid_training,
-    images,
-    localizer,
-    paths,
-    plots,
-    presence,
-    text,
-    training,
-)
+from scene_utils import images, paths, plots, runtime, words
+from scene_utils.dataset import entities
+from scene_utils.features import encode
+from scene_utils.grid import ensemble, localizer, presence, sentences
+from scene_utils.grid import train as grid_training
+from scene_utils.source import train
+from scene_utils.study import ablation_table
 
-environment.check()
+runtime.check()
 cache = paths.cache(profile)
 models = cache / "models"
 
@@ -69,23 +60,21 @@ models = cache / "models"
 # %%
 # NBVAL_CHECK_OUTPUT
 phrases = pd.read_parquet(cache / "phrases.parquet")
-vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+vocabulary = words.Vocabulary.load(cache / "vocabulary.txt")
 embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
-store = features.open_chosen(cache)
+store = encode.open_chosen(cache)
 train_set, val_set = (
-    training.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")
+    train.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")
 )
-made_with = features.origin(store) | json.loads((cache / "vectors.json").read_text())
+made_with = encode.origin(store) | json.loads((cache / "vectors.json").read_text())
 for name, examples in (("train", train_set), ("val", val_set)):
     print(f"{name}: {len(examples.rows):,} mentions of {len(examples.features):,} pictures")
 
 
 # %%
 def run(name: str, **settings) -> pd.DataFrame:
-    chosen = training.Settings(epochs=epochs, seed=seed, **settings)
-    return training.train(
-        chosen, train_set, val_set, embeddings, vocabulary, made_with, models / name
-    )
+    chosen = train.Settings(epochs=epochs, seed=seed, **settings)
+    return train.train(chosen, train_set, val_set, embeddings, vocabulary, made_with, models / name)
 
 
 # %% [markdown]
@@ -94,7 +83,7 @@ def run(name: str, **settings) -> pd.DataFrame:
 # The paper's squared error, and three others, on the source system.
 
 # %%
-losses = {loss: run(f"seed-{loss}", model="seed", loss=loss) for loss in training.LOSSES}
+losses = {loss: run(f"seed-{loss}", model="seed", loss=loss) for loss in train.LOSSES}
 best_loss = max(losses, key=lambda loss: losses[loss]["val_mean_iou"].max())
 shutil.copytree(models / f"seed-{best_loss}", models / "seed", dirs_exist_ok=True)
 
@@ -156,7 +145,7 @@ if grid == "train":
     )
     presence.train_presence(models / "grid", settings, vocabulary, *mentions)
     if data:  # in the sample no phrase of a sentence says anything of another
-        context.train_context(models / "grid", phrases, vocabulary, embeddings, squeezed, seed)
+        sentences.train_context(models / "grid", phrases, vocabulary, embeddings, squeezed, seed)
 elif grid == "shipped":
     shutil.copytree(paths.PRETRAINED / "grid", models / "grid", dirs_exist_ok=True)
 if grid != "none":
@@ -189,7 +178,7 @@ plots.save(figure, paths.figures(profile) / "learning_curves.png")
 
 # %%
 said = phrases[(phrases.split == "val") & (phrases.n_boxes == 1)]
-said = said[said.phrase.map(text.names_two)].drop_duplicates(["image_id", "phrase"])
+said = said[said.phrase.map(words.names_two)].drop_duplicates(["image_id", "phrase"])
 alike = said.phrase.str.lower().str.replace(r"^\w+ | the (?!.* the ).*$", "", regex=True)
 pairs = said.groupby(["image_id", alike], sort=False).phrase.agg(list)
 pairs = pairs[pairs.map(len) == 2].groupby(level="image_id", sort=False).head(1)
@@ -279,7 +268,7 @@ ablation_table.table(rows)
 # What each run took on this machine, and its best epoch on val:
 
 # %%
-training.times(models)
+train.times(models)
 
 # %% [markdown]
 # Next: `05_iou_analysis` scores them on test, once.

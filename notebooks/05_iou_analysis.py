@@ -31,25 +31,14 @@ renew = True
 import numpy as np
 import pandas as pd
 
-from scene_utils import (
-    analysis,
-    analysis_plots,
-    answers,
-    boxes,
-    entities,
-    environment,
-    evaluate,
-    images,
-    paths,
-    plots,
-    probes,
-    references,
-    report,
-    scene_misses,
-    text,
-)
+from scene_utils import box_ops, images, paths, plots, runtime, words
+from scene_utils.analysis import breakdown, metrics_file, perturbations, references, sample_errors
+from scene_utils.analysis import figures as analysis_plots
+from scene_utils.analysis import metrics as evaluate
+from scene_utils.analysis import predictions as answers
+from scene_utils.dataset import entities
 
-environment.check()
+runtime.check()
 cache = paths.cache(profile)
 root = paths.data_root(profile, data)
 figures = paths.figures(profile)
@@ -169,7 +158,7 @@ if ranked:
 # %%
 # NBVAL_CHECK_OUTPUT
 differences = evaluate.differences(scored, "merged", **draws)
-report.difference_table(differences, names, "accuracy_0.5")
+metrics_file.difference_table(differences, names, "accuracy_0.5")
 
 # %%
 figure = analysis_plots.difference_matrix(differences, names, note)
@@ -189,9 +178,9 @@ plots.save(figure, figures / "iou_distribution.png")
 # Size above all: a large object is hit without looking, as the constant box shows.
 
 # %%
-known = text.load_vectors("glove50").index
-groups = analysis.by_group(
-    {name: scored[name] for name in shown}, analysis.describe(test, known), **draws
+known = words.load_vectors("glove50").index
+groups = breakdown.by_group(
+    {name: scored[name] for name in shown}, breakdown.describe(test, known), **draws
 )
 figure = analysis_plots.what_decides(groups, f"{note}, merged box, bars 95 %")
 plots.save(figure, figures / "what_decides.png")
@@ -208,8 +197,8 @@ boxed = test[test.n_boxes > 0].astype(dict.fromkeys(entities.MENTION_KEY[1:], "i
 def relative_guesses(name: str) -> np.ndarray:
     first = predictions[name][predictions[name]["rank"] == 1]
     table = first.merge(boxed[[*entities.MENTION_KEY, "width", "height"]])
-    return boxes.to_relative(
-        table[boxes.COLUMNS].to_numpy(), table.width.to_numpy(), table.height.to_numpy()
+    return box_ops.to_relative(
+        table[box_ops.COLUMNS].to_numpy(), table.width.to_numpy(), table.height.to_numpy()
     )
 
 
@@ -223,7 +212,7 @@ plots.save(figure, figures / "where_answers_lie.png")
 # Only where a model gives scores that differ.
 
 # %%
-curves = {name: analysis.calibration(scored[name], **draws) for name in names}
+curves = {name: breakdown.calibration(scored[name], **draws) for name in names}
 curves = {name: curve for name, curve in curves.items() if curve is not None}
 if curves:
     figure = analysis_plots.calibration_curve(curves, f"{note}, merged box")
@@ -241,9 +230,9 @@ print("models with scores:", ", ".join(curves) or "none")
 # %%
 # NBVAL_CHECK_OUTPUT
 asked = answers.load_beside(cache, "presence", names)
-there = {name: analysis.presence(table, test, **draws) for name, table in asked.items()}
+there = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
 there = {name: kinds for name, kinds in there.items() if kinds}
-analysis.presence_table(there)
+breakdown.presence_table(there)
 
 # %%
 if there:
@@ -258,8 +247,8 @@ if there:
 
 # %%
 # NBVAL_CHECK_OUTPUT
-found = {name: analysis.mistakes(scored[name], predictions[name], test) for name in names}
-mistakes = analysis.mistake_table(found)
+found = {name: breakdown.mistakes(scored[name], predictions[name], test) for name in names}
+mistakes = breakdown.mistake_table(found)
 mistakes.T
 
 # %%
@@ -274,10 +263,10 @@ plots.save(figure, figures / "mistakes.png")
 # NBVAL_CHECK_OUTPUT
 misses = {}
 if not data:
-    scenes = scene_misses.scenes_of(root, "test")
+    scenes = sample_errors.scenes_of(root, "test")
     for name in names:
-        missed = scene_misses.misses(scored[name], predictions[name], test, scenes)
-        misses[name] = scene_misses.shares(missed)
+        missed = sample_errors.misses(scored[name], predictions[name], test, scenes)
+        misses[name] = sample_errors.shares(missed)
 misses.get(ours, "not the sample")
 
 # %% [markdown]
@@ -288,7 +277,7 @@ misses.get(ours, "not the sample")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-unread = {} if data else scene_misses.unread(scenes.values())
+unread = {} if data else sample_errors.unread(scenes.values())
 unread
 
 # %% [markdown]
@@ -301,8 +290,8 @@ unread
 # %%
 # NBVAL_CHECK_OUTPUT
 asked = answers.load_beside(cache, "probes", names)
-falls = {name: probes.falls(table, test, **draws) for name, table in asked.items()}
-probes.table(falls)
+falls = {name: perturbations.falls(table, test, **draws) for name, table in asked.items()}
+perturbations.table(falls)
 
 # %%
 if falls:
@@ -318,17 +307,17 @@ if falls:
 
 # %%
 smaller = 320  # pixels of a picture's longer side in the galleries
-guess = [f"{side}_guess" for side in boxes.COLUMNS]
+guess = [f"{side}_guess" for side in box_ops.COLUMNS]
 seen = scored[ours].merge(
-    boxed[[*entities.MENTION_KEY, "width", "height", *boxes.COLUMNS]], on=entities.MENTION_KEY
+    boxed[[*entities.MENTION_KEY, "width", "height", *box_ops.COLUMNS]], on=entities.MENTION_KEY
 )
 first = predictions[ours][predictions[ours]["rank"] == 1]
 seen = seen.merge(
-    first[[*entities.MENTION_KEY, *boxes.COLUMNS]],
+    first[[*entities.MENTION_KEY, *box_ops.COLUMNS]],
     on=entities.MENTION_KEY,
     suffixes=("", "_guess"),
 )
-picked = analysis.pick(seen, scores=ours in curves)
+picked = breakdown.pick(seen, scores=ours in curves)
 
 
 # %%
@@ -338,7 +327,7 @@ def shown_with_boxes(mention) -> dict:
     picture = images.open_image(entities.image_folder(root) / f"{mention.image_id}.jpg")
     picture = picture.resize((round(mention.width * scale), round(mention.height * scale)))
     item = {"image": np.asarray(picture), "phrase": mention.phrase, "iou": mention.iou_merged}
-    item |= {"truth": mention[boxes.COLUMNS].to_numpy(np.float32) * scale}
+    item |= {"truth": mention[box_ops.COLUMNS].to_numpy(np.float32) * scale}
     item |= {"guess": mention[guess].to_numpy(np.float32) * scale, "group": mention.group}
     return item | ({"score": mention.score} if ours in curves else {})
 
@@ -354,14 +343,14 @@ plots.save(figure, (paths.build(profile) if data else figures) / "gallery.png")
 photos = answers.load_beside(cache, "photos", [ours]).get(ours)
 if photos is not None:
     both = answers.photo_phrases().merge(photos, on=["photo", "phrase"], suffixes=("", "_guess"))
-    both["iou"] = boxes.iou(both[boxes.COLUMNS].to_numpy(), both[guess].to_numpy())
+    both["iou"] = box_ops.iou(both[box_ops.COLUMNS].to_numpy(), both[guess].to_numpy())
     items = []
     for _, row in both.groupby("photo", sort=False).head(3).iterrows():
         picture = images.open_image(paths.PHOTOS / f"{row.photo}.jpg")
         scale = smaller / max(picture.size)
         picture.thumbnail((smaller, smaller))
         item = {"image": np.asarray(picture), "phrase": row.phrase, "iou": row.iou, "group": ""}
-        item |= {"truth": np.float32(row[boxes.COLUMNS].tolist()) * scale}
+        item |= {"truth": np.float32(row[box_ops.COLUMNS].tolist()) * scale}
         items.append(item | {"guess": np.float32(row[guess].tolist()) * scale})
     figure = analysis_plots.gallery(items, f"{ours}, trained on {described['name']}: photos")
     plots.save(figure, figures / "gallery_photos.png")
@@ -369,11 +358,11 @@ if photos is not None:
 # %% [markdown]
 # ## metrics.json
 #
-# All figures with what they depend on; `scene_utils.report` describes it, and the tables of the
+# All figures with what they depend on; `scene_utils.analysis.metrics_file` describes it, and the tables of the
 # README are written from it.
 
 # %%
-metrics = report.write_metrics(
+metrics = metrics_file.write_metrics(
     figures / "metrics.json",
     described,
     {
@@ -397,7 +386,7 @@ metrics = report.write_metrics(
     presence=there,
     probes={name: table.to_dict("records") for name, table in falls.items()},
 )
-print(report.caption(metrics))
+print(metrics_file.caption(metrics))
 
 # %% [markdown]
 # Next: `06_query_widget` lets you ask it yourself.

@@ -30,14 +30,16 @@ weights = ""
 # %%
 import numpy as np
 
-from scene_utils import environment, images, paths, plots, widget, widget_catalogue, widget_models
+from scene_utils import images, paths, plots, runtime
+from scene_utils.widget import app, catalogue
+from scene_utils.widget import models as widget_models
 
-environment.check()
-pictures = widget_catalogue.catalogue(profile, data)
+runtime.check()
+pictures = catalogue.catalogue(profile, data)
 models = widget_models.Models(profile, weights)
 
 # %% tags=["page"]
-widget.query_widget(pictures, models)
+app.query_widget(pictures, models)
 
 # %% [markdown]
 # The same from code:

@@ -10,7 +10,7 @@ __all__ = ["load_localizer"]
 def __getattr__(name: str):
     # Not imported at once: readers and evaluation need no TensorFlow.
     if name == "load_localizer":
-        from scene_utils.localizer import load_localizer
+        from scene_utils.grid.localizer import load_localizer
 
         return load_localizer
     raise AttributeError(f"module 'scene_utils' has no attribute {name!r}")

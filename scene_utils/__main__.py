@@ -10,30 +10,30 @@ from scene_utils.paths import atomic, write_text
 
 
 def data(arguments: argparse.Namespace) -> None:
-    from scene_utils import downloads
+    from scene_utils.dataset import download
 
     failed = False
     if not arguments.check_only:
-        for item in downloads.registry():
+        for item in download.registry():
             try:
-                print(f"{downloads.fetch(item).relative_to(paths.ROOT)}: ok", flush=True)
+                print(f"{download.fetch(item).relative_to(paths.ROOT)}: ok", flush=True)
             except (OSError, ValueError) as error:
                 failed = True
                 print(f"{item.name}: not fetched: {error}", file=sys.stderr, flush=True)
     if arguments.data_root:
         root = Path(arguments.data_root)
-        print(downloads.check_flickr30k(root, paths.cache("flickr30k")))
+        print(download.check_flickr30k(root, paths.cache("flickr30k")))
     else:
-        print(downloads.FLICKR30K_STEPS)
+        print(download.FLICKR30K_STEPS)
     if failed:
         sys.exit("some downloads failed: run again to resume them; the embedded sample needs none")
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    from scene_utils import ground
+    from scene_utils import models
 
-    localizer = ground.load_model(arguments.model)
-    table, problems = ground.predict_split(
+    localizer = models.load_model(arguments.model)
+    table, problems = models.predict_split(
         localizer, arguments.data_root, arguments.split, arguments.weights
     )
     with atomic(Path(arguments.out)) as temporary:
@@ -51,12 +51,13 @@ def ground(arguments: argparse.Namespace) -> None:
 
     # Before the seconds that loading a model takes.
     drawn = picture = images.open_image(arguments.picture)
-    from scene_utils import localizer, widget_text
+    from scene_utils.grid import localizer
+    from scene_utils.widget import suggest
 
     phrases, sentence = [arguments.phrase], ""
     if "[" in arguments.phrase:
-        phrases = widget_text.split_sentence(arguments.phrase)
-        sentence = widget_text.whole_sentence(arguments.phrase)
+        phrases = suggest.split_sentence(arguments.phrase)
+        sentence = suggest.whole_sentence(arguments.phrase)
     loaded = localizer.load_localizer(arguments.model or localizer.SHIPPED)
     for answer in loaded.ground(picture, phrases, arguments.top_k, sentence):
         found = [
@@ -81,8 +82,8 @@ def ground(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    from scene_utils import entities
-    from scene_utils import evaluate as scoring
+    from scene_utils.analysis import metrics as scoring
+    from scene_utils.dataset import entities
 
     ids = entities.read_ids(Path(arguments.data_root), arguments.split)
     found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
@@ -111,9 +112,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def references(arguments: argparse.Namespace) -> None:
-    from scene_utils import entities
-    from scene_utils import evaluate as scoring
-    from scene_utils import references as blind
+    from scene_utils.analysis import metrics as scoring
+    from scene_utils.analysis import references as blind
+    from scene_utils.dataset import entities
 
     root = Path(arguments.data_root)
     ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
@@ -139,21 +140,22 @@ def references(arguments: argparse.Namespace) -> None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    from scene_utils import notebooks, report
+    from scene_utils.analysis import metrics_file
+    from scene_utils.study import run_notebook
 
-    metrics = report.read_metrics(paths.figures(arguments.profile) / "metrics.json")
-    print(report.markdown(metrics, arguments.protocol))
-    took = notebooks.durations(paths.build(arguments.profile))
+    metrics = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
+    print(metrics_file.markdown(metrics, arguments.protocol))
+    took = run_notebook.durations(paths.build(arguments.profile))
     if took:
         print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
 
 
 def readme(arguments: argparse.Namespace) -> None:
-    from scene_utils import report
+    from scene_utils.analysis import metrics_file
 
     path = Path(arguments.file)
     text = path.read_text(encoding="utf-8")
-    filled = report.fill_tables(text)
+    filled = metrics_file.fill_tables(text)
     if filled == text:
         print(f"{path}: tables are as in metrics.json")
     elif arguments.check:
@@ -164,15 +166,15 @@ def readme(arguments: argparse.Namespace) -> None:
 
 
 def cache_verify(arguments: argparse.Namespace) -> None:
-    from scene_utils import feature_store
+    from scene_utils.features import store
 
     folders = [Path(folder) for folder in arguments.folder]
     if not folders:
-        made = (paths.DATA / "cache").glob(f"*/features/*/{feature_store.MANIFEST}")
+        made = (paths.DATA / "cache").glob(f"*/features/*/{store.MANIFEST}")
         folders = sorted(path.parent for path in made)
     damaged = False
     for folder in folders:
-        problems = feature_store.verify(folder)
+        problems = store.verify(folder)
         damaged = damaged or bool(problems)
         print("\n".join(problems) or f"{folder}: every shard is as it was written")
     if damaged:
@@ -182,17 +184,20 @@ def cache_verify(arguments: argparse.Namespace) -> None:
 
 
 def run_bench(arguments: argparse.Namespace) -> None:
-    from scene_utils import bench, bench_plot, plots
+    from scene_utils import plots
+    from tests.benchmarks import __main__ as bench
+    from tests.benchmarks import plot
 
     out = Path(arguments.out)
     only = [name for name in arguments.only.split(",") if name]
     result = bench.run(only, out, arguments.profile, arguments.data_root)
-    plots.save(bench_plot.speed(result), out.with_suffix(".png"))
+    plots.save(plot.speed(result), out.with_suffix(".png"))
     print(f"{out} and its plot, {out.with_suffix('.png')}")
 
 
 def run_ablation(arguments: argparse.Namespace) -> None:
-    from scene_utils import ablation, ablation_table, plots
+    from scene_utils import plots
+    from scene_utils.study import ablation, ablation_table
 
     out = paths.figures(arguments.profile) / "ablation.json"
     rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
@@ -212,10 +217,10 @@ def run_ablation(arguments: argparse.Namespace) -> None:
 
 
 def notebook(arguments: argparse.Namespace) -> None:
-    from scene_utils import notebooks
+    from scene_utils.study import run_notebook
 
-    parameters = notebooks.parse_parameters(arguments.parameter)
-    notebooks.run_notebook(Path(arguments.script), Path(arguments.target), parameters)
+    parameters = run_notebook.parse_parameters(arguments.parameter)
+    run_notebook.run_notebook(Path(arguments.script), Path(arguments.target), parameters)
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from scene_utils import ablation_table
-from scene_utils import boxes as box_type
+from scene_utils import box_ops
 from scene_utils.paths import atomic
+from scene_utils.study import ablation_table
 
 # The style file's, by number.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"]
@@ -66,7 +66,7 @@ def draw_boxes(
     """Show a picture `(h, w, 3)` with boxes `(n, 4)` in its own pixels, each with its label."""
     axes.imshow(image)
     axes.set_axis_off()
-    for number, box in enumerate(box_type.check(boxes) if len(boxes) else ()):
+    for number, box in enumerate(box_ops.check(boxes) if len(boxes) else ()):
         colour = colours[number % len(colours)]
         style = styles[number % len(styles)]
         x, y, right, bottom = (float(side) for side in box)
@@ -228,7 +228,7 @@ def readings(
 @styled
 def coverage_map(relative: np.ndarray, note: str, cells: int = 50) -> Figure:
     """Share of boxes, `(n, 4)` as fractions of the picture, that cover each place."""
-    share = 100 * box_type.coverage(relative, cells)
+    share = 100 * box_ops.coverage(relative, cells)
     figure, axes = new_figure(5.0, 4.0)
     axis = axes[0, 0]
     shown = axis.imshow(share, cmap="cividis", vmin=0, extent=(0, 1, 1, 0))

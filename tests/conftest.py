@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scene_utils import entities, images, paths
+from scene_utils import images, paths
+from scene_utils.dataset import entities
 
 
 @pytest.fixture(scope="session")

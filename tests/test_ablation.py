@@ -6,10 +6,12 @@ from itertools import pairwise
 
 import pytest
 
-from scene_utils import ablation, ablation_table, paths, plots, report
-from scene_utils.grid_training import GridSettings
-from scene_utils.localizer import SHIPPED
-from scene_utils.text import Vocabulary
+from scene_utils import paths, plots
+from scene_utils.analysis import metrics_file
+from scene_utils.grid.localizer import SHIPPED
+from scene_utils.grid.train import GridSettings
+from scene_utils.study import ablation, ablation_table
+from scene_utils.words import Vocabulary
 
 
 def row(name, seed, value, low, high):
@@ -79,19 +81,19 @@ def test_a_row_that_is_not_there_is_named(tmp_path):
 
 def test_its_table_stands_in_the_readme(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "figures", lambda profile: tmp_path / profile)
-    metrics = {"schema": report.SCHEMA, "data": {"name": "pictures"}}
+    metrics = {"schema": metrics_file.SCHEMA, "data": {"name": "pictures"}}
     metrics["made_with"] = {"vectors": "glove50"}
     (tmp_path / "real").mkdir()
     (tmp_path / "real/metrics.json").write_text(json.dumps(metrics))
     text = "<!-- table:real/ablation -->\n<!-- /table -->"
     with pytest.raises(ValueError, match="real/ablation: expected its figures to have ablation"):
-        report.fill_tables(text)
+        metrics_file.fill_tables(text)
     rows = [row("one", 0, 0.5, 0.45, 0.55), row("more", 0, 0.6, 0.5, 0.7)]
     rows = [one | {"date": f"2026-11-2{day}"} for day, one in enumerate(rows)]
     for one in rows:
         one["val"] = one["val"] | {"mentions": 3239}
     (tmp_path / "real/ablation.json").write_text(json.dumps(rows))
-    filled = report.fill_tables(text).splitlines()
+    filled = metrics_file.fill_tables(text).splitlines()
     assert filled[1] == (
         "| row | pictures | seeds | mean iou | accuracy 0.5 (%) | pointing (%) "
         "| accuracy 0.5, lengthened (%) |"

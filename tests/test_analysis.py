@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import analysis, probes
-from scene_utils.entities import MENTION_KEY as KEY
-from scene_utils.evaluate import check_predictions, score_mentions
+from scene_utils.analysis import breakdown, perturbations
+from scene_utils.analysis.metrics import check_predictions, score_mentions
+from scene_utils.dataset.entities import MENTION_KEY as KEY
 
 SIDES = ["x_min", "y_min", "x_max", "y_max"]
 
@@ -48,7 +48,7 @@ def predicted(phrases, boxes):
 
 
 def test_what_may_decide_is_read_off_phrase_and_boxes(worked):
-    found = analysis.describe(worked[0], known={"a", "man", "another", "in", "hat"})
+    found = breakdown.describe(worked[0], known={"a", "man", "another", "in", "hat"})
     expected = {
         "box area (% of the picture)": ["2-5", "2-5", "2-5", "2-5", "10-20", "70-100"],
         "words in the phrase": ["2", "6+", "3", "1", "3", "2"],
@@ -67,8 +67,8 @@ def test_accuracy_by_group_is_that_of_its_mentions_and_small_groups_are_left_out
     phrases, boxes = worked
     boxed = phrases[phrases.n_boxes > 0]
     scored = score_mentions(predicted(boxed, [LEFT] * 4 + [ALL] * 2), phrases, boxes)
-    described = analysis.describe(phrases, known=())
-    table = analysis.by_group({"it": scored}, described, least=2, resamples=20)
+    described = breakdown.describe(phrases, known=())
+    table = breakdown.by_group({"it": scored}, described, least=2, resamples=20)
     rows = {(row.what, row.bin): (row.mentions, row.value) for row in table.itertuples()}
     assert rows["objects of its category", "2"] == (3, pytest.approx(2 / 3, abs=1e-6))
     assert rows["place across", "left"] == (2, 1)
@@ -91,12 +91,12 @@ def test_each_mistake_is_told_from_the_others(worked):
     for expected, (row, box) in cases.items():
         predictions = predicted(boxed.iloc[[row]], [box])
         scored = score_mentions(predictions, phrases, boxes)
-        found = analysis.mistakes(scored, predictions, phrases)
+        found = breakdown.mistakes(scored, predictions, phrases)
         assert found.mistake[row] == expected
         assert set(found.mistake.drop(row)) == {"no answer"}
-    shares = analysis.mistake_table({"last": found}).loc["last"]
+    shares = breakdown.mistake_table({"last": found}).loc["last"]
     assert shares["no answer"] == pytest.approx(100 * 5 / 6, abs=0.01)
-    assert shares[list(analysis.MISTAKES)].sum() == pytest.approx(100, abs=0.01)
+    assert shares[list(breakdown.MISTAKES)].sum() == pytest.approx(100, abs=0.01)
 
 
 def test_another_phrases_box_counts_where_it_would_have_been_right(worked):
@@ -105,17 +105,17 @@ def test_another_phrases_box_counts_where_it_would_have_been_right(worked):
     # The two men are confused; each of the others gets a box that is nobody's.
     nobody = (30, 80, 35, 85)
     predictions = predicted(boxed, [RIGHT, LEFT, nobody, RIGHT, nobody, nobody])
-    found = analysis.mistakes(score_mentions(predictions, phrases, boxes), predictions, phrases)
+    found = breakdown.mistakes(score_mentions(predictions, phrases, boxes), predictions, phrases)
     assert found.another_right.tolist() == [True, True, False, True, False, False]
     # Of man 1, the others are 2, 3 and 4; of man 2 they are 1 twice, 3 and 4.
     np.testing.assert_allclose(found.others_right, [1 / 3, 2 / 4, 0, 1 / 3, 0, np.nan])
-    shares = analysis.mistake_table({"it": found}).loc["it"]
+    shares = breakdown.mistake_table({"it": found}).loc["it"]
     assert shares["another object of its category"] == 50
     assert shares["missed, another's box right"] == 50
 
 
 def test_coverage_adds_up_to_the_boxes_area():
-    from scene_utils.boxes import coverage
+    from scene_utils.box_ops import coverage
 
     share = coverage(np.float32([[0, 0, 0.5, 0.5], [0, 0, 1, 0.2]]), cells=10)
     assert share.shape == (10, 10)
@@ -139,24 +139,24 @@ def test_calibration_finds_honest_scores_honest_and_others_not():
     rng = np.random.default_rng(0)
     chance = rng.random(4000)
     hits = rng.random(4000) < chance
-    honest = analysis.calibration(scored_with(chance, hits), resamples=100)
+    honest = breakdown.calibration(scored_with(chance, hits), resamples=100)
     assert honest.mentions.tolist() == [400] * 10
     assert (np.diff(honest.value) > 0).all()
     assert honest.attrs["error"] < 0.03
     inside = (honest.low - 0.02 < honest.score) & (honest.score < honest.high + 0.02)
     assert inside.all()
-    boastful = analysis.calibration(scored_with(np.sqrt(chance), hits), resamples=20)
+    boastful = breakdown.calibration(scored_with(np.sqrt(chance), hits), resamples=20)
     assert boastful.attrs["error"] == pytest.approx(np.mean(np.sqrt(chance) - chance), abs=0.02)
 
 
 def test_scores_that_are_all_equal_have_no_calibration():
-    assert analysis.calibration(scored_with(np.ones(30), np.arange(30) < 7)) is None
+    assert breakdown.calibration(scored_with(np.ones(30), np.arange(30) < 7)) is None
 
 
 def test_picked_mentions_are_of_different_pictures_and_of_their_group():
     rng = np.random.default_rng(1)
     seen = scored_with(rng.random(600), rng.random(600) < 0.5).assign(iou_merged=rng.random(600))
-    picked = analysis.pick(seen, each=4, scores=True)
+    picked = breakdown.pick(seen, each=4, scores=True)
     by_group = picked.groupby("group", sort=False)
     assert by_group.image_id.nunique().tolist() == [4, 4, 4, 4]
     ends = by_group.iou_merged.agg(["min", "max"])
@@ -210,14 +210,16 @@ def of_truth(phrases, reads=True, looks=True):
 
 
 def falls(phrases, **kwargs):
-    asked = probes.questions(phrases)
-    table = probes.falls(probes.ask(of_truth(phrases, **kwargs), asked), phrases, resamples=100)
+    asked = perturbations.questions(phrases)
+    table = perturbations.falls(
+        perturbations.ask(of_truth(phrases, **kwargs), asked), phrases, resamples=100
+    )
     return table.set_index("change")
 
 
 def test_questions_change_what_they_say_and_nothing_else(many):
-    asked = probes.questions(many)
-    plain = asked[asked.change == probes.ASKED].set_index(KEY)
+    asked = perturbations.questions(many)
+    plain = asked[asked.change == perturbations.ASKED].set_index(KEY)
     assert len(plain) == 60
     for change, table in asked.groupby("change"):
         before = plain.loc[pd.MultiIndex.from_frame(table[KEY])]
@@ -226,11 +228,11 @@ def test_questions_change_what_they_say_and_nothing_else(many):
             column: (before[column].to_numpy() == table[column].to_numpy())
             for column in ("text", "category", "picture")
         }
-        assert same["picture"].all() == (change not in probes.CHANGES[2:]), change
-        assert same["text"].all() == (change not in probes.CHANGES[:2]), change
-        if change in probes.CHANGES[2:]:
+        assert same["picture"].all() == (change not in perturbations.CHANGES[2:]), change
+        assert same["text"].all() == (change not in perturbations.CHANGES[:2]), change
+        if change in perturbations.CHANGES[2:]:
             assert not same["picture"].any()
-        if change in probes.CHANGES[:2]:
+        if change in perturbations.CHANGES[:2]:
             assert not same["text"].any()
     other = asked[asked.change == "another picture"]
     assert other.groupby("image_id").picture.nunique().eq(1).all()
@@ -240,7 +242,7 @@ def test_questions_change_what_they_say_and_nothing_else(many):
     assert [sorted(words.split()) for words in shuffled.text] == [
         sorted(words.split()) for words in before
     ]
-    pd.testing.assert_frame_equal(asked, probes.questions(many))
+    pd.testing.assert_frame_equal(asked, perturbations.questions(many))
 
 
 def test_a_picture_with_one_object_has_no_other_phrase_to_swap():
@@ -252,7 +254,7 @@ def test_a_picture_with_one_object_has_no_other_phrase_to_swap():
             ("b", 0, 2, "a tree", "other", []),
         ]
     )
-    asked = probes.questions(phrases)
+    asked = perturbations.questions(phrases)
     swapped = asked[asked.change == "another phrase"]
     assert swapped[["image_id", "text", "category"]].to_numpy().tolist() == [
         ["b", "a tree", "other"]
@@ -280,10 +282,10 @@ def test_a_model_that_does_not_read_or_does_not_look_loses_nothing_by_it(many):
     assert deaf.value["blank picture"] > 0.2
     assert blind.value[["another picture", "blank picture"]].eq(0).all()
     assert blind.same[["another picture", "blank picture"]].eq(1).all()
-    text = probes.table({"deaf": deaf.reset_index()}).loc["deaf", "another phrase"]
+    text = perturbations.table({"deaf": deaf.reset_index()}).loc["deaf", "another phrase"]
     assert text == "50.0, fall 0.0 [0.0, 0.0]"
 
 
 def test_a_model_that_answers_something_else_is_refused(many):
     with pytest.raises(ValueError, match=r"expected \(\d+, 4\) finite numbers, got \(3, 4\)"):
-        probes.ask(lambda *_: np.zeros((3, 4)), probes.questions(many))
+        perturbations.ask(lambda *_: np.zeros((3, 4)), perturbations.questions(many))

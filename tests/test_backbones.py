@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scene_utils import backbones
-from scene_utils.backbones import feature_maps, load_backbone, weights_hash
+from scene_utils.features import backbones
+from scene_utils.features.backbones import feature_maps, load_backbone, weights_hash
 
 NAMES = ("resnet50", "efficientnet_lite0", "efficientnet_lite2")
 LITE0 = backbones.PRETRAINED / backbones.EFFICIENTNET_LITE0_FILE.name

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scene_utils import bench, bench_features, bench_plot, bench_tools, plots
+from scene_utils import plots
+from tests.benchmarks import __main__ as bench
+from tests.benchmarks import features, plot, tools
 
 
 def test_sections_are_merged_and_keep_what_was_there(tmp_path, monkeypatch):
@@ -27,22 +29,22 @@ def test_sections_are_merged_and_keep_what_was_there(tmp_path, monkeypatch):
 def test_every_contender_has_its_turn_in_each_round():
     called = []
     measure = {name: lambda name=name: called.append(name) or 1.0 for name in "abcd"}
-    assert bench_tools.interleave(measure, 5) == {name: [1.0] * 5 for name in "abcd"}
+    assert tools.interleave(measure, 5) == {name: [1.0] * 5 for name in "abcd"}
     rounds = [called[start : start + 4] for start in range(0, 20, 4)]
     assert all(sorted(one) == list("abcd") for one in rounds)
     assert len({tuple(one) for one in rounds}) > 1
 
 
 def test_made_pictures_are_pictures(tmp_path):
-    ids = bench_tools.make_pictures(tmp_path, 300, (100, 75))
+    ids = tools.make_pictures(tmp_path, 300, (100, 75))
     assert len(list(tmp_path.glob("*.jpg"))) == len(ids) == 300
     for image_id in (ids[0], ids[299]):
         assert Image.open(tmp_path / f"{image_id}.jpg").size == (100, 75)
 
 
 def test_a_store_is_read_as_it_was_written(tmp_path):
-    bench_features.fake_store(tmp_path, 70, channels=6, shard_size=32)
-    from scene_utils import feature_store
+    features.fake_store(tmp_path, 70, channels=6, shard_size=32)
+    from scene_utils.features import store as feature_store
 
     store = feature_store.open_store(tmp_path)
     assert len(store.row) == 70
@@ -60,18 +62,18 @@ def test_the_plot_shows_what_is_there(tmp_path):
         "caching": {"machine": machine, "rows": [shares]},
         "cost": {"machine": machine, "table": [point], "measured": [point]},
     }
-    figure = bench_plot.speed(result)
+    figure = plot.speed(result)
     assert figure.get_suptitle() == "x, 2 cores, 2026-01-01"
     plots.save(figure, tmp_path / "bench.png")
     assert Image.open(tmp_path / "bench.png").size[0] > 600
     result["cost"]["machine"] = machine | {"processor": "y"}
-    lines = bench_plot.speed(result).get_suptitle().splitlines()
+    lines = plot.speed(result).get_suptitle().splitlines()
     assert lines == ["pass, caching: x, 2 cores, 2026-01-01", "cost: y, 2 cores, 2026-01-01"]
 
 
 @pytest.mark.slow
 def test_a_contender_answers_in_a_process_of_its_own(tmp_path):
-    from scene_utils import backbones, folding, portable
+    from scene_utils.features import backbones, folding, portable
 
     network = portable.export(
         folding.fold_norms(backbones.load_backbone("efficientnet_lite0", untrained=True).model)
@@ -84,12 +86,12 @@ def test_a_contender_answers_in_a_process_of_its_own(tmp_path):
     for runtime in ("keras plain", "keras"):
         out = tmp_path / f"{runtime}.npy"
         words = [runtime, "float32", path, tmp_path / "pixels.npy", out]
-        with bench_tools.started("bench_peers", words, tmp_path / "log", True) as process:
-            assert bench_tools.ask(process) > 0
+        with tools.started("bench_peers", words, tmp_path / "log", True) as process:
+            assert tools.ask(process) > 0
             found[runtime] = np.load(out)
-    assert bench_tools.cosines(found["keras"], found["keras plain"]).min() > 0.99999
+    assert tools.cosines(found["keras"], found["keras plain"]).min() > 0.99999
     with (
         pytest.raises(RuntimeError, match="abacus"),
-        bench_tools.started("bench_peers", ["abacus", *words[1:]], tmp_path / "log", True),
+        tools.started("bench_peers", ["abacus", *words[1:]], tmp_path / "log", True),
     ):
         pass

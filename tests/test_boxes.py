@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from scene_utils import boxes
+from scene_utils import box_ops
 
 
 def random_boxes(rng, n, top=20):
@@ -28,7 +28,7 @@ def test_area_and_iou_equal_counted_pixels(rng):
     first, second = random_boxes(rng, 300), random_boxes(rng, 300)
     overlapping = 0
     for a, b, area, iou in zip(
-        first, second, boxes.area(first), boxes.iou(first, second), strict=True
+        first, second, box_ops.area(first), box_ops.iou(first, second), strict=True
     ):
         both, either = pixels(a) & pixels(b), pixels(a) | pixels(b)
         overlapping += bool(both)
@@ -39,26 +39,26 @@ def test_area_and_iou_equal_counted_pixels(rng):
 
 def test_iou_of_all_against_all_is_that_of_each_pair(rng):
     first, second = random_boxes(rng, 4), random_boxes(rng, 6)
-    table = boxes.iou(first[:, None], second[None])
+    table = box_ops.iou(first[:, None], second[None])
     assert table.shape == (4, 6)
     for i, j in itertools.product(range(4), range(6)):
-        assert table[i, j] == boxes.iou(first[i], second[j])
+        assert table[i, j] == box_ops.iou(first[i], second[j])
 
 
 def test_iou_is_symmetric_and_one_on_itself(rng):
     first, second = random_boxes(rng, 200), random_boxes(rng, 200)
-    np.testing.assert_array_equal(boxes.iou(first, second), boxes.iou(second, first))
-    np.testing.assert_array_equal(boxes.iou(first, first), 1)
+    np.testing.assert_array_equal(box_ops.iou(first, second), box_ops.iou(second, first))
+    np.testing.assert_array_equal(box_ops.iou(first, first), 1)
 
 
 def test_iou_ignores_shift_scale_per_axis_and_mirroring(rng):
     first, second = random_boxes(rng, 200), random_boxes(rng, 200)
-    expected = boxes.iou(first, second)
+    expected = box_ops.iou(first, second)
     scale = np.float32([3, 0.5, 3, 0.5])
-    np.testing.assert_allclose(boxes.iou(first + 7, second + 7), expected, atol=1e-9)
-    np.testing.assert_allclose(boxes.iou(first * scale, second * scale), expected, atol=1e-9)
+    np.testing.assert_allclose(box_ops.iou(first + 7, second + 7), expected, atol=1e-9)
+    np.testing.assert_allclose(box_ops.iou(first * scale, second * scale), expected, atol=1e-9)
     mirrored = [box[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [20, 0, 20, 0] for box in (first, second)]
-    np.testing.assert_allclose(boxes.iou(*mirrored), expected, atol=1e-9)
+    np.testing.assert_allclose(box_ops.iou(*mirrored), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -72,18 +72,20 @@ def test_iou_ignores_shift_scale_per_axis_and_mirroring(rng):
     ],
 )
 def test_iou_is_zero_where_nothing_is_shared(first, second):
-    assert boxes.iou(np.float32(first), np.float32(second)) == 0
+    assert box_ops.iou(np.float32(first), np.float32(second)) == 0
 
 
 def test_iou_of_small_boxes_far_from_the_origin_keeps_its_digits():
     first = np.float32([[4000.25, 4000.25, 4001.25, 4001.25]])
-    assert boxes.iou(first, first + np.float32([0.5, 0, 0.5, 0])) == pytest.approx(1 / 3, abs=1e-12)
+    assert box_ops.iou(first, first + np.float32([0.5, 0, 0.5, 0])) == pytest.approx(
+        1 / 3, abs=1e-12
+    )
 
 
 def test_merge_is_the_smallest_box_around_each_run(rng):
     parts = [random_boxes(rng, n) for n in (1, 3, 1, 5, 2)]
     starts = np.cumsum([0, 1, 3, 1, 5])
-    merged = boxes.merge(np.concatenate(parts), starts)
+    merged = box_ops.merge(np.concatenate(parts), starts)
     assert merged.shape == (5, 4)
     for part, box in zip(parts, merged, strict=True):
         covered = set().union(*map(pixels, part))
@@ -96,42 +98,42 @@ def test_merge_is_the_smallest_box_around_each_run(rng):
 
 
 def test_merge_of_no_runs_is_empty():
-    assert boxes.merge(np.zeros((0, 4), np.float32), np.zeros(0, int)).shape == (0, 4)
+    assert box_ops.merge(np.zeros((0, 4), np.float32), np.zeros(0, int)).shape == (0, 4)
 
 
 def test_from_inclusive_keeps_the_counted_pixels():
     # Pixels 3..3 by 5..8, counted from 1 and with both ends: one column of four.
-    box = boxes.from_inclusive([[3, 5, 3, 8]])
+    box = box_ops.from_inclusive([[3, 5, 3, 8]])
     assert box.dtype == np.float32
     assert box.tolist() == [[2, 4, 3, 8]]
-    assert boxes.area(box).tolist() == [4]
+    assert box_ops.area(box).tolist() == [4]
 
 
 def test_relative_and_back_is_the_same_box():
     pixel_boxes = np.float32([[0, 0, 500, 375], [10, 20, 110, 95]])
     width, height = np.array([500, 200]), np.array([375, 100])
-    relative = boxes.to_relative(pixel_boxes, width, height)
+    relative = box_ops.to_relative(pixel_boxes, width, height)
     np.testing.assert_allclose(relative, [[0, 0, 1, 1], [0.05, 0.2, 0.55, 0.95]], atol=1e-6)
-    np.testing.assert_allclose(boxes.to_pixels(relative, width, height), pixel_boxes, atol=1e-3)
-    one = boxes.to_relative(pixel_boxes[:1], 1000, 750)
+    np.testing.assert_allclose(box_ops.to_pixels(relative, width, height), pixel_boxes, atol=1e-3)
+    one = box_ops.to_relative(pixel_boxes[:1], 1000, 750)
     np.testing.assert_allclose(one, [[0, 0, 0.5, 0.5]], atol=1e-6)
 
 
 def test_to_pixels_stays_in_the_image():
-    assert boxes.to_pixels(np.float32([[-0.5, -1, 1.5, 2]]), 40, 30).tolist() == [[0, 0, 40, 30]]
+    assert box_ops.to_pixels(np.float32([[-0.5, -1, 1.5, 2]]), 40, 30).tolist() == [[0, 0, 40, 30]]
 
 
 def test_check_gives_back_what_is_a_box():
-    checked = boxes.check([[[1, 2, 4, 6]]])
+    checked = box_ops.check([[[1, 2, 4, 6]]])
     assert checked.dtype == np.float32
     assert checked.tolist() == [[[1, 2, 4, 6]]]
-    assert boxes.check(np.zeros((0, 4))).shape == (0, 4)
+    assert box_ops.check(np.zeros((0, 4))).shape == (0, 4)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 5), (4, 2), ()])
 def test_check_names_a_wrong_shape(shape):
     with pytest.raises(ValueError, match=r"^mine: expected .*x_min.*got shape ") as caught:
-        boxes.check(np.ones(shape), "mine")
+        box_ops.check(np.ones(shape), "mine")
     assert str(caught.value).endswith(str(shape))
 
 
@@ -150,7 +152,7 @@ def test_check_names_a_wrong_shape(shape):
 def test_check_shows_the_first_offender(bad):
     good = [1, 2, 4, 6]
     with pytest.raises(ValueError, match=r"^mine: expected finite") as caught:
-        boxes.check([good, good, bad, good, bad], "mine")
+        box_ops.check([good, good, bad, good, bad], "mine")
     assert f"got {np.float32(bad).tolist()} in row 2 (2 such rows of 5)" in str(caught.value)
 
 
@@ -165,14 +167,14 @@ def test_best_constant_beats_a_grid_of_boxes(rng):
             for y_min, y_max in itertools.combinations(ticks, 2)
         ]
     )
-    scores = boxes.iou(grid[:, None], relative[None]).mean(axis=1)
-    assert scores.max() > boxes.iou(np.float32([0.1, 0.1, 0.9, 0.9]), relative).mean() + 0.02
-    best = boxes.best_constant(relative)
-    assert boxes.iou(best, relative).mean() >= scores.max()
+    scores = box_ops.iou(grid[:, None], relative[None]).mean(axis=1)
+    assert scores.max() > box_ops.iou(np.float32([0.1, 0.1, 0.9, 0.9]), relative).mean() + 0.02
+    best = box_ops.best_constant(relative)
+    assert box_ops.iou(best, relative).mean() >= scores.max()
     assert (best >= 0).all()
     assert (best <= 1).all()
 
 
 def test_best_constant_finds_the_only_box():
     only = np.float32([0.25, 0.4, 0.75, 0.9])
-    np.testing.assert_allclose(boxes.best_constant(np.tile(only, (5, 1))), only, atol=0.002)
+    np.testing.assert_allclose(box_ops.best_constant(np.tile(only, (5, 1))), only, atol=0.002)

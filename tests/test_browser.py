@@ -20,10 +20,12 @@ import pytest
 from PIL import Image
 
 import scene_utils
-from scene_utils import boxes, ground, paths, widget_browser, widget_page
-from scene_utils.bench_widget import enter_to_picture
+from scene_utils import box_ops, models, paths
 from scene_utils.plots import GUESS
-from scene_utils.widget_catalogue import catalogue
+from scene_utils.widget import page as widget_page
+from scene_utils.widget.catalogue import catalogue
+from tests.benchmarks.widget import enter_to_picture
+from tests.browser import browser as widget_browser
 
 pytestmark = pytest.mark.slow
 SCENES = "smoke"
@@ -157,11 +159,11 @@ def test_a_scene_is_answered_by_its_own_model(page, trained):
     phrase = scene.phrases[0]
     wait_label(page, phrase)
     assert "trained on the smoke scenes" in status(page, "Answered by grid")
-    own = ground.load_model(trained / "grid").ground(scene.image, phrase, top_k=10)
+    own = models.load_model(trained / "grid").ground(scene.image, phrase, top_k=10)
     assert_box(page, scene.image, own.boxes[0])
     page.get_by_label("Ground truth").check()
     verdict = page.locator(".sq-best .sq-verdict").inner_text()
-    iou = float(boxes.iou(own.boxes[0], scene.true_box(phrase)))
+    iou = float(box_ops.iou(own.boxes[0], scene.true_box(phrase)))
     assert f"{'hit' if iou >= 0.5 else 'miss'}, IoU" in verdict
     assert abs(float(verdict.split()[-1]) - iou) < 0.02
     page.get_by_label("Ground truth").uncheck()
@@ -282,18 +284,18 @@ def test_compare_shows_three_models_with_their_iou(page, trained, shipped):
     figures.nth(2).wait_for()
     photo = next(p for p in catalogue(SCENES) if p.name == "coffee")
     truth = photo.true_box("a cup")
-    seed = ground.load_model(trained / "seed")
+    seed = models.load_model(trained / "seed")
     expected = [
         np.float32(json.loads((trained / "constant" / "boxes.json").read_text())["*"])
         * np.float32([600, 400, 600, 400]),
-        ground.first_boxes(seed, photo.image, ["a cup"], ground.backbone_of(seed))[0],
+        models.first_boxes(seed, photo.image, ["a cup"], models.backbone_of(seed))[0],
         shipped.ground(photo.image, "a cup", top_k=10).boxes[0],
     ]
     if (paths.cache("flickr30k") / "models" / "seed").is_dir():
         expected = expected[2:]  # photos are then compared with what real photos trained
     for figure, box in zip(figures.all()[-len(expected) :], expected, strict=True):
         iou = float(re.search(r"IoU ([\d.]+)", figure.inner_text())[1])
-        assert abs(iou - float(boxes.iou(box, truth))) < 0.02
+        assert abs(iou - float(box_ops.iou(box, truth))) < 0.02
     assert [text.split()[0] for text in figures.all_inner_texts()] == ["constant", "seed", "grid"]
 
 

@@ -11,25 +11,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scene_utils import (
-    answers,
-    entities,
-    features,
-    ground,
-    images,
-    probes,
-    report,
-    scenes,
-    text,
-    training,
-)
-from scene_utils.backbones import load_backbone
+from scene_utils import images
+from scene_utils import models as ground
+from scene_utils import words as text
+from scene_utils.analysis import metrics_file, perturbations
+from scene_utils.analysis import predictions as answers
+from scene_utils.dataset import entities, sample
+from scene_utils.features import encode
+from scene_utils.features.backbones import load_backbone
+from scene_utils.source import train
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "scenes"
-    scenes.generate(root, train=24, val=6, test=8, progress=False)
+    sample.generate(root, train=24, val=6, test=8, progress=False)
     return root
 
 
@@ -43,18 +39,18 @@ def models(root, tmp_path_factory):
         phrases.phrase[phrases.split == "train"], vectors
     )
     ids = entities.image_ids(root)
-    store = features.cache_features(
+    store = encode.cache_features(
         entities.image_folder(root),
         ids,
         load_backbone("efficientnet_lite0"),
         folder / "features",
         progress=False,
     )
-    sets = [training.make_examples(phrases, name, store, vocabulary) for name in ("train", "val")]
-    made_with = features.origin(store) | {"vectors": "glove50"}
+    sets = [train.make_examples(phrases, name, store, vocabulary) for name in ("train", "val")]
+    made_with = encode.origin(store) | {"vectors": "glove50"}
     for model in ("seed", "constant", "per-category"):
-        settings = training.Settings(model=model, epochs=8, widths=(64,), learning_rate=3e-3)
-        training.train(
+        settings = train.Settings(model=model, epochs=8, widths=(64,), learning_rate=3e-3)
+        train.train(
             settings, *sets, embeddings, vocabulary, made_with, folder / model, progress=False
         )
     return folder
@@ -208,7 +204,7 @@ def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, m
     asked = answers.load_beside(cache, "probes", ["seed", "constant"])
     phrases = pd.read_parquet(cache / "phrases.parquet")
     test = answers.test_mentions(phrases, root)
-    falls = probes.falls(asked["seed"], test, resamples=20).set_index("change")
+    falls = perturbations.falls(asked["seed"], test, resamples=20).set_index("change")
     table = ground_truth_accuracy(found["seed"], test)
     assert falls.asked["blank picture"] == pytest.approx(table, abs=1e-6)
     # The grey picture is one picture: the same words get the same box wherever they stand.
@@ -216,7 +212,7 @@ def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, m
     blank = blank.assign(phrase=blank.phrase.str.lower())
     assert blank.groupby("phrase")[sides].agg(np.ptp).to_numpy().max() < 1e-4
     assert blank[sides].round(4).drop_duplicates().shape[0] > 1
-    seen = asked["seed"][asked["seed"].change == probes.ASKED]
+    seen = asked["seed"][asked["seed"].change == perturbations.ASKED]
     assert falls.same["blank picture"] < 1
     assert len(seen) == len(blank)
     photos = answers.load_beside(cache, "photos", ["seed", "constant"])
@@ -225,13 +221,13 @@ def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, m
 
 
 def ground_truth_accuracy(predictions, phrases):
-    from scene_utils import boxes
+    from scene_utils import box_ops
 
     sides = ["x_min", "y_min", "x_max", "y_max"]
     both = phrases[phrases.n_boxes > 0].merge(
         predictions, on=entities.MENTION_KEY, suffixes=("", "_guess")
     )
-    iou = boxes.iou(both[sides].to_numpy(), both[[f"{side}_guess" for side in sides]].to_numpy())
+    iou = box_ops.iou(both[sides].to_numpy(), both[[f"{side}_guess" for side in sides]].to_numpy())
     return (iou >= 0.5).mean()
 
 
@@ -260,7 +256,7 @@ def test_an_untrained_backbone_is_called_so_in_the_caption_and_the_table(tmp_pat
     described = {"name": "x", "split": "test", "images": 1, "mentions": 2, "train_images": 3}
     made_with = {"backbone": label, "vectors": "glove50", "seed": 0}
     path = tmp_path / "metrics.json"
-    report.write_metrics(path, described, made_with, {"seed": {"merged": metrics_of}})
-    printed = report.markdown(report.read_metrics(path))
+    metrics_file.write_metrics(path, described, made_with, {"seed": {"merged": metrics_of}})
+    printed = metrics_file.markdown(metrics_file.read_metrics(path))
     assert "efficientnet_lite0 (untrained)" in printed
     assert "| seed | .500 [.400, .600] | 50.0 [40.0, 60.0] |" in printed

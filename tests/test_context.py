@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import boxes, context, text
+from scene_utils import box_ops, words
+from scene_utils.grid import sentences
 
 WORDS = ["a", "man", "in", "blue", "shirt", "with", "dog", "hat"]
-VOCABULARY = text.Vocabulary.of([text.PAD, text.UNKNOWN, *WORDS])
+VOCABULARY = words.Vocabulary.of([words.PAD, words.UNKNOWN, *WORDS])
 
 
 def names(tokens):
@@ -17,13 +18,13 @@ def names(tokens):
 
 def test_pairs_read_both_phrases_and_the_words_between_neighbours():
     sentence = "A man in a blue shirt stands with a dog ."
-    table = context.phrases_of(sentence, ["A man", "a blue shirt", "a dog"])
+    table = sentences.phrases_of(sentence, ["A man", "a blue shirt", "a dog"])
     assert table.first_word_index.tolist() == [0, 3, 8]
-    pairs = context.pairs_of(table, VOCABULARY)
+    pairs = sentences.pairs_of(table, VOCABULARY)
     assert list(zip(pairs.one, pairs.other, strict=True)) == [
         (one, other) for one in range(3) for other in range(3) if one != other
     ]
-    parts = np.split(pairs.tokens, [context.PHRASE, context.PHRASE + context.JOINT], axis=1)
+    parts = np.split(pairs.tokens, [sentences.PHRASE, sentences.PHRASE + sentences.JOINT], axis=1)
     read = [[names(part[row]) for part in parts] for row in range(6)]
     assert read[0] == [["a", "man"], ["in"], ["a", "blue", "shirt"]]
     assert read[2] == [["a", "blue", "shirt"], ["in"], ["a", "man"]]
@@ -33,17 +34,17 @@ def test_pairs_read_both_phrases_and_the_words_between_neighbours():
 
 
 def test_pairs_stay_within_their_sentence():
-    one = context.phrases_of("a man in a hat", ["a man", "a hat"])
-    other = context.phrases_of("a dog", ["a dog"]).assign(sentence_id=1)
-    pairs = context.pairs_of(pd.concat([one, other], ignore_index=True), VOCABULARY)
+    one = sentences.phrases_of("a man in a hat", ["a man", "a hat"])
+    other = sentences.phrases_of("a dog", ["a dog"]).assign(sentence_id=1)
+    pairs = sentences.pairs_of(pd.concat([one, other], ignore_index=True), VOCABULARY)
     assert set(zip(pairs.one, pairs.other, strict=True)) == {(0, 1), (1, 0)}
 
 
 def test_a_phrase_given_twice_is_its_second_occurrence_and_a_strange_one_refused():
-    table = context.phrases_of("a man and a man", ["a man", "A MAN"])
+    table = sentences.phrases_of("a man and a man", ["a man", "A MAN"])
     assert table.first_word_index.tolist() == [0, 3]
     with pytest.raises(ValueError, match="expected to find 'a cat' in it, got 'a man'"):
-        context.phrases_of("a man", ["a cat"])
+        sentences.phrases_of("a man", ["a cat"])
 
 
 def test_features_of_two_boxes_are_those_of_their_definition():
@@ -53,13 +54,13 @@ def test_features_of_two_boxes_are_those_of_their_definition():
         np.float32(np.concatenate([low, low + rng.uniform(0.1, 0.5, low.shape)], axis=-1))
         for low in corners
     )
-    found = np.asarray(context.HowTheyLie()([first, second]))
-    iou = boxes.iou(first[:, :, None], second[:, None])
+    found = np.asarray(sentences.HowTheyLie()([first, second]))
+    iou = box_ops.iou(first[:, :, None], second[:, None])
     np.testing.assert_allclose(found[..., 12], iou, atol=1e-5)
     # Shares of the one and of the other that lie in both.
-    both = iou * (boxes.area(first)[:, :, None] + boxes.area(second)[:, None]) / (1 + iou)
-    np.testing.assert_allclose(found[..., 10], both / boxes.area(first)[:, :, None], rtol=1e-3)
-    np.testing.assert_allclose(found[..., 11], both / boxes.area(second)[:, None], rtol=1e-3)
+    both = iou * (box_ops.area(first)[:, :, None] + box_ops.area(second)[:, None]) / (1 + iou)
+    np.testing.assert_allclose(found[..., 10], both / box_ops.area(first)[:, :, None], rtol=1e-3)
+    np.testing.assert_allclose(found[..., 11], both / box_ops.area(second)[:, None], rtol=1e-3)
     middles = [(box[..., :2] + box[..., 2:]) / 2 for box in (first, second)]
     way = middles[0][:, :, None] - middles[1][:, None]
     np.testing.assert_allclose(found[..., :2], 2 * way, atol=1e-5)
@@ -67,41 +68,41 @@ def test_features_of_two_boxes_are_those_of_their_definition():
 
 def holder(weight=1.0):
     """A context that says: the other's box lies in the one's."""
-    tokens = keras.Input((context.PHRASE * 2 + context.JOINT,), dtype="int32")
+    tokens = keras.Input((sentences.PHRASE * 2 + sentences.JOINT,), dtype="int32")
     order = keras.Input((3,))
     said = keras.ops.concatenate([order[:, :1] * 0 + 6, order[:, :1] * 0], axis=1)
     one, other = keras.Input((None, 4)), keras.Input((None, 4))
-    lies = context.HowTheyLie()([one, other])[..., 11:13]
+    lies = sentences.HowTheyLie()([one, other])[..., 11:13]
     reads = keras.Model([tokens, order], said)
-    return context.Context(reads, keras.Model([one, other], lies), None, weight)
+    return sentences.Context(reads, keras.Model([one, other], lies), None, weight)
 
 
 def crowd():
     """Two men of nearly the same probability, a shirt that lies in the second; and the pairs."""
     man = [[0.1, 0.1, 0.3, 0.9], [0.6, 0.1, 0.8, 0.9]]
     shirt = [[0.62, 0.2, 0.78, 0.5], [0.0, 0.0, 0.05, 0.05]]
-    table = context.phrases_of("a man in a blue shirt", ["a man", "a blue shirt"])
-    pairs = context.pairs_of(table, VOCABULARY)
+    table = sentences.phrases_of("a man in a blue shirt", ["a man", "a blue shirt"])
+    pairs = sentences.pairs_of(table, VOCABULARY)
     return np.float32([man, shirt]), np.float32([[0.55, 0.45], [0.9, 0.1]]), pairs
 
 
 def test_the_man_is_he_who_wears_the_shirt():
     likely, shares, pairs = crowd()
-    new = context.Together(holder()).weigh(likely, shares, pairs)
+    new = sentences.Together(holder()).weigh(likely, shares, pairs)
     np.testing.assert_allclose(new.sum(axis=1), 1, atol=1e-5)
     assert new[0, 1] > 0.9
     # It is the same whatever the order in which phrases are given.
-    table = context.phrases_of("a man in a blue shirt", ["a blue shirt", "a man"])
-    turned = context.pairs_of(table, VOCABULARY)
-    again = context.Together(holder()).weigh(likely[::-1].copy(), shares[::-1].copy(), turned)
+    table = sentences.phrases_of("a man in a blue shirt", ["a blue shirt", "a man"])
+    turned = sentences.pairs_of(table, VOCABULARY)
+    again = sentences.Together(holder()).weigh(likely[::-1].copy(), shares[::-1].copy(), turned)
     np.testing.assert_allclose(again[::-1], new, atol=1e-5)
 
 
 def test_without_weight_or_company_a_phrase_stays_as_it_was():
     likely, shares, pairs = crowd()
-    together = context.Together(holder())
+    together = sentences.Together(holder())
     np.testing.assert_allclose(together.weigh(likely, shares, pairs, 0.0), shares, atol=1e-5)
-    alone = context.pairs_of(context.phrases_of("a man", ["a man"]), VOCABULARY)
+    alone = sentences.pairs_of(sentences.phrases_of("a man", ["a man"]), VOCABULARY)
     np.testing.assert_array_equal(together.weigh(likely[:1], shares[:1], alone), shares[:1])
 
 
@@ -123,7 +124,7 @@ def annotated(count, seed):
             rows.append((str(picture), phrase_id == 3, phrase_id, first, phrase, sentence, kind))
             rows[-1] += (100, 100, 1, *(100 * box))
     columns = ["image_id", "sentence_id", "phrase_id", "first_word_index", "phrase", "sentence"]
-    columns += ["category", "width", "height", "n_boxes", *boxes.COLUMNS]
+    columns += ["category", "width", "height", "n_boxes", *box_ops.COLUMNS]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -132,8 +133,8 @@ def test_it_learns_from_annotations_that_a_shirt_tells_who_is_meant():
     table = pd.concat(
         [annotated(300, 1).assign(split="train"), annotated(60, 2).assign(split="val")]
     )
-    made = context.build_context(np.eye(len(VOCABULARY.words), dtype=np.float32), 32, 16)
-    found = context.learn(made, table, VOCABULARY, steps=120, progress=False)
+    made = sentences.build_context(np.eye(len(VOCABULARY.words), dtype=np.float32), 32, 16)
+    found = sentences.learn(made, table, VOCABULARY, steps=120, progress=False)
     assert found["train_pairs"] == 300  # the shirt has no like, the second man no company
     assert found["alone"] < 0.7
     assert found["with_another"] > 0.95

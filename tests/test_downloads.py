@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from scene_utils import downloads, paths
+from scene_utils import paths
+from scene_utils.dataset import download
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
@@ -45,7 +46,7 @@ def server(tmp_path):
 
 def entry(server, content=CONTENT, digest=None, **kwargs):
     server.files["file.bin"] = content
-    return downloads.Download(
+    return download.Download(
         **{"name": "file.bin", "url": f"{server.address}/file.bin", "bytes": len(content)}
         | {"known_hash": f"sha256:{digest or hashlib.sha256(content).hexdigest()}", "folder": "raw"}
         | kwargs
@@ -58,10 +59,10 @@ def names(folder):
 
 def test_a_file_is_fetched_once(server, tmp_path):
     item = entry(server)
-    path = downloads.fetch(item, tmp_path, progress=False)
+    path = download.fetch(item, tmp_path, progress=False)
     assert path == tmp_path / "raw" / "file.bin"
     assert path.read_bytes() == CONTENT
-    downloads.fetch(item, tmp_path, progress=False)
+    download.fetch(item, tmp_path, progress=False)
     assert server.ranges == [None]
 
 
@@ -69,10 +70,10 @@ def test_an_interrupted_transfer_is_resumed(server, tmp_path):
     item = entry(server)
     server.limit = 1_300_000
     with pytest.raises(OSError, match=r"IncompleteRead|broken"):
-        downloads.fetch(item, tmp_path, progress=False)
+        download.fetch(item, tmp_path, progress=False)
     assert names(tmp_path / "raw") == ["file.bin.part"]
     server.limit = None
-    assert downloads.fetch(item, tmp_path, progress=False).read_bytes() == CONTENT
+    assert download.fetch(item, tmp_path, progress=False).read_bytes() == CONTENT
     assert len(server.ranges) == 2
     assert int(server.ranges[1].removeprefix("bytes=").rstrip("-")) > 1_000_000
     assert names(tmp_path / "raw") == ["file.bin"]
@@ -82,14 +83,14 @@ def test_a_server_that_cannot_resume_sends_it_all_again(server, tmp_path):
     item = entry(server)
     server.limit, server.resumes = 1_300_000, False
     with pytest.raises(OSError, match=r"IncompleteRead|broken"):
-        downloads.fetch(item, tmp_path, progress=False)
+        download.fetch(item, tmp_path, progress=False)
     server.limit = None
-    assert downloads.fetch(item, tmp_path, progress=False).read_bytes() == CONTENT
+    assert download.fetch(item, tmp_path, progress=False).read_bytes() == CONTENT
 
 
 def test_a_wrong_hash_is_named_and_nothing_stays(server, tmp_path):
     with pytest.raises(ValueError, match=r"file\.bin: expected 3,000,000 bytes with sha256:0{64}"):
-        downloads.fetch(entry(server, digest="0" * 64), tmp_path, progress=False)
+        download.fetch(entry(server, digest="0" * 64), tmp_path, progress=False)
     assert names(tmp_path / "raw") == []
 
 
@@ -103,7 +104,7 @@ def zipped(path, members):
 def test_only_the_named_member_is_unpacked(server, tmp_path):
     archive = zipped(tmp_path / "a.zip", {"wanted.txt": "yes", "other.txt": "no", "big": "x"})
     item = entry(server, archive.read_bytes(), member="wanted.txt")
-    path = downloads.fetch(item, tmp_path / "data", progress=False)
+    path = download.fetch(item, tmp_path / "data", progress=False)
     assert path.read_text() == "yes"
     assert names(tmp_path / "data" / "raw") == ["wanted.txt"]
 
@@ -122,7 +123,7 @@ def test_an_archive_that_reaches_outside_is_refused(name, tmp_path):
     with pytest.raises(
         ValueError, match=r"a\.zip: expected plain files, got .*Nothing was unpacked"
     ):
-        downloads.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
+        download.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
     assert names(tmp_path) == ["a.zip"]
 
 
@@ -141,25 +142,25 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(damage, tmp_path):
             content[content.index(header) + flags] |= 1
     archive.write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.zip: expected a whole zip archive, got"):
-        downloads.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
+        download.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
     assert names(tmp_path) == ["a.zip"]
 
 
 def test_a_bomb_is_stopped(tmp_path):
     archive = zipped(tmp_path / "a.zip", {"words.txt": b"0" * 10_000_000})
     with pytest.raises(ValueError, match=r"at most 1,000,000 bytes in words\.txt"):
-        downloads.extract_member(archive, "words.txt", tmp_path / "out.txt", largest=1_000_000)
+        download.extract_member(archive, "words.txt", tmp_path / "out.txt", largest=1_000_000)
     assert names(tmp_path) == ["a.zip"]
 
 
 def test_a_missing_member_is_named(tmp_path):
     archive = zipped(tmp_path / "a.zip", {"other.txt": "x"})
     with pytest.raises(ValueError, match=r"expected a member 'words\.txt', got \['other\.txt'\]"):
-        downloads.extract_member(archive, "words.txt", tmp_path / "out.txt")
+        download.extract_member(archive, "words.txt", tmp_path / "out.txt")
 
 
 def test_the_registry_names_hash_and_size_of_each_file():
-    items = {item.name: item for item in downloads.registry()}
+    items = {item.name: item for item in download.registry()}
     weights = items["resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"]
     assert (weights.bytes, weights.known_hash) == (
         94_765_736,
@@ -170,15 +171,15 @@ def test_the_registry_names_hash_and_size_of_each_file():
 
 
 def test_the_check_counts_and_names_what_changed(tmp_path):
-    from scene_utils import scenes
+    from scene_utils.dataset import sample
 
     root = tmp_path / "set"
-    scenes.generate(root, train=4, val=1, test=2, progress=False)
+    sample.generate(root, train=4, val=1, test=2, progress=False)
     listed = (root / "test.txt").read_bytes()
     sums = [f"{hashlib.sha256(listed).hexdigest()}  test.txt", f"{'0' * 64}  train.txt"]
     (root / "SHA256SUMS").write_text("\n".join([*sums, f"{'0' * 64}  annotations.zip"]) + "\n")
     (root / "flickr30k-images" / f"{listed.split()[0].decode()}.jpg").unlink()
-    report = downloads.check_flickr30k(root, tmp_path / "cache", progress=False)
+    report = download.check_flickr30k(root, tmp_path / "cache", progress=False)
     assert "ok      test.txt" in report
     assert "CHANGED train.txt" in report
     assert "MISSING annotations.zip" in report
@@ -186,5 +187,5 @@ def test_the_check_counts_and_names_what_changed(tmp_path):
 
 
 def test_how_to_obtain_the_data_names_the_folder_that_the_reader_looks_for():
-    assert "flickr30k-images" in downloads.FLICKR30K_STEPS
+    assert "flickr30k-images" in download.FLICKR30K_STEPS
     assert json.loads((paths.DATA / "registry.json").read_text())

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from scene_utils import backbones, features, folding, images, openvino_engine, paths, portable
+from scene_utils import images, paths
+from scene_utils.features import backbones, encode, folding, openvino_engine, portable
 
 openvino_here = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None,
@@ -42,7 +43,7 @@ def test_a_written_network_has_the_published_number_of_operations(name, tmp_path
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50"])
 def test_openvino_gives_the_features_of_keras(name, photos):
     backbone = backbones.load_backbone(name, untrained=name == "resnet50")
-    expected = features.encoder(backbone)(photos)
+    expected = encode.encoder(backbone)(photos)
     found = openvino_engine.encoder(backbone)(photos)
     assert found.shape == expected.shape
     assert cosine(found, expected).min() > 0.99999
@@ -56,12 +57,12 @@ def test_a_store_says_that_openvino_made_it(tmp_path):
     backbone = backbones.load_backbone("efficientnet_lite0")
     ids = [path.stem for path in paths.PHOTOS.glob("*.jpg")]
     given = (paths.PHOTOS, ids, backbone)
-    made = features.cache_features(*given, tmp_path / "a", progress=False, engine="openvino")
-    keras = features.cache_features(*given, tmp_path / "b", progress=False)
+    made = encode.cache_features(*given, tmp_path / "a", progress=False, engine="openvino")
+    keras = encode.cache_features(*given, tmp_path / "b", progress=False)
     a, b = (store.array(ids).astype(np.float32) for store in (made, keras))
     assert cosine(a, b).min() > 0.999
     with pytest.raises(ValueError, match="'keras, float32, batch norms folded', got 'openvino, "):
-        features.cache_features(*given, tmp_path / "a", progress=False)
+        encode.cache_features(*given, tmp_path / "a", progress=False)
 
 
 def test_a_missing_runtime_says_what_to_install(monkeypatch):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from scene_utils import ensemble, images, localizer, paths
-from scene_utils.ensemble import Asker, Ensemble
+from scene_utils import images, paths
+from scene_utils.grid import ensemble, localizer
+from scene_utils.grid.ensemble import Asker, Ensemble
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import boxes as box_type
-from scene_utils import entities
-from scene_utils.entities import load_entities, parse_annotation, parse_sentences, read_entities
+from scene_utils import box_ops
+from scene_utils.dataset import entities
+from scene_utils.dataset.entities import (
+    load_entities,
+    parse_annotation,
+    parse_sentences,
+    read_entities,
+)
 
 # Images in train.txt to boxed mentions: the whole set as published, and the part without the 999
 # images that the archive at hand lacks.
@@ -109,7 +114,7 @@ def test_a_small_root_gives_every_column(tmp_path, kind):
         ],
         columns=[
             *("image_id", "split", "sentence_id", "phrase_id", "first_word_index", "phrase"),
-            *("category", "scene", "unrelated", "n_boxes", *box_type.COLUMNS),
+            *("category", "scene", "unrelated", "n_boxes", *box_ops.COLUMNS),
         ],
     )
     spoken = ["A man of the year in two hats ."] * 2
@@ -118,8 +123,8 @@ def test_a_small_root_gives_every_column(tmp_path, kind):
     expected.insert(8, "width", [500] * 5 + [333] * 2)
     expected.insert(9, "height", [375] * 5 + [500] * 2)
     pd.testing.assert_frame_equal(found.phrases, expected, check_dtype=False)
-    assert (found.phrases[box_type.COLUMNS].dtypes == np.float32).all()
-    assert (found.boxes[box_type.COLUMNS].dtypes == np.float32).all()
+    assert (found.phrases[box_ops.COLUMNS].dtypes == np.float32).all()
+    assert (found.boxes[box_ops.COLUMNS].dtypes == np.float32).all()
     rows = [
         ("11", 1, 10, 20, 110, 220),
         ("11", 7, 10, 20, 110, 220),
@@ -155,7 +160,7 @@ def test_without_boxes_only_sentences_and_size_are_read(tmp_path, kind):
     text_columns = ["image_id", "split", "sentence_id", "phrase_id", "first_word_index", "phrase"]
     pd.testing.assert_frame_equal(found.phrases[text_columns], with_boxes.phrases[text_columns])
     assert list(found.phrases) == list(with_boxes.phrases)
-    assert found.phrases[box_type.COLUMNS].isna().all(axis=None)
+    assert found.phrases[box_ops.COLUMNS].isna().all(axis=None)
     assert (found.phrases.n_boxes == 0).all()
     sizes = found.phrases.groupby("image_id")[["width", "height"]].first()
     assert sizes.loc["11"].tolist() == [500, 375]
@@ -229,7 +234,7 @@ def test_a_fault_is_listed_and_harms_no_other_picture(fault, tmp_path, kind):
     if name == XML:
         assert bad.phrase.tolist() == ["A man"], "the sentences are whole"
         assert bad.n_boxes.tolist() == [0]
-        assert bad[[*box_type.COLUMNS]].isna().all(axis=None)
+        assert bad[[*box_ops.COLUMNS]].isna().all(axis=None)
         assert "bad" not in set(found.boxes.image_id)
     else:
         assert bad.empty
@@ -272,7 +277,7 @@ def test_random_damage_never_stops_the_reader(tmp_path):
     assert found.problems.file.str.contains("/d").all()
     assert (found.problems.reason.str.len() > 5).all()
     boxed = found.phrases[found.phrases.n_boxes > 0]
-    box_type.check(boxed[box_type.COLUMNS].to_numpy())
+    box_ops.check(boxed[box_ops.COLUMNS].to_numpy())
 
 
 def test_an_archive_that_is_none_is_named(tmp_path):
@@ -539,8 +544,8 @@ def at_hand(real_data):
 
 
 def relative(phrases):
-    return box_type.to_relative(
-        phrases[box_type.COLUMNS].to_numpy(), phrases.width.to_numpy(), phrases.height.to_numpy()
+    return box_ops.to_relative(
+        phrases[box_ops.COLUMNS].to_numpy(), phrases.width.to_numpy(), phrases.height.to_numpy()
     )
 
 
@@ -584,7 +589,7 @@ def test_real_boxes_equal_a_count_by_regular_expressions(real_data, real_entitie
     assert real_entities.boxes.groupby("image_id").size().to_dict() == named
     # An object with two names has two rows: rows past the elements are the further names.
     assert len(real_entities.boxes) == named.total() > elements
-    corners = real_entities.boxes.drop_duplicates(["image_id", *box_type.COLUMNS])
+    corners = real_entities.boxes.drop_duplicates(["image_id", *box_ops.COLUMNS])
     assert len(corners) == unique <= elements
     marked = real_entities.phrases[real_entities.phrases.scene]
     assert set(zip(marked.image_id, marked.phrase_id, strict=True)) <= scenes
@@ -603,11 +608,11 @@ def test_real_tables_fit_together(real_entities, boxed):
     assert set(phrases.sentence_id) == set(range(5))
     assert phrases.phrase_id.min() > 0
     assert (phrases[["width", "height"]].max(axis=1) == 500).mean() > 0.99
-    box_type.check(boxes[box_type.COLUMNS].to_numpy())
+    box_ops.check(boxes[box_ops.COLUMNS].to_numpy())
     assert (relative(boxed) >= 0).all()
     assert (relative(boxed) <= 1).all()
     unboxed = phrases[phrases.n_boxes == 0]
-    assert unboxed[box_type.COLUMNS].isna().all(axis=None)
+    assert unboxed[box_ops.COLUMNS].isna().all(axis=None)
     several = boxed[boxed.n_boxes > 1].iloc[::2000]
     assert len(several) > 10
     for row in several.itertuples():
@@ -646,7 +651,7 @@ def test_real_cache_gives_equal_tables(real_data, real_cache, real_entities, mon
 
 
 def blind(box, phrases):
-    iou = box_type.iou(np.float32(box), relative(phrases))
+    iou = box_ops.iou(np.float32(box), relative(phrases))
     return iou.mean(), 100 * (iou >= 0.5).mean()
 
 
@@ -666,7 +671,7 @@ def test_blind_boxes_score_what_is_known_on_the_test_split(boxed):
     train, test = boxed[boxed.split == "train"], boxed[boxed.split == "test"]
     known = {"mean": (0.254, 7.8), "whole": (0.299, 22.0), "centred": (0.312, 25.6)}
     assert_blind(test, train, known)
-    best = box_type.best_constant(relative(train.iloc[::8]))
+    best = box_ops.best_constant(relative(train.iloc[::8]))
     assert blind(best, test)[0] >= 0.324
 
 
@@ -675,7 +680,7 @@ def test_blind_boxes_score_what_is_known_on_the_pictures_at_hand(boxed, at_hand)
     train, test = here[here.split == "train"], here[here.split == "test"]
     known = {"mean": (0.272, 9.1), "whole": (0.328, 25.1), "centred": (0.338, 29.3)}
     assert_blind(test, train, known)
-    iou, accuracy = blind(box_type.best_constant(relative(train)), test)
+    iou, accuracy = blind(box_ops.best_constant(relative(train)), test)
     assert iou == pytest.approx(0.349, abs=0.002)
     assert accuracy == pytest.approx(29.9, abs=1)
 

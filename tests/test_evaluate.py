@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import evaluate
-from scene_utils.evaluate import bootstrap, check_predictions, metric_values, score_mentions
+from scene_utils.analysis import metrics
+from scene_utils.analysis.metrics import bootstrap, check_predictions, metric_values, score_mentions
 
 KEY = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
 SIDES = ["x_min", "y_min", "x_max", "y_max"]
@@ -71,7 +71,7 @@ def test_worked_example_of_each_mention(worked):
 
 def test_worked_example_of_the_figures(worked):
     phrases, boxes, predictions = worked
-    result = evaluate.evaluate(predictions, phrases, boxes, resamples=50)
+    result = metrics.evaluate(predictions, phrases, boxes, resamples=50)
     counts = [result[name] for name in ("images", "mentions", "answered")]
     assert counts == [2, 4, 4]
     assert result["predictions_not_asked_for"] == 0
@@ -83,7 +83,7 @@ def test_worked_example_of_the_figures(worked):
 def test_a_threshold_is_reached_by_equality():
     key = ("a", 0, 1, 0)
     phrases, boxes = truth_tables([key], {("a", 1): [(0, 0, 10, 10)]})
-    result = evaluate.evaluate(predicted([(key, (0, 0, 10, 5))]), phrases, boxes, resamples=5)
+    result = metrics.evaluate(predicted([(key, (0, 0, 10, 5))]), phrases, boxes, resamples=5)
     assert result["merged"]["mean_iou"]["value"] == 0.5
     assert result["merged"]["accuracy_0.5"]["value"] == 1
     assert result["merged"]["accuracy_0.7"]["value"] == 0
@@ -91,13 +91,13 @@ def test_a_threshold_is_reached_by_equality():
 
 def test_a_mention_without_a_prediction_is_missed(worked):
     phrases, boxes, predictions = worked
-    result = evaluate.evaluate(predictions.iloc[1:], phrases, boxes, resamples=5)
+    result = metrics.evaluate(predictions.iloc[1:], phrases, boxes, resamples=5)
     assert (result["mentions"], result["answered"]) == (4, 3)
     for protocol in ("merged", "any"):
         assert result[protocol]["mean_iou"]["value"] == pytest.approx((2 / 3 * 4 - 1) / 4, abs=1e-6)
     # Its true box holds the origin, which a prediction of zeros would hit.
     assert [result[p]["pointing"]["value"] for p in ("merged", "any")] == [0.5, 0.25]
-    none = evaluate.evaluate(predictions.iloc[:0], phrases, boxes, resamples=5)
+    none = metrics.evaluate(predictions.iloc[:0], phrases, boxes, resamples=5)
     assert none["answered"] == 0
     assert {figure["high"] for p in ("merged", "any") for figure in none[p].values()} == {0}
 
@@ -113,9 +113,9 @@ def test_predictions_not_asked_for_are_counted_and_change_nothing(worked):
         (("b", 0, 9, 4), box),  # asked for, but without a box in truth
     ]
     more = pd.concat([predictions, predicted(extra)], ignore_index=True)
-    result = evaluate.evaluate(more, phrases, boxes, resamples=20)
+    result = metrics.evaluate(more, phrases, boxes, resamples=20)
     assert result.pop("predictions_not_asked_for") == 3
-    expected = evaluate.evaluate(predictions, phrases, boxes, resamples=20)
+    expected = metrics.evaluate(predictions, phrases, boxes, resamples=20)
     del expected["predictions_not_asked_for"]
     assert result == expected
 
@@ -124,20 +124,20 @@ def test_only_the_first_rank_counts(worked):
     phrases, boxes, predictions = worked
     later = predicted([(key, (100, 100, 101, 101), rank) for key, _ in ANSWERS for rank in (2, 3)])
     both = pd.concat([later, predictions], ignore_index=True)
-    assert evaluate.evaluate(both, phrases, boxes) == evaluate.evaluate(predictions, phrases, boxes)
-    assert evaluate.evaluate(later, phrases, boxes)["answered"] == 0
+    assert metrics.evaluate(both, phrases, boxes) == metrics.evaluate(predictions, phrases, boxes)
+    assert metrics.evaluate(later, phrases, boxes)["answered"] == 0
 
 
 def test_no_mention_to_score_is_refused(worked):
     phrases, boxes, predictions = worked
     with pytest.raises(ValueError, match="expected mentions with a box to score"):
-        evaluate.evaluate(predictions, phrases[phrases.n_boxes == 0], boxes)
+        metrics.evaluate(predictions, phrases[phrases.n_boxes == 0], boxes)
 
 
 def test_tables_that_do_not_fit_together_are_refused(worked):
     phrases, boxes, predictions = worked
     with pytest.raises(ValueError, match="expected a box in `boxes` for each phrase"):
-        evaluate.evaluate(predictions, phrases, boxes[boxes.image_id == "a"])
+        metrics.evaluate(predictions, phrases, boxes[boxes.image_id == "a"])
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_random_data_equals_a_slow_loop(drawn, protocol):
     assert (expected.mean(axis=0) > 0.05).all()
     assert (expected.mean(axis=0) < 0.95).all()
     np.testing.assert_allclose(metric_values(scored, protocol), expected, atol=1e-9)
-    result = evaluate.evaluate(predicted(answers), phrases, truth, resamples=5)
+    result = metrics.evaluate(predicted(answers), phrases, truth, resamples=5)
     for metric, value in zip(METRICS, expected.mean(axis=0), strict=True):
         assert result[protocol][metric]["value"] == pytest.approx(value, abs=1e-6)
 
@@ -214,15 +214,15 @@ def test_order_of_rows_does_not_matter(drawn):
     mentions, boxes, answers = drawn
     phrases, truth = truth_tables(mentions, boxes)
     predictions = predicted(answers)
-    expected = evaluate.evaluate(predictions, phrases, truth, resamples=20)
+    expected = metrics.evaluate(predictions, phrases, truth, resamples=20)
     rng = np.random.default_rng(2)
     shuffled = [
         table.sample(frac=1, random_state=rng) for table in (predictions, truth, predictions, truth)
     ]
     for index in (0, 2):
-        assert evaluate.evaluate(shuffled[index], phrases, shuffled[index + 1], 20) == expected
+        assert metrics.evaluate(shuffled[index], phrases, shuffled[index + 1], 20) == expected
     # Other orders of mentions draw other pictures: the values stay, the intervals may not.
-    other = evaluate.evaluate(predictions, phrases.sample(frac=1, random_state=rng), truth, 20)
+    other = metrics.evaluate(predictions, phrases.sample(frac=1, random_state=rng), truth, 20)
     for protocol in ("merged", "any"):
         for metric in METRICS:
             assert other[protocol][metric]["value"] == expected[protocol][metric]["value"]
@@ -232,7 +232,7 @@ def test_both_protocols_agree_where_phrases_have_one_box(drawn):
     mentions, boxes, answers = drawn
     single = {key: own[:1] for key, own in boxes.items()}
     phrases, truth = truth_tables(mentions, single)
-    result = evaluate.evaluate(predicted(answers), phrases, truth, resamples=20)
+    result = metrics.evaluate(predicted(answers), phrases, truth, resamples=20)
     assert result["merged"] == result["any"]
 
 
@@ -337,7 +337,7 @@ def test_a_file_of_predictions_comes_back_as_written(tmp_path):
     path = tmp_path / "predictions.parquet"
     table = columns(image_id=[7, 7], sentence_id=np.int8([0, 4]), extra=["x", "y"])
     table[table.columns[::-1]].to_parquet(path)
-    found = evaluate.read_predictions(path)
+    found = metrics.read_predictions(path)
     assert list(found) == [*KEY, "phrase", "rank", "score", *SIDES]
     assert found.image_id.tolist() == ["7", "7"]
     assert (found[["sentence_id", "rank"]].dtypes == np.int64).all()
@@ -370,7 +370,7 @@ def test_a_bad_table_of_predictions_is_refused(fault, tmp_path):
     path = tmp_path / "mine.parquet"
     table.to_parquet(path)
     with pytest.raises(ValueError, match="expected ") as caught:
-        evaluate.read_predictions(path)
+        metrics.read_predictions(path)
     assert str(caught.value).startswith(f"{path}: expected ")
     assert reason in str(caught.value)
 
@@ -380,7 +380,7 @@ def test_a_missing_column_is_named(column, tmp_path):
     path = tmp_path / "mine.parquet"
     columns().drop(columns=column).to_parquet(path)
     with pytest.raises(ValueError, match="expected columns") as caught:
-        evaluate.read_predictions(path)
+        metrics.read_predictions(path)
     assert f"missing ['{column}'], got " in str(caught.value)
 
 
@@ -396,13 +396,13 @@ def test_a_file_that_is_not_parquet_is_named(content, tmp_path):
     path = tmp_path / "mine.parquet"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="expected a parquet file of predictions") as caught:
-        evaluate.read_predictions(path)
+        metrics.read_predictions(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="found no file") as caught:
-        evaluate.read_predictions(tmp_path / "mine.parquet")
+        metrics.read_predictions(tmp_path / "mine.parquet")
     assert str(caught.value).startswith(f"{tmp_path / 'mine.parquet'}: ")
 
 
@@ -415,7 +415,7 @@ def test_checking_leaves_the_given_table_alone():
 
 def test_the_evaluator_needs_no_tensorflow():
     code = (
-        "import sys, scene_utils.evaluate; "
+        "import sys, scene_utils.analysis.metrics; "
         "print(sorted({name.split('.')[0] for name in sys.modules}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -431,7 +431,7 @@ def test_table_shows_shares_as_percent():
         "mean box": {"any": dict.fromkeys(METRICS, figure)},
         "perfect": {"any": dict.fromkeys(METRICS, perfect)},
     }
-    table = evaluate.table(results, "any")
+    table = metrics.table(results, "any")
     assert table.index.tolist() == ["mean box", "perfect"]
     assert list(table) == [metric.replace("_", " ") for metric in METRICS]
     assert table.loc["mean box"].tolist() == [".250 [.200, .300]"] + ["25.0 [20.0, 30.0]"] * 4
@@ -455,7 +455,7 @@ def answers_for(phrases, boxes=None):
 
 def test_perfect_predictions_on_the_real_test_split(real_test):
     phrases, boxes = real_test
-    result = evaluate.evaluate(answers_for(phrases), phrases, boxes)
+    result = metrics.evaluate(answers_for(phrases), phrases, boxes)
     counts = [result[name] for name in ("images", "mentions", "answered")]
     # One picture of the thousand, 4797050581, shows a crowd and has no box at all.
     assert counts == [999, 14_481, 14_481]
@@ -471,7 +471,7 @@ def test_the_whole_image_scores_what_is_known_on_the_real_test_split(real_test):
     phrases, boxes = real_test
     boxed = phrases[phrases.n_boxes > 0]
     whole = {"x_min": 0.0, "y_min": 0.0, "x_max": boxed.width, "y_max": boxed.height}
-    result = evaluate.evaluate(answers_for(phrases, whole), phrases, boxes)["merged"]
+    result = metrics.evaluate(answers_for(phrases, whole), phrases, boxes)["merged"]
     assert result["mean_iou"]["value"] == pytest.approx(0.299, abs=0.002)
     assert result["accuracy_0.5"]["value"] == pytest.approx(0.220, abs=0.002)
     for figure in result.values():

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scene_utils import feature_store, paths
+from scene_utils import paths
+from scene_utils.features import store as feature_store
 
 MADE_WITH = {"backbone": "colours", "size": 32, "channels": 48}
 SHARD, BATCH = 4, 2
@@ -26,7 +27,7 @@ SHARD, BATCH = 4, 2
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from scene_utils import feature_store
+from scene_utils.features import store as feature_store
 from tests.test_feature_store import BATCH, MADE_WITH, SHARD, encode, make
 rest = float(sys.argv[3])
 def slow(pixels):
@@ -340,7 +341,7 @@ def test_a_full_disk_stops_the_squeezing_of_pictures_with_the_name_of_its_file(i
     program = """
 import sys
 from pathlib import Path
-from scene_utils.pictures import squeeze_pictures
+from scene_utils.features.pixels import squeeze_pictures
 images = Path(sys.argv[1])
 store = squeeze_pictures(images, [p.stem for p in images.glob("*.jpg")], 64, Path(sys.argv[2]))
 print(store.pictures.shape)
@@ -364,7 +365,7 @@ def test_a_read_only_folder_is_named_and_can_be_read(images, whole, tmp_path):
         mount -t tmpfs none "$3"
         cp "$3.saved"/* "$3"
         mount -o remount,ro "$3"
-        "$1" -c "from scene_utils import feature_store as f; print(len(f.open_store('$3').row))"
+        "$1" -c "from scene_utils.features import store as f; print(len(f.open_store('$3').row))"
         "$1" -c "$4" "$2" "$3" 0
     """
     (tmp_path / "store").mkdir()

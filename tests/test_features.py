@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from scene_utils import backbones, features, folding, images, paths
+from scene_utils import images, paths
+from scene_utils.features import backbones, encode, folding
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def files_of(store):
 
 def cache(folder, backbone, store, ids=None, **options):
     ids = ids_of(folder) if ids is None else ids
-    return features.cache_features(folder, ids, backbone, store, 4, 4, progress=False, **options)
+    return encode.cache_features(folder, ids, backbone, store, 4, 4, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def whole(folder, backbone, tmp_path_factory):
 
 
 def test_features_are_the_backbones_mean_map(whole, folder, backbone):
-    store = features.open_store(whole)
+    store = encode.open_store(whole)
     pixels = images.read_squeezed(folder / "105.jpg", 224)[0][None].astype(np.float32)
     expected = np.asarray(backbone.model(pixels)).mean(axis=(1, 2))
     np.testing.assert_allclose(store.array(["105"]), expected, rtol=2e-3, atol=2e-3)
@@ -53,10 +54,10 @@ def test_features_are_the_backbones_mean_map(whole, folder, backbone):
 
 def test_a_new_picture_gets_the_features_that_the_store_would_have(whole, folder, backbone):
     ids = [f"{100 + number}" for number in range(11)]
-    stored = features.open_store(whole).array(ids).astype(np.float32)
+    stored = encode.open_store(whole).array(ids).astype(np.float32)
     for row, image_id in enumerate(ids):
         pixels = images.read_squeezed(folder / f"{image_id}.jpg", 224)[0][None]
-        fresh = features.pooled_features(backbone, pixels)
+        fresh = encode.pooled_features(backbone, pixels)
         np.testing.assert_allclose(stored[row], fresh[0], rtol=1e-3, atol=1e-4)
 
 
@@ -87,21 +88,21 @@ def test_a_norm_that_cannot_be_folded_is_named():
 def test_half_precision_gives_nearly_the_same_features(backbone):
     # On whole photos; details blown up to 224 px have lost their fine structure, and differ more.
     photos = [images.read_squeezed(path, 224)[0] for path in sorted(paths.PHOTOS.glob("*.jpg"))]
-    a, b = (features.encoder(backbone, name)(np.stack(photos)) for name in features.PRECISIONS)
+    a, b = (encode.encoder(backbone, name)(np.stack(photos)) for name in encode.PRECISIONS)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosine.min() > 0.997
 
 
 def test_half_precision_makes_another_store(whole, folder, backbone, tmp_path):
     half = cache(folder, backbone, tmp_path / "half", precision="bfloat16")
-    assert half.row == features.open_store(whole).row
+    assert half.row == encode.open_store(whole).row
     with pytest.raises(ValueError, match="pass = 'keras, float32, batch norms folded', got 'keras"):
         cache(folder, backbone, tmp_path / "half")
 
 
 def test_a_finished_store_needs_no_pass_and_no_right_to_write(whole, folder, backbone, monkeypatch):
     before = files_of(whole)
-    monkeypatch.setattr(features.feature_store, "writing", lambda *_: pytest.fail("wrote"))
+    monkeypatch.setattr(encode.feature_store, "writing", lambda *_: pytest.fail("wrote"))
     cache(folder, backbone, whole)
     assert files_of(whole) == before
 
@@ -120,7 +121,7 @@ def test_a_store_made_otherwise_is_refused(whole, folder, backbone):
     ):
         cache(folder, untrained, whole, ["100"])
     with pytest.raises(ValueError, match="size = 320, got 224"):
-        features.open_store(whole, features.describe(replace(backbone, size=320)))
+        encode.open_store(whole, encode.describe(replace(backbone, size=320)))
 
 
 def test_an_unknown_engine_is_refused(folder, backbone, tmp_path):
@@ -129,8 +130,8 @@ def test_an_unknown_engine_is_refused(folder, backbone, tmp_path):
 
 
 def test_the_chosen_store_is_the_one_that_opens(whole, tmp_path, backbone):
-    shutil.copytree(whole, features.store_folder(tmp_path, backbone))
+    shutil.copytree(whole, encode.store_folder(tmp_path, backbone))
     with pytest.raises(FileNotFoundError, match="notebook 03"):
-        features.open_chosen(tmp_path)
-    features.choose(tmp_path, features.open_store(features.store_folder(tmp_path, backbone)))
-    assert len(features.open_chosen(tmp_path).row) == 11
+        encode.open_chosen(tmp_path)
+    encode.choose(tmp_path, encode.open_store(encode.store_folder(tmp_path, backbone)))
+    assert len(encode.open_chosen(tmp_path).row) == 11

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import answers, entities, paths, plots, report, scenes
-from scene_utils import boxes as box_type
+from scene_utils import box_ops, paths, plots
+from scene_utils.analysis import metrics_file, predictions
+from scene_utils.dataset import entities, sample
 
 # Presence needs a grid model: `test_presence` has that table.
 TABLES = ["models", "recall", "categories", "differences", "probes", "mistakes", "misses"]
@@ -22,10 +23,10 @@ def answer(phrases, spread, count, rng):
     """Predictions near the truth, `count` ranked boxes a phrase, as a model would leave them."""
     table = phrases.loc[phrases.index.repeat(count)].reset_index(drop=True)
     size = table[["width", "height"] * 2].to_numpy(float)
-    corners = table[box_type.COLUMNS].fillna(10).to_numpy(float)
+    corners = table[box_ops.COLUMNS].fillna(10).to_numpy(float)
     corners = corners + rng.normal(0, spread, corners.shape) * size
     low = np.minimum(corners[:, :2], corners[:, 2:])
-    table[box_type.COLUMNS] = np.concatenate(
+    table[box_ops.COLUMNS] = np.concatenate(
         [low, np.maximum(corners[:, :2], corners[:, 2:]) + 5], axis=1
     )
     table["rank"] = np.tile(np.arange(1, count + 1), len(phrases))
@@ -38,7 +39,7 @@ def project(tmp_path_factory):
     """A folder as the project's root, with a small sample and answers of three models."""
     root = tmp_path_factory.mktemp("project")
     cache = root / "data/cache/sample"
-    scenes.generate(cache / "scenes", train=24, val=4, test=16, progress=False)
+    sample.generate(cache / "scenes", train=24, val=4, test=16, progress=False)
     found = entities.load_entities(cache / "scenes", cache, progress=False)
     test = found.phrases[found.phrases.split == "test"].reset_index(drop=True)
     rng = np.random.default_rng(0)
@@ -109,8 +110,8 @@ def test_drawing_again_gives_the_same_bytes(project, drawn):
 
 @pytest.mark.slow
 def test_metrics_hold_what_their_description_says(drawn):
-    metrics = report.read_metrics(drawn[1] / "metrics.json")
-    described = re.findall(r"^    (\w+)  ", report.__doc__, re.MULTILINE)
+    metrics = metrics_file.read_metrics(drawn[1] / "metrics.json")
+    described = re.findall(r"^    (\w+)  ", metrics_file.__doc__, re.MULTILINE)
     assert set(metrics) == set(described)
     assert list(metrics["models"]) == ["constant", "seed", "grid"]
     assert list(metrics["calibration"]) == ["grid"]
@@ -153,45 +154,45 @@ def cache(tmp_path):
 
 
 def test_models_stand_in_one_order_and_other_losses_of_the_seed_stay_out(cache):
-    assert answers.names(cache) == ["constant", "seed", "grid", "zebra"]
+    assert predictions.names(cache) == ["constant", "seed", "grid", "zebra"]
 
 
 def test_a_grid_model_with_context_answers_whole_sentences_too(cache):
     (cache / "models/grid").mkdir()
     (cache / "models/grid/settings.json").write_text('{"fingerprint": "x"}')
-    assert answers.TOGETHER not in answers.names(cache)
+    assert predictions.TOGETHER not in predictions.names(cache)
     (cache / "models/grid/context.json").write_text("{}")
-    assert answers.names(cache)[2:4] == ["grid", answers.TOGETHER]
-    assert answers.settings(cache, answers.TOGETHER) == {"fingerprint": "x"}
-    for name in ("grid", answers.TOGETHER):
-        stamp = {"fingerprint": answers._fingerprint(cache, name)}
+    assert predictions.names(cache)[2:4] == ["grid", predictions.TOGETHER]
+    assert predictions.settings(cache, predictions.TOGETHER) == {"fingerprint": "x"}
+    for name in ("grid", predictions.TOGETHER):
+        stamp = {"fingerprint": predictions._fingerprint(cache, name)}
         (cache / f"predictions/{name}.json").write_text(json.dumps(stamp))
     (cache / "models/grid/context.json").write_text('{"weight": 1}')
-    assert {"grid", answers.TOGETHER} <= {*answers.stale(cache)}
+    assert {"grid", predictions.TOGETHER} <= {*predictions.stale(cache)}
 
 
 def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
-    assert answers.stale(cache) == ["constant", "seed", "zebra"], "grid was put there by hand"
+    assert predictions.stale(cache) == ["constant", "seed", "zebra"], "grid was put there by hand"
     for name in ("constant", "seed", "zebra"):
-        stamp = {"fingerprint": answers._fingerprint(cache, name)}
+        stamp = {"fingerprint": predictions._fingerprint(cache, name)}
         (cache / f"predictions/{name}.json").write_text(json.dumps(stamp))
-    assert answers.stale(cache) == []
+    assert predictions.stale(cache) == []
     (cache / "models/seed/settings.json").write_text('{"fingerprint": "y"}')
-    assert answers.stale(cache) == ["seed"]
+    assert predictions.stale(cache) == ["seed"]
     (cache / "entities.json").write_text("new phrases")
-    assert answers.stale(cache) == ["constant", "seed", "zebra"]
+    assert predictions.stale(cache) == ["constant", "seed", "zebra"]
 
 
 def test_no_answers_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected tables of predictions, found none"):
-        answers.load(tmp_path)
+        predictions.load(tmp_path)
 
 
 def test_photo_phrases_have_boxes_inside_photos_that_are_there():
     from PIL import Image
 
-    table = answers.photo_phrases()
-    box_type.check(table[box_type.COLUMNS].to_numpy())
+    table = predictions.photo_phrases()
+    box_ops.check(table[box_ops.COLUMNS].to_numpy())
     for photo, group in table.groupby("photo"):
         width, height = Image.open(paths.PHOTOS / f"{photo}.jpg").size
         assert (group.x_max <= width).all()
@@ -237,7 +238,7 @@ def test_tables_are_written_between_their_marks_and_nowhere_else(project, readme
     )
     assert text.endswith("<!-- /table -->\n\nAfter.\n")
     assert "as it was" not in text
-    metrics = report.read_metrics(project / "figures/sample/metrics.json")
+    metrics = metrics_file.read_metrics(project / "figures/sample/metrics.json")
     value = 100 * metrics["models"]["grid"]["merged"]["accuracy_0.5"]["value"]
     row = next(line for line in text.splitlines() if line.startswith("| grid |"))
     assert f"| {value:.1f} [" in row
@@ -269,11 +270,11 @@ def test_a_figure_that_differs_by_one_digit_fails_the_check(project, readme):
 )
 def test_marks_that_cannot_be_filled_are_refused(text, message, readme):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        report.fill_tables(text)
+        metrics_file.fill_tables(text)
 
 
 def test_text_without_marks_stays_as_it_is():
-    assert report.fill_tables("# Title\n\ntext\n") == "# Title\n\ntext\n"
+    assert metrics_file.fill_tables("# Title\n\ntext\n") == "# Title\n\ntext\n"
 
 
 def test_differences_are_shown_both_ways_and_chance_is_marked():
@@ -297,7 +298,7 @@ def test_differences_are_shown_both_ways_and_chance_is_marked():
             "real": False,
         },
     ]
-    table = report.difference_table(pd.DataFrame(rows), ["a", "b", "c"], "accuracy_0.5")
+    table = metrics_file.difference_table(pd.DataFrame(rows), ["a", "b", "c"], "accuracy_0.5")
     assert table.loc["b", "a"] == "+5.0 [1.0, 9.0]"
     assert table.loc["a", "b"] == "-5.0 [-9.0, -1.0]"
     assert table.loc["c", "b"] == "~ +1.0 [-2.0, 4.0]"
@@ -306,18 +307,18 @@ def test_differences_are_shown_both_ways_and_chance_is_marked():
 
 @pytest.mark.slow
 def test_a_table_of_probes_is_written(drawn):
-    metrics = report.read_metrics(drawn[1] / "metrics.json")
+    metrics = metrics_file.read_metrics(drawn[1] / "metrics.json")
     row = {"change": "blank picture", "mentions": 9, "asked": 0.5, "changed": 0.2, "value": 0.3}
     row |= {"low": 0.1, "high": 0.4, "real": True, "same": 0.1}
-    text = report.TABLES["probes"](metrics | {"probes": {"seed": [row]}})
+    text = metrics_file.TABLES["probes"](metrics | {"probes": {"seed": [row]}})
     assert "| seed | 20.0, fall 30.0 [10.0, 40.0] |" in text
 
 
 @pytest.mark.slow
 def test_every_table_has_a_caption_that_says_what_it_rests_on(drawn):
-    metrics = report.read_metrics(drawn[1] / "metrics.json")
+    metrics = metrics_file.read_metrics(drawn[1] / "metrics.json")
     for name in set(TABLES) - {"probes"}:
-        last = report.TABLES[name](metrics).splitlines()[-1]
+        last = metrics_file.TABLES[name](metrics).splitlines()[-1]
         assert "embedded sample, split test: 16 images" in last, name
         assert "trained on 24 images" in last, name
-    assert set(report.TABLES) == {*TABLES, "presence", "ablation"}
+    assert set(metrics_file.TABLES) == {*TABLES, "presence", "ablation"}

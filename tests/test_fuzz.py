@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from scene_utils import boxes, entities, images, paths, text
+from scene_utils import box_ops, images, paths
+from scene_utils import words as text
+from scene_utils.dataset import entities
 
 thousands = settings(
     max_examples=1500,
@@ -59,7 +61,7 @@ def test_xml(content):
     except ValueError:
         return
     assert found.boxes.shape == (len(found.phrase_ids), 4)
-    boxes.check(found.boxes)
+    box_ops.check(found.boxes)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -128,7 +130,7 @@ def in_little_memory(program: str, *words, mebibytes: int = 400):
     """Run a program that may take so much memory beyond its imports, and no more than a minute."""
     limit = (
         "import resource, numpy, pandas, PIL.Image\n"
-        "from scene_utils import entities, images, text\n"
+        "from scene_utils import images, words as text\nfrom scene_utils.dataset import entities\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (used + {mebibytes} * 2**20,) * 2)\n"
     )
@@ -231,7 +233,7 @@ ordinary = st.floats(-1e4, 1e4, width=32)
 @given(st.one_of(st.lists(st.lists(number, max_size=5), max_size=4), number, st.none()))
 def test_whatever_is_given_as_boxes_is_boxes_or_refused(given_boxes):
     try:
-        found = boxes.check(given_boxes)
+        found = box_ops.check(given_boxes)
     except (ValueError, TypeError):
         return
     assert found.shape[-1] == 4
@@ -244,12 +246,12 @@ def test_whatever_is_given_as_boxes_is_boxes_or_refused(given_boxes):
 @given(arrays.arrays(np.float32, (3, 4), elements=ordinary))
 def test_iou_is_symmetric_and_within_its_bounds(found):
     found = np.concatenate([found[:, :2], found[:, :2] + np.abs(found[:, 2:])], axis=1)
-    table = boxes.iou(found[:, None], found[None])
+    table = box_ops.iou(found[:, None], found[None])
     assert ((table >= 0) & (table <= 1 + 1e-9)).all()
     np.testing.assert_array_equal(table, table.T)
-    has_area = boxes.area(found.astype(np.float64)) > 0
+    has_area = box_ops.area(found.astype(np.float64)) > 0
     np.testing.assert_allclose(np.diag(table)[has_area], 1, rtol=1e-12)
-    moved = boxes.iou(found[:, None] * 2, found[None] * 2)
+    moved = box_ops.iou(found[:, None] * 2, found[None] * 2)
     np.testing.assert_allclose(moved, table, atol=1e-9)
 
 
@@ -261,7 +263,7 @@ def test_iou_is_symmetric_and_within_its_bounds(found):
     st.integers(1, 10_000),
 )
 def test_fractions_and_pixels_go_back_and_forth(relative, width, height):
-    pixels = boxes.to_pixels(relative, width, height)
+    pixels = box_ops.to_pixels(relative, width, height)
     assert (pixels >= 0).all()
     assert (pixels <= np.float32([width, height, width, height])).all()
-    np.testing.assert_allclose(boxes.to_relative(pixels, width, height), relative, atol=1e-5)
+    np.testing.assert_allclose(box_ops.to_relative(pixels, width, height), relative, atol=1e-5)

@@ -9,23 +9,16 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from scene_utils import (
-    backbones,
-    boxes,
-    context,
-    entities,
-    evaluate,
-    grid_layers,
-    grid_model,
-    grid_training,
-    images,
-    localizer,
-    paths,
-    pictures,
-    presence,
-    scenes,
-    text,
-)
+from scene_utils import box_ops, images, paths
+from scene_utils import words as text
+from scene_utils.analysis import metrics
+from scene_utils.dataset import entities
+from scene_utils.dataset import sample as scenes
+from scene_utils.features import backbones
+from scene_utils.features import pixels as pictures
+from scene_utils.grid import layers, localizer, network, presence
+from scene_utils.grid import sentences as context
+from scene_utils.grid import train as grid_training
 
 SIZE = 128
 
@@ -43,7 +36,7 @@ def random_boxes(count, seed):
 def test_folding_batch_norm_changes_nothing(backbone):
     photo = images.read_squeezed(paths.PHOTOS / "coffee.jpg", SIZE)[0][None].astype(np.float32)
     plain = backbones.feature_maps(backbone)(photo)
-    folded = grid_model.folded_maps(backbone, "float32", tuned=True)(photo)
+    folded = network.folded_maps(backbone, "float32", tuned=True)(photo)
     for one, other in zip(plain, folded, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
 
@@ -57,7 +50,7 @@ def test_resnet50_folds_the_same_way():
             layer.set_weights(scale)
     pixels = rng.uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
     plain = backbones.feature_maps(backbone)(pixels)
-    folded = grid_model.folded_maps(backbone, "float32", tuned=True)(pixels)
+    folded = network.folded_maps(backbone, "float32", tuned=True)(pixels)
     assert [part.shape[-1] for part in folded] == [512, 1024, 2048]
     for one, other in zip(plain, folded, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
@@ -65,7 +58,7 @@ def test_resnet50_folds_the_same_way():
 
 @pytest.mark.parametrize("tuned", [True, False])
 def test_what_is_trained_of_the_backbone(backbone, tuned):
-    maps = grid_model.folded_maps(backbone, "float32", tuned)
+    maps = network.folded_maps(backbone, "float32", tuned)
     trained = {variable.path.split("/")[0] for variable in maps.trainable_variables}
     assert any(name.startswith("stage7") for name in trained) == tuned
     assert not any(name.startswith(("stem", "stage1", "stage2", "stage3")) for name in trained)
@@ -78,7 +71,7 @@ def test_what_is_trained_of_the_backbone(backbone, tuned):
 def test_phrase_convolution_is_product_then_convolution():
     rng = np.random.default_rng(0)
     grid, phrases = rng.normal(size=(2, 3, 3, 5)), rng.normal(size=(2, 4, 6))
-    layer = grid_layers.PhraseConvolution(7)
+    layer = layers.PhraseConvolution(7)
     out = np.asarray(layer([grid.astype(np.float32), phrases.astype(np.float32)]))
     fixed, scaled, gate, gate_bias, shift, shift_bias = (np.asarray(w) for w in layer.weights)
     for picture in range(2):
@@ -92,7 +85,7 @@ def test_phrase_convolution_is_product_then_convolution():
 def test_without_product_a_phrase_moves_every_place_alike():
     rng = np.random.default_rng(0)
     grid, phrases = rng.normal(size=(1, 3, 3, 5)), rng.normal(size=(1, 2, 6))
-    layer = grid_layers.PhraseConvolution(7, product=False)
+    layer = layers.PhraseConvolution(7, product=False)
     one, other = np.asarray(layer([grid.astype(np.float32), phrases.astype(np.float32)]))
     np.testing.assert_allclose(
         one - other, np.broadcast_to((one - other)[0, 0], one.shape), atol=1e-5
@@ -102,7 +95,7 @@ def test_without_product_a_phrase_moves_every_place_alike():
 
 def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
     rng = np.random.default_rng(2)
-    layer, cells = grid_layers.FromThere(4), 5
+    layer, cells = layers.FromThere(4), 5
     x = rng.normal(size=(2, cells, cells, 3)).astype(np.float32)
     nothing = np.zeros((2, cells, cells), np.float32)
     layer([x, nothing])
@@ -130,7 +123,7 @@ def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
 
 
 def test_where_words_fit_there_is_looked():
-    layer, x = grid_layers.FromThere(4), np.zeros((1, 5, 5, 3), np.float32)
+    layer, x = layers.FromThere(4), np.zeros((1, 5, 5, 3), np.float32)
     fits = np.full((1, 5, 5), -9, np.float32)
     fits[0, 3, 1] = 9
     _, share, _ = layer([x, fits])
@@ -143,7 +136,7 @@ def test_a_cell_fits_the_words_that_count_all_together():
     grid = rng.normal(size=(b, cells, cells, depth)).astype(np.float32)
     keys = rng.normal(size=(b, p, length, depth + 1)).astype(np.float32)
     gates = rng.random((b, p, length, 2)).astype(np.float32)
-    out = np.asarray(grid_layers.WordsFit()([grid, keys, gates]))
+    out = np.asarray(layers.WordsFit()([grid, keys, gates]))
     for picture in range(b):
         for phrase in range(p):
             expected = np.zeros((cells, cells, 2))
@@ -157,7 +150,7 @@ def test_a_cell_fits_the_words_that_count_all_together():
 
 def test_lying_beside_adds_up_all_places_it_may_be_told_from():
     rng = np.random.default_rng(0)
-    n, cells, layer = 3, 4, grid_layers.Beside()
+    n, cells, layer = 3, 4, layers.Beside()
     share = rng.dirichlet(np.ones(cells**2), n).reshape(n, cells, cells).astype(np.float32)
     phrases = rng.normal(size=(n, 6)).astype(np.float32)
     layer([share, phrases])
@@ -178,7 +171,7 @@ def test_lying_beside_adds_up_all_places_it_may_be_told_from():
 
 
 def test_left_of_a_place_is_left_of_it_alone():
-    layer, share = grid_layers.Beside(), np.zeros((1, 5, 5), np.float32)
+    layer, share = layers.Beside(), np.zeros((1, 5, 5), np.float32)
     share[0, 2, 2] = 1
     layer([share, np.ones((1, 2), np.float32)])
     # Far to the left, and not much up or down.
@@ -190,9 +183,9 @@ def test_left_of_a_place_is_left_of_it_alone():
 
 
 def test_words_used_alike_are_told_apart_and_rare_ones_share_what_unknown_ones_have(monkeypatch):
-    monkeypatch.setattr(grid_model, "FREQUENT", 4)
+    monkeypatch.setattr(network, "FREQUENT", 4)
     same = np.tile(np.random.default_rng(0).normal(size=(1, 8)), (7, 1)).astype(np.float32)
-    model = grid_model.build_text(same, 3, depth=8)
+    model = network.build_text(same, 3, depth=8)
     vectors = np.asarray(model(np.int32([[word, 0, 0] for word in (1, 2, 3, 5, 6)]))[0])
     assert np.abs(vectors[1] - vectors[2]).max() > 0.05
     assert np.abs(vectors[0] - vectors[1]).max() > 0.05
@@ -227,7 +220,7 @@ def test_parts_can_be_left_out_of_training_and_of_what_is_loaded(left_out, sampl
         tmp_path,
         progress=False,
     )
-    model = grid_model.load_grid(tmp_path)
+    model = network.load_grid(tmp_path)
     grid = model.visual(small.pictures[:1].astype(np.float32))
     answered = model.ask(grid, small.tokens[None, :3])
     assert np.isfinite(answered.scores).all()
@@ -243,7 +236,7 @@ def test_parts_can_be_left_out_of_training_and_of_what_is_loaded(left_out, sampl
 
 def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):
     *_, embeddings, mentions = sample
-    model = grid_model.build_text(embeddings, 12, depth=8)
+    model = network.build_text(embeddings, 12, depth=8)
     vectors, weights, keys, gates = model(mentions.tokens[:50])
     assert vectors.shape == (50, 16)
     assert keys.shape == (50, 12, 9)
@@ -283,11 +276,11 @@ def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
 
 def test_pair_iou_agrees_with_the_evaluator_and_giou_with_answers_worked_by_hand():
     first, second = random_boxes(300, 0), random_boxes(300, 1)
-    iou, giou = grid_model.pair_iou(tf.constant(first), tf.constant(second))
-    np.testing.assert_allclose(iou, boxes.iou(first, second), atol=1e-5)
+    iou, giou = network.pair_iou(tf.constant(first), tf.constant(second))
+    np.testing.assert_allclose(iou, box_ops.iou(first, second), atol=1e-5)
     assert (giou.numpy() <= iou.numpy() + 1e-6).all()
     # Unit squares with a unit gap: no overlap, union 2, hull 3.
-    _, apart = grid_model.pair_iou(tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]]))
+    _, apart = network.pair_iou(tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]]))
     assert float(apart[0]) == pytest.approx(-1 / 3)
 
 
@@ -295,12 +288,12 @@ def test_loss_falls_to_nothing_for_the_right_box_in_the_right_cell_only():
     cells, truth = 4, tf.constant([[0.26, 0.26, 0.49, 0.49], [0.51, 0.52, 0.53, 0.54]])
     right = tf.tile(truth[:, None], (1, cells**2, 1))
     sure = 50.0 * tf.one_hot([5, 10], cells**2)
-    score, box = grid_model.grid_loss(sure, right, truth, cells)
+    score, box = network.grid_loss(sure, right, truth, cells)
     assert float(box) == pytest.approx(0, abs=1e-5)
     assert float(score) == pytest.approx(0, abs=1e-5)
-    astray, _ = grid_model.grid_loss(50.0 * tf.one_hot([6, 10], cells**2), right, truth, cells)
+    astray, _ = network.grid_loss(50.0 * tf.one_hot([6, 10], cells**2), right, truth, cells)
     assert float(astray) > 10
-    _, wide = grid_model.grid_loss(sure, tf.tile([[[0.0, 0, 1, 1]]], (2, 16, 1)), truth, cells)
+    _, wide = network.grid_loss(sure, tf.tile([[[0.0, 0, 1, 1]]], (2, 16, 1)), truth, cells)
     assert float(wide) > 0.9
 
 
@@ -311,10 +304,10 @@ def test_ranked_boxes_take_the_best_expected_iou_and_then_something_else():
     place[0, 1:4] = [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.8, 0.81], [0.5, 0.5, 0.81, 0.8]]
     share = np.full((1, 36), 1e-6, np.float32)
     share[0, :4] = [0.34, 0.22, 0.22, 0.22]
-    found = grid_model.candidates(tf.constant(np.log(share)), tf.constant(place))
+    found = network.candidates(tf.constant(np.log(share)), tf.constant(place))
     np.testing.assert_allclose(tf.reduce_sum(found[1]), 1, atol=1e-5)
-    every, _ = grid_model.ranked_boxes(*found, 6)
-    found, worth = grid_model.ranked_boxes(*found, 2)
+    every, _ = network.ranked_boxes(*found, 6)
+    found, worth = network.ranked_boxes(*found, 2)
     np.testing.assert_allclose(found[0, 0], place[0, 1])
     np.testing.assert_allclose(found[0, 1], place[0, 0])
     assert len(np.unique(every[0, :4], axis=0)) == 4
@@ -411,7 +404,7 @@ def test_contrast_compares_a_phrase_with_pictures_that_lack_its_thing():
     keys = rng.normal(size=(2, 2, 4)).astype(np.float32)
     gates = np.float32([[[0.7, 0.1], [0, 0]], [[0.4, 0.9], [0.2, 0.3]]])
     nothing = tf.zeros(())
-    answered = grid_model.Answered(
+    answered = network.Answered(
         *[nothing] * 5, tf.constant(keys), tf.constant(gates), nothing, nothing
     )
     truth = np.float32([[0, 0, 0.5, 0.5], [0, 0, 1, 0.5]])  # the first cell; the upper two
@@ -434,7 +427,7 @@ def test_contrast_compares_a_phrase_with_pictures_that_lack_its_thing():
 
     for absent in ([[0, 1], [1, 0]], [[0, 0], [1, 0]], [[1, 0], [0, 1]]):
         absent = np.array(absent, bool)
-        found = grid_model.contrast_loss(tf.constant(grid), answered, truth, absent, 2)
+        found = network.contrast_loss(tf.constant(grid), answered, truth, absent, 2)
         assert float(found) == pytest.approx(expected(absent), rel=1e-5)
 
 
@@ -494,7 +487,7 @@ def test_an_anchor_out_of_view_is_not_looked_for():
             view = np.array([x0, y0, x0, y0]), np.array([x1 - x0, y1 - y0] * 2)
             seen = np.clip((asked - view[0]) / view[1], 0, 1)
             seen = np.concatenate([seen.reshape(-1, 2, 2).min(1), seen.reshape(-1, 2, 2).max(1)], 1)
-            share = boxes.area(seen) * np.abs((x1 - x0) * (y1 - y0)) / boxes.area(asked)
+            share = box_ops.area(seen) * np.abs((x1 - x0) * (y1 - y0)) / box_ops.area(asked)
             inside, outside = share > 0.601, share < 0.599
             np.testing.assert_allclose(found[:2][inside], seen[inside], atol=1e-5)
             assert np.isnan(found[:2][outside]).all()
@@ -515,8 +508,8 @@ def test_looks_are_lost_that_fall_outside_the_boxes_and_places_that_tell_nothing
     lies[2] = 0.8, 0.4, 0.3, 0.1
 
     def lost(looked, lies, anchors):
-        answered = grid_model.Answered(*[tf.zeros(())] * 7, tf.math.log(looked), tf.math.log(lies))
-        return grid_model.anchor_loss(answered, truth, anchors, 2)
+        answered = network.Answered(*[tf.zeros(())] * 7, tf.math.log(looked), tf.math.log(lies))
+        return network.anchor_loss(answered, truth, anchors, 2)
 
     # The mean of its cells over the mean of all.
     first, last = -np.log(0.7) - np.log(0.8 / 0.3), -np.log(0.2) - np.log(0.6 / 0.4)
@@ -555,19 +548,17 @@ def test_nothing_is_left_to_learn_from_a_teacher_that_answers_the_same():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(5, 16)).astype(np.float32)
     given = random_boxes(80, 1).reshape(5, 16, 4)
-    answered = grid_model.Answered(*[None] * 9)._replace(scores=scores, boxes=given)
+    answered = network.Answered(*[None] * 9)._replace(scores=scores, boxes=given)
     shares = tf.nn.softmax(scores)
-    assert float(grid_model.taught_loss(answered, shares, given)) == pytest.approx(0, abs=1e-5)
+    assert float(network.taught_loss(answered, shares, given)) == pytest.approx(0, abs=1e-5)
     others = tf.nn.softmax(rng.normal(size=(5, 16)).astype(np.float32))
     apart = np.mean(keras.losses.kl_divergence(others, shares))
-    loss = float(grid_model.taught_loss(answered, others, given))
+    loss = float(network.taught_loss(answered, others, given))
     assert loss == pytest.approx(apart, rel=1e-4)
     moved = random_boxes(80, 2).reshape(5, 16, 4)
-    _, giou = grid_model.pair_iou(tf.constant(given), tf.constant(moved))
+    _, giou = network.pair_iou(tf.constant(given), tf.constant(moved))
     expected = apart + np.mean(np.sum(others * (1 - giou), axis=1))
-    assert float(grid_model.taught_loss(answered, others, moved)) == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert float(network.taught_loss(answered, others, moved)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -607,7 +598,7 @@ def test_a_finished_run_is_returned_and_a_loaded_one_answers_as_it_did(trained, 
     loaded = localizer.load_localizer(folder)
     table = loaded.predict(phrases, store, ranks=3)
     found = entities.read_entities(root, progress=False)
-    result = evaluate.evaluate(evaluate.check_predictions(table), phrases, found.boxes, 10)
+    result = metrics.evaluate(metrics.check_predictions(table), phrases, found.boxes, 10)
     best = history["val_accuracy_0.5"][history["val_mean_iou"].idxmax()]
     assert result["merged"]["accuracy_0.5"]["value"] == pytest.approx(best, abs=0.01)
     assert table.groupby(entities.MENTION_KEY)["rank"].apply(list).map(tuple).nunique() == 1
@@ -655,10 +646,10 @@ def test_context_is_trained_beside_a_grid_model_and_read_again(trained, sample):
         model.predict(phrases, store, ranks=3, sentences=sentences)
         for model, sentences in ((loaded, False), (unweighted, True))
     )
-    names = list(boxes.COLUMNS)
+    names = list(box_ops.COLUMNS)
     np.testing.assert_allclose(alone[names], nothing_said[names], atol=0.5)
     loud = replace(loaded, context=replace(loaded.context, weight=2.0))
-    together = evaluate.check_predictions(loud.predict(phrases, store, ranks=3, sentences=True))
+    together = metrics.check_predictions(loud.predict(phrases, store, ranks=3, sentences=True))
     assert len(together) == len(alone)
     assert not np.allclose(together[names], alone[names], atol=0.5)
 
@@ -731,14 +722,14 @@ def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, back
     mirrored = grid_training.opposite_tokens(vocabulary)
     batch = next(grid_training.epoch_batches(wrong, settings, mirrored, 0))
     keras.utils.set_random_seed(0)
-    model = grid_model.build_grid(backbone, embeddings, blocks=1)
-    teacher = grid_model.load_grid(folder)
+    model = network.build_grid(backbone, embeddings, blocks=1)
+    teacher = network.load_grid(folder)
     seen = grid_training.seen_at(64, *map(tf.constant, batch[1:4]))
     told = teacher.ask(teacher.visual(seen), tf.constant(batch.tokens))
 
     def apart():
         answered = model.ask(model.visual(seen), tf.constant(batch.tokens))
-        return float(grid_model.taught_loss(answered, tf.nn.softmax(told.scores), told.boxes))
+        return float(network.taught_loss(answered, tf.nn.softmax(told.scores), told.boxes))
 
     trainer = grid_training.Trainer(model, settings, 40, [teacher])
     before = apart()

@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from scene_utils import ablation, entities, features, grid_model, grid_training, paths, text
-from scene_utils.ensemble import Ensemble
-from scene_utils.pictures import squeeze_pictures
+from scene_utils import paths, words
+from scene_utils.dataset import entities
+from scene_utils.features import encode
+from scene_utils.features.pixels import squeeze_pictures
+from scene_utils.grid import network, train
+from scene_utils.grid.ensemble import Ensemble
+from scene_utils.study import ablation
 
 pytest.importorskip("jax", reason="needs JAX: .venv/bin/pip install 'scene-utils[jax]'")
 pytestmark = pytest.mark.slow
@@ -75,16 +79,16 @@ def test_views_and_losses_are_those_of_tensorflow(tmp_path):
     subprocess.run(command, check=True, cwd=paths.ROOT, timeout=300)
     found = np.load(tmp_path / "found.npz")
     t = {name: tf.constant(value) for name, value in given.items()}
-    answered = grid_model.Answered(*[None] * 9)._replace(
+    answered = network.Answered(*[None] * 9)._replace(
         **{name: t[name] for name in ("scores", "boxes", "keys", "gates", "looked", "lies")}
     )
     expected = {
-        "grid": grid_model.grid_loss(t["scores"], t["boxes"], t["truth"], CELLS),
-        "contrast": grid_model.contrast_loss(t["map"], answered, t["truth"], t["absent"], CELLS),
-        "anchor": grid_model.anchor_loss(answered, t["truth"], t["anchors"], CELLS),
-        "taught": grid_model.taught_loss(answered, t["shares"], t["told"]),
+        "grid": network.grid_loss(t["scores"], t["boxes"], t["truth"], CELLS),
+        "contrast": network.contrast_loss(t["map"], answered, t["truth"], t["absent"], CELLS),
+        "anchor": network.anchor_loss(answered, t["truth"], t["anchors"], CELLS),
+        "taught": network.taught_loss(answered, t["shares"], t["told"]),
     }
-    seen = grid_training.seen_at(32, t["pixels"], t["windows"], t["light"])
+    seen = train.seen_at(32, t["pixels"], t["windows"], t["light"])
     np.testing.assert_allclose(found["seen"], seen, atol=0.02)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
@@ -109,15 +113,15 @@ def test_what_jax_trained_answers_in_tensorflow_as_it_did_and_teaches(root, tmp_
     assert settings["taught_by"][0].startswith("2 epochs, seed 0, ")
     cache = paths.cache("smoke")
     phrases = pd.read_parquet(cache / "phrases.parquet")
-    vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+    vocabulary = words.Vocabulary.load(cache / "vocabulary.txt")
     store = squeeze_pictures(
-        entities.image_folder(root), features.open_chosen(cache).row, 64, cache / "squeezed"
+        entities.image_folder(root), encode.open_chosen(cache).row, 64, cache / "squeezed"
     )
-    val = grid_training.make_mentions(phrases, "val", store, vocabulary, 12)
+    val = train.make_mentions(phrases, "val", store, vocabulary, 12)
     for name in ("first", "second"):
         history = pd.read_csv(tmp_path / name / "history.csv")
         best = history.loc[history.val_mean_iou.idxmax()]
-        model = grid_model.load_grid(tmp_path / name)
+        model = network.load_grid(tmp_path / name)
         found = ablation.score_grid(Ensemble((model,)), 64, val)
         assert found["mean_iou"]["value"] == pytest.approx(best.val_mean_iou, abs=2e-3)
         assert found["accuracy_0.5"]["value"] == pytest.approx(best["val_accuracy_0.5"], abs=0.02)

@@ -1,13 +1,13 @@
 """Notebooks: scripts are sound, a failed run leaves nothing that looks finished, make is right."""
 
-import ast
 import re
 import subprocess
 
 import jupytext
 import pytest
 
-from scene_utils import notebooks, paths
+from scene_utils import imports, paths
+from scene_utils.study import run_notebook
 
 SCRIPTS = sorted((paths.ROOT / "notebooks").glob("*.py"))
 HEADER = """\
@@ -42,43 +42,24 @@ def test_scripts_round_trip_and_declare_what_papermill_needs(script):
     tagged = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     assert 'profile = "sample"' in tagged[0].source
-    assert any("environment.check()" in cell.source for cell in book.cells)
-
-
-def imports(path) -> set[str]:
-    """Modules of scene_utils that a file imports, by the syntax tree."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "scene_utils":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scene_utils."):
-            found.add(node.module.split(".")[1])
-    return {name for name in found if (paths.ROOT / "scene_utils" / f"{name}.py").is_file()}
+    assert any("runtime.check()" in cell.source for cell in book.cells)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_make_knows_every_module_that_a_notebook_uses(script):
-    needed, new = set(), imports(script)
-    while new:
-        needed |= new
-        new = set().union(*(imports(paths.ROOT / "scene_utils" / f"{n}.py") for n in new)) - needed
-    printed = subprocess.run(
-        ["make", "--no-print-directory", "-pn", "help"],
-        cwd=paths.ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    needed = {str(path.relative_to(paths.ROOT)) for path in imports.closure([script])}
+    printed = make("-pn", "help").stdout
     rule = re.search(rf"^build/sample/{script.stem}\.ipynb: (.*)$", printed, re.MULTILINE)
-    assert set(re.findall(r"scene_utils/(\w+)\.py", rule[1])) == needed
+    assert needed <= set(rule[1].split())
     # The evaluator may change without anything but the analysis running again.
-    assert ("evaluate" in needed) == (script.stem == "05_iou_analysis")
+    metrics = "scene_utils/analysis/metrics.py" in needed
+    assert metrics == (script.stem == "05_iou_analysis")
 
 
 def test_parameters_reach_the_notebook(tmp_path):
     script = write(tmp_path, "print('value is', value)\n")
     target = tmp_path / "out" / "book.ipynb"
-    notebooks.run_notebook(script, target, {"value": 7})
+    run_notebook.run_notebook(script, target, {"value": 7})
     assert "value is 7" in target.read_text()
     assert [path.name for path in target.parent.iterdir()] == ["book.ipynb"]
 
@@ -87,7 +68,7 @@ def test_a_failing_cell_leaves_nothing_that_looks_finished(tmp_path):
     target = tmp_path / "book.ipynb"
     target.write_text("an older result")
     with pytest.raises(RuntimeError, match=r"cell 2 failed: ZeroDivisionError"):
-        notebooks.run_notebook(write(tmp_path, "value / 0\n"), target, {})
+        run_notebook.run_notebook(write(tmp_path, "value / 0\n"), target, {})
     assert not target.exists()
     assert "division by zero" in (tmp_path / "book.failed.ipynb").read_text()
 
@@ -96,13 +77,13 @@ def test_an_unknown_parameter_is_an_error(tmp_path):
     target = tmp_path / "book.ipynb"
     target.write_text("an older result")
     with pytest.raises(ValueError, match=r"got \['vlaue'\]"):
-        notebooks.run_notebook(write(tmp_path, "pass\n"), target, {"vlaue": 7})
+        run_notebook.run_notebook(write(tmp_path, "pass\n"), target, {"vlaue": 7})
     assert target.read_text() == "an older result"
 
 
 def test_parameters_from_the_command_line_keep_their_types():
     given = ["profile=sample", "seed=3", "untrained=false", "data=", "path=/a=b"]
-    assert notebooks.parse_parameters(given) == {
+    assert run_notebook.parse_parameters(given) == {
         "profile": "sample",
         "seed": 3,
         "untrained": False,
@@ -110,7 +91,7 @@ def test_parameters_from_the_command_line_keep_their_types():
         "path": "/a=b",
     }
     with pytest.raises(ValueError, match="expected name=value, got 'seed'"):
-        notebooks.parse_parameters(["seed"])
+        run_notebook.parse_parameters(["seed"])
 
 
 def make(*words):
@@ -135,7 +116,7 @@ def test_real_data_without_a_folder_says_what_to_do(target):
 
 def test_the_widget_opens_without_running_the_study_first():
     planned = make("-n", "widget", "PROFILE=not_there_yet")
-    assert "scene_utils.widget_page --profile not_there_yet" in planned.stdout
+    assert "scene_utils.widget.page --profile not_there_yet" in planned.stdout
     assert "04_train" not in planned.stdout
 
 
@@ -143,16 +124,16 @@ def test_progress_is_shown_on_the_terminal_and_not_in_the_result(tmp_path, monke
     shown = tmp_path / "terminal"
     monkeypatch.setattr("os.ttyname", lambda _: str(shown))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    body = "from scene_utils.progress import progress_bar\n"
+    body = "from scene_utils.runtime import progress_bar\n"
     body += "for _ in progress_bar(range(3), desc='counting'):\n    pass\n"
     target = tmp_path / "out" / "book.ipynb"
-    notebooks.run_notebook(write(tmp_path, body), target, {})
+    run_notebook.run_notebook(write(tmp_path, body), target, {})
     assert "counting: 100%" in shown.read_text()
     assert "counting: " not in target.read_text()
 
 
 def test_durations_of_executed_notebooks(tmp_path):
-    notebooks.run_notebook(write(tmp_path, "pass\n"), tmp_path / "out" / "01_book.ipynb", {})
-    seconds = notebooks.durations(tmp_path / "out")
+    run_notebook.run_notebook(write(tmp_path, "pass\n"), tmp_path / "out" / "01_book.ipynb", {})
+    seconds = run_notebook.durations(tmp_path / "out")
     assert list(seconds) == ["01_book"]
     assert 0 < seconds["01_book"] < 60

@@ -4,25 +4,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import analysis, entities, grid_training, probability, probes
-from scene_utils.grid_training import Mentions
+from scene_utils import stats
+from scene_utils.analysis import breakdown, perturbations
+from scene_utils.dataset import entities
+from scene_utils.grid import train
+from scene_utils.grid.train import Mentions
 
 
 def test_the_logistic_curve_is_the_one_that_made_the_data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=20_000)
     y = rng.random(20_000) < 1 / (1 + np.exp(-(1.7 * x - 0.6)))
-    slope, offset = probability.fit_logistic(x, y)
+    slope, offset = stats.fit_logistic(x, y)
     assert slope == pytest.approx(1.7, abs=0.06)
     assert offset == pytest.approx(-0.6, abs=0.06)
     # Every second sample twice is the same as weights of 2 and 1.
     weights = np.where(np.arange(len(x)) % 2, 1.0, 2.0)
-    doubled = probability.fit_logistic(np.r_[x, x[::2]], np.r_[y, y[::2]])
-    assert probability.fit_logistic(x, y, weights) == pytest.approx(doubled, abs=1e-6)
+    doubled = stats.fit_logistic(np.r_[x, x[::2]], np.r_[y, y[::2]])
+    assert stats.fit_logistic(x, y, weights) == pytest.approx(doubled, abs=1e-6)
 
 
 def test_separable_scores_give_a_finite_curve():
-    slope, offset = probability.fit_logistic([-1, -2, 1, 2], [0, 0, 1, 1])
+    slope, offset = stats.fit_logistic([-1, -2, 1, 2], [0, 0, 1, 1])
     assert np.isfinite([slope, offset]).all()
     assert slope > 1
 
@@ -31,16 +34,16 @@ def test_area_under_roc_counts_pairs():
     rng = np.random.default_rng(1)
     positive, negative = rng.integers(0, 6, 40), rng.integers(0, 5, 30)
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
-    assert probability.area_under_roc(positive, negative) == pytest.approx(wins.mean())
-    assert probability.area_under_roc([2, 3], [0, 1]) == 1
+    assert stats.area_under_roc(positive, negative) == pytest.approx(wins.mean())
+    assert stats.area_under_roc([2, 3], [0, 1]) == 1
 
 
 def test_words_of_pictures_and_the_word_a_phrase_ends_in():
     tokens = np.array([[5, 6, 0], [7, 0, 0], [8, 9, 2]])
     mentions = Mentions(None, np.arange(2), np.array([0, 0, 1]), tokens, None, tokens, None)
-    held = grid_training.words_of_pictures(mentions, 10)
+    held = train.words_of_pictures(mentions, 10)
     assert [set(np.flatnonzero(row)) - {0} for row in held] == [{5, 6, 7}, {8, 9, 2}]
-    assert grid_training.last_tokens(tokens).tolist() == [6, 7, 2]
+    assert train.last_tokens(tokens).tolist() == [6, 7, 2]
 
 
 def asked_of(present, other):
@@ -49,8 +52,8 @@ def asked_of(present, other):
     images = [f"{i}" for i in range(n)]
     table = pd.DataFrame({key: np.arange(n) for key in entities.MENTION_KEY})
     table["image_id"], table["text"] = images, [f"a thing{i}" for i in range(n)]
-    own = table.assign(change=probes.PAIRS[0], picture=images, present=present)
-    moved = table.assign(change=probes.PAIRS[1], picture=np.roll(images, 1), present=other)
+    own = table.assign(change=perturbations.PAIRS[0], picture=images, present=present)
+    moved = table.assign(change=perturbations.PAIRS[1], picture=np.roll(images, 1), present=other)
     return pd.concat([own, moved], ignore_index=True), table.assign(phrase=table.text)
 
 
@@ -58,16 +61,16 @@ def test_presence_area_agrees_with_pairs_counted():
     rng = np.random.default_rng(2)
     present, other = rng.normal(0.3, 1, 60), rng.normal(0, 1, 60)
     table, phrases = asked_of(present, other)
-    found = analysis.presence(table, phrases, resamples=200)
+    found = breakdown.presence(table, phrases, resamples=200)
     assert set(found) == {"any phrase", "absent things"}
     for kind in found.values():
         assert kind["mentions"] == [60, 60]
-        expected = probability.area_under_roc(present, other)
+        expected = stats.area_under_roc(present, other)
         assert kind["area"]["value"] == pytest.approx(expected, abs=1e-6)
         assert kind["area"]["low"] < expected < kind["area"]["high"]
         assert kind["kept"] == pytest.approx((present >= 0.5).mean())
         assert kind["flagged"] == pytest.approx((other < 0.5).mean())
-    rows = analysis.presence_table({"grid": found})
+    rows = breakdown.presence_table({"grid": found})
     assert rows.phrases.tolist() == ["any phrase", "absent things"]
     assert (rows["own, other"] == "60, 60").all()
     assert (rows["own kept (%)"] == f"{100 * (present >= 0.5).mean():.1f}").all()
@@ -76,11 +79,11 @@ def test_presence_area_agrees_with_pairs_counted():
 def test_phrases_that_the_other_picture_uses_too_are_no_absent_things():
     table, phrases = asked_of(np.linspace(0, 1, 8), np.linspace(0, 1, 8))
     table["text"] = phrases["phrase"] = "a man"
-    found = analysis.presence(table, phrases, resamples=10)
+    found = breakdown.presence(table, phrases, resamples=10)
     assert set(found) == {"any phrase"}
 
 
 def test_a_model_without_presence_gives_none():
     table, phrases = asked_of(np.full(4, np.nan), np.full(4, np.nan))
-    assert analysis.presence(table, phrases) == {}
-    assert analysis.presence_table({}).empty
+    assert breakdown.presence(table, phrases) == {}
+    assert breakdown.presence_table({}).empty

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import shapely
 
-from scene_utils import entities, evaluate, references
+from scene_utils.analysis import metrics, references
+from scene_utils.dataset import entities
 
 KEY = entities.MENTION_KEY
 SIDES = ["x_min", "y_min", "x_max", "y_max"]
@@ -43,7 +44,7 @@ def second_route(predictions, phrases, boxes):
 
 def assert_both_agree(predictions, phrases, boxes):
     expected = second_route(predictions, phrases, boxes)
-    result = evaluate.evaluate(predictions, phrases, boxes, resamples=10)
+    result = metrics.evaluate(predictions, phrases, boxes, resamples=10)
     categories = phrases[phrases.n_boxes > 0].category.to_numpy()
     for protocol, rows in expected.items():
         assert result[protocol]["mean_iou"]["value"] == pytest.approx(rows[:, 0].mean(), abs=1e-6)
@@ -77,7 +78,7 @@ def candidates(phrases, count, rng, share=1.0):
     )
     table["rank"] = np.tile(np.arange(1, count + 1), len(boxed))
     table["score"] = rng.random(len(table))
-    return evaluate.check_predictions(table)
+    return metrics.check_predictions(table)
 
 
 def test_both_routes_agree_on_all_real_test_pictures_at_hand(real_data, real_entities):
@@ -99,8 +100,8 @@ def test_a_phrase_counts_in_its_first_category_alone():
     phrases = pd.DataFrame(mentions, columns=[*KEY[1:], "category", "phrase"])
     phrases = phrases.assign(image_id="a", n_boxes=1, x_min=0, y_min=0, x_max=9, y_max=9)
     boxes = phrases[["image_id", "phrase_id", *SIDES]]
-    answers = evaluate.check_predictions(phrases.assign(rank=1, score=1.0))
-    recall = evaluate.evaluate(answers, phrases, boxes, resamples=5)["recall"]["any"]
+    answers = metrics.check_predictions(phrases.assign(rank=1, score=1.0))
+    recall = metrics.evaluate(answers, phrases, boxes, resamples=5)["recall"]["any"]
     assert {name: found["mentions"] for name, found in recall.items()} == {
         "all": 2,
         "vehicles": 1,
@@ -117,9 +118,9 @@ def test_recall_looks_at_ranks_and_not_at_scores_or_order_of_rows():
         key | (truth if rank == 6 else far) | {"phrase": "it", "rank": rank, "score": rank / 20}
         for rank in (7, 6, 1, 2, 3, 4, 5, 12)
     ]
-    predictions = evaluate.check_predictions(pd.DataFrame(rows))
+    predictions = metrics.check_predictions(pd.DataFrame(rows))
     boxes = phrases[["image_id", "phrase_id", *SIDES]]
-    found = evaluate.evaluate(predictions, phrases, boxes, resamples=5)["recall"]["merged"]["all"]
+    found = metrics.evaluate(predictions, phrases, boxes, resamples=5)["recall"]["merged"]["all"]
     values = {name: found[name]["value"] for name in ("1", "5", "10", "upper_bound")}
     assert values == {"1": 0, "5": 0, "10": 1, "upper_bound": 1}
 
@@ -127,7 +128,7 @@ def test_recall_looks_at_ranks_and_not_at_scores_or_order_of_rows():
 def test_ten_boxes_a_mention_of_the_whole_test_split_are_scored(real_entities):
     test = real_entities.phrases[real_entities.phrases.split == "test"]
     predictions = candidates(test, 10, np.random.default_rng(1))
-    result = evaluate.evaluate(predictions, test, real_entities.boxes, resamples=100)
+    result = metrics.evaluate(predictions, test, real_entities.boxes, resamples=100)
     assert result["mentions"] == result["answered"] == 14_481
     recall = [result["recall"]["any"]["all"][rank]["value"] for rank in ("1", "5", "10")]
     assert recall == sorted(recall)
@@ -153,14 +154,14 @@ def two_models():
 
 
 def test_paired_differences_are_sharper_than_the_models_own_intervals(two_models):
-    table = evaluate.differences(two_models, metrics=["mean_iou"])
+    table = metrics.differences(two_models, metrics=["mean_iou"])
     rows = {(row.better, row.worse): row for row in table.itertuples()}
     row = rows["better", "plain"]
     assert row.real
     assert row.value == pytest.approx(
         (two_models["better"].iou_merged - two_models["plain"].iou_merged).mean(), abs=1e-6
     )
-    low, high = evaluate.bootstrap(
+    low, high = metrics.bootstrap(
         two_models["plain"][["iou_merged"]].to_numpy(), two_models["plain"].image_id
     )
     assert row.high - row.low < 0.2 * (high[0] - low[0])
@@ -171,8 +172,8 @@ def test_paired_differences_are_sharper_than_the_models_own_intervals(two_models
 
 
 def test_the_order_of_models_does_not_change_a_difference(two_models):
-    forward = evaluate.differences(two_models)
-    backward = evaluate.differences(dict(reversed(two_models.items())))
+    forward = metrics.differences(two_models)
+    backward = metrics.differences(dict(reversed(two_models.items())))
     columns = ["better", "worse", "metric"]
     forward, backward = (table.set_index(columns).sort_index() for table in (forward, backward))
     ties = forward.value != 0
@@ -182,7 +183,7 @@ def test_the_order_of_models_does_not_change_a_difference(two_models):
 def test_models_on_different_mentions_are_refused(two_models):
     other = {"better": two_models["better"], "plain": two_models["plain"].iloc[:-1]}
     with pytest.raises(ValueError, match="expected the same mentions for better and plain"):
-        evaluate.differences(other)
+        metrics.differences(other)
 
 
 def test_a_group_has_the_interval_of_its_own_mentions_alone():
@@ -190,11 +191,11 @@ def test_a_group_has_the_interval_of_its_own_mentions_alone():
     clusters = np.repeat(np.arange(60), 4)
     values = rng.random((240, 2))
     member = clusters < 40
-    ((own, _), (everyone, _)) = evaluate.grouped(
+    ((own, _), (everyone, _)) = metrics.grouped(
         values, np.stack([member, np.ones(240, bool)], axis=1), clusters
     )
     assert own["value"] == pytest.approx(values[member, 0].mean(), abs=1e-6)
-    low, high = evaluate.bootstrap(values, clusters)
+    low, high = metrics.bootstrap(values, clusters)
     assert (everyone["low"], everyone["high"]) == pytest.approx((low[0], high[0]), abs=1e-6)
     assert own["low"] < own["value"] < own["high"]
     assert own["high"] - own["low"] > everyone["high"] - everyone["low"]

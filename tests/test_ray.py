@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from scene_utils import backbones, features, ray_engine
+from scene_utils.features import backbones, encode, ray_engine
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def files_of(store):
 
 def cache(folder, backbone, store, **options):
     ids = [path.stem for path in folder.glob("*.jpg")]
-    return features.cache_features(folder, ids, backbone, store, 4, 4, progress=False, **options)
+    return encode.cache_features(folder, ids, backbone, store, 4, 4, progress=False, **options)
 
 
 def test_ray_makes_the_same_bits_and_goes_on_where_it_stopped(cluster, folder, backbone, tmp_path):
@@ -50,7 +50,7 @@ def test_ray_makes_the_same_bits_and_goes_on_where_it_stopped(cluster, folder, b
         (tmp_path / "ray" / f"{number:05d}.json").unlink()
     cache(folder, backbone, tmp_path / "ray", engine="ray")
     assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")
-    assert list(features.open_store(tmp_path / "ray").unreadable.image_id) == ["700"]
+    assert list(encode.open_store(tmp_path / "ray").unreadable.image_id) == ["700"]
 
 
 def test_a_killed_worker_costs_only_its_shard(cluster, folder, backbone, tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import entities, evaluate, scene_layout, scene_misses, scenes
-from scene_utils.scene_layout import scene_phrase_kind
+from scene_utils.analysis import metrics, sample_errors
+from scene_utils.dataset import entities, sample, sample_layout
+from scene_utils.dataset.sample_layout import scene_phrase_kind
 
 
 @pytest.mark.parametrize(
@@ -26,24 +27,26 @@ from scene_utils.scene_layout import scene_phrase_kind
     ],
 )
 def test_the_word_that_is_missed(phrase, words, missed):
-    thing = scene_misses.Thing(*words, (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False)
-    assert scene_misses.missed_word(phrase, [thing]) == missed
+    thing = sample_errors.Thing(*words, (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False)
+    assert sample_errors.missed_word(phrase, [thing]) == missed
 
 
 def test_a_box_around_the_wrong_pair_misses_what_one_of_them_lacks():
-    one = scene_misses.Thing(
+    one = sample_errors.Thing(
         "big", "plain", "red", "box", (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False
     )
-    assert scene_misses.missed_word("two red boxes", [one, replace(one, colour="blue")]) == "colour"
+    assert (
+        sample_errors.missed_word("two red boxes", [one, replace(one, colour="blue")]) == "colour"
+    )
 
 
 def test_phrases_that_differ_in_what_is_not_read_get_one_answer():
     def scene(*said):
         mentions = tuple(
-            scene_layout.Mention(0, "1", "other", phrase, (target,), mark)
+            sample_layout.Mention(0, "1", "other", phrase, (target,), mark)
             for phrase, target, mark in said
         )
-        return scene_layout.Scene("1", 90, 90, "plain", (0,), (), mentions, ("",), ())
+        return sample_layout.Scene("1", 90, 90, "plain", (0,), (), mentions, ("",), ())
 
     asked = [
         scene(("a car above the hat", 0, "box"), ("The car above the red cup", 1, "box")),
@@ -52,26 +55,26 @@ def test_phrases_that_differ_in_what_is_not_read_get_one_answer():
         scene(("a car above the hat", 0, "box"), ("the car above the cup", 1, "absent")),
         scene(("the red car", 0, "box"), ("three cars", 1, "box")),
     ]
-    found = scene_misses.unread(asked)
+    found = sample_errors.unread(asked)
     assert found == {"mentions": 7, "without_anchor": 85.71, "without_relation": 85.71}
     with pytest.raises(ValueError, match="expected some with relation phrases"):
-        scene_misses.unread(asked[-1:])
+        sample_errors.unread(asked[-1:])
 
 
 def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
     root = tmp_path / "scenes"
-    scenes.generate(root, train=0, val=0, test=12, progress=False)
+    sample.generate(root, train=0, val=0, test=12, progress=False)
     found = entities.read_entities(root, dict.fromkeys(entities.read_ids(root, "test"), "test"))
     boxed = found.phrases[found.phrases.n_boxes > 0].reset_index(drop=True)
-    known = scene_misses.scenes_of(root, "test")
+    known = sample_errors.scenes_of(root, "test")
     assert set(known) == set(boxed.image_id)
 
     def missed(guess):
         table = boxed[[*entities.MENTION_KEY, "phrase"]].assign(rank=1, score=1.0)
         table[["x_min", "y_min", "x_max", "y_max"]] = guess
-        table = evaluate.check_predictions(table)
-        scored = evaluate.score_mentions(table, found.phrases, found.boxes)
-        return scene_misses.misses(scored, table, found.phrases, known)
+        table = metrics.check_predictions(table)
+        scored = metrics.score_mentions(table, found.phrases, found.boxes)
+        return sample_errors.misses(scored, table, found.phrases, known)
 
     truth = boxed[["x_min", "y_min", "x_max", "y_max"]].to_numpy(np.float32)
     assert (missed(truth).missed == "right").all()
@@ -81,14 +84,14 @@ def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
     guess = []
     for row in boxed.itertuples():
         words = row.phrase.lower().split()
-        relations = [word.split()[0] for word in scene_misses.RELATIONS]
+        relations = [word.split()[0] for word in sample_errors.RELATIONS]
         end = next((n for n, word in enumerate(words) if word in relations), len(words))
         named = " ".join(words[:end])
         other = next(t for t in known[row.image_id].things if t.kind not in named)
         guess.append(np.float32(other.box) - np.float32([1, 1, 0, 0]))
     off = missed(np.stack(guess))
     assert off.missed.isin(["kind", "several"]).all()
-    shares = scene_misses.shares(pd.concat([missed(truth), off]))
+    shares = sample_errors.shares(pd.concat([missed(truth), off]))
     assert list(shares.index) == sorted(set(boxed.phrase.map(scene_phrase_kind)))
     assert shares.mentions.sum() == 2 * len(boxed)
     np.testing.assert_allclose(shares.drop(columns="mentions").sum(axis=1), 100, atol=0.1)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scene_utils import scene_layout, scenes
+from scene_utils.dataset import sample as scenes
+from scene_utils.dataset import sample_layout
 
 COUNTS = {"train": 50, "val": 3, "test": 4}
 NUMBERS = {"two": 2, "three": 3}
-SINGULAR = {f"{kind}s": kind for kind in scene_layout.KINDS} | {"boxes": "box"}
+SINGULAR = {f"{kind}s": kind for kind in sample_layout.KINDS} | {"boxes": "box"}
 PHRASE = re.compile(
     r"(?P<first>a|an|the|two|three) (?P<noun>[a-z ]+?)"
     r"(?: (?:to the )?(?P<relation>left of|right of|above|below) the (?P<anchor>[a-z ]+))?"
@@ -24,7 +25,7 @@ BRACKET = re.compile(r"\[/EN#(\d+)/(\w+) ([^\]]+)\]")
 
 @pytest.fixture(scope="module")
 def described():
-    return [scene_layout.describe(0, "train", index) for index in range(300)]
+    return [sample_layout.describe(0, "train", index) for index in range(300)]
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_picture_does_not_depend_on_the_counts(sample, tmp_path):
 
 def test_another_seed_gives_other_pictures():
     assert (
-        scene_layout.describe(1, "train", 0).sentences
-        != scene_layout.describe(0, "train", 0).sentences
+        sample_layout.describe(1, "train", 0).sentences
+        != sample_layout.describe(0, "train", 0).sentences
     )
 
 
@@ -155,12 +156,12 @@ def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="-1"):
         scenes.generate(tmp_path / "drawn", train=-1, progress=False)
     with pytest.raises(ValueError, match="dev"):
-        scene_layout.describe(0, "dev", 0)
+        sample_layout.describe(0, "dev", 0)
 
 
 def test_files_say_what_the_description_says(sample):
     for index in range(COUNTS["train"]):
-        scene = scene_layout.describe(0, "train", index)
+        scene = sample_layout.describe(0, "train", index)
         tree = ET.parse(sample / "Annotations" / f"{scene.image_id}.xml").getroot()
         with Image.open(sample / "flickr30k-images" / f"{scene.image_id}.jpg") as picture:
             assert picture.size == (scene.width, scene.height)
@@ -268,7 +269,7 @@ def test_a_single_word_away_lies_another_object(described):
 
 
 def test_phrase_kind_is_read_from_the_wording(described):
-    kind = scene_layout.scene_phrase_kind
+    kind = sample_layout.scene_phrase_kind
     assert kind("The ball to the left of the red cup") == "relation"
     assert kind("Two fish") == kind("the striped boxes") == "plural"
     assert kind("the small striped fish") == "attribute"
@@ -288,17 +289,17 @@ def test_each_sort_of_mention_occurs(described):
     related = [scene for scene in described if not scene.unrelated]
     assert 0.01 < 1 - len(related) / len(described) < 0.1
     for scene in related:
-        sorts = Counter(scene_layout.scene_phrase_kind(m.phrase) for m in boxed(scene))
+        sorts = Counter(sample_layout.scene_phrase_kind(m.phrase) for m in boxed(scene))
         assert 7 <= sorts.total() <= 10
         assert sorts["relation"] >= 2
         assert sorts["plural"] >= 1
         assert len({m.targets for m in boxed(scene)}) >= 4
     said = Counter(w for scene in related for m in boxed(scene) for w in parse(m.phrase)[0])
     assert set(said) == {
-        *scene_layout.SIZES,
-        *scene_layout.TEXTURES,
-        *scene_layout.COLOURS,
-        *scene_layout.KINDS,
+        *sample_layout.SIZES,
+        *sample_layout.TEXTURES,
+        *sample_layout.COLOURS,
+        *sample_layout.KINDS,
     }
     assert min(said.values()) > 40
     ids = [{(m.targets, m.phrase_id) for m in boxed(scene)} for scene in related]
@@ -312,7 +313,7 @@ def test_each_sort_of_mention_occurs(described):
 
 def test_relation_words_are_balanced(described):
     words = Counter(parse(m.phrase)[1] for scene in described for m in boxed(scene))
-    counts = [words[relation] for relation in scene_layout.RELATIONS]
+    counts = [words[relation] for relation in sample_layout.RELATIONS]
     assert min(counts) > 0.75 * max(counts) > 100
 
 
@@ -353,7 +354,7 @@ def test_words_alone_do_not_tell_the_place(described):
                 scale = np.array([scene.width, scene.height] * 2)
                 boxes.append(np.array([x0 - 1, y0 - 1, x1, y1]) / scale)
                 noun, relation, _ = parse(mention.phrase)
-                size = next((word for word in noun if word in scene_layout.SIZES), None)
+                size = next((word for word in noun if word in sample_layout.SIZES), None)
                 words.append({"relation": relation, "size": size, "kind": noun[-1]})
     boxes = np.array(boxes)
     fitted = np.arange(len(boxes)) < len(boxes) // 2

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import scene_utils
-from scene_utils import boxes, paths
+from scene_utils import box_ops, paths
 
 PHRASES = pd.read_csv(paths.PHOTOS / "phrases.csv")
 
@@ -33,13 +33,13 @@ def test_it_finds_what_people_would_ask_for_in_photos_it_never_saw(loaded):
     for row in PHRASES.itertuples():
         answer = loaded.ground(paths.PHOTOS / f"{row.photo}.jpg", row.phrase, top_k=1)
         truth = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
-        ious[row.photo, row.phrase] = float(boxes.iou(answer.boxes[0], truth))
+        ious[row.photo, row.phrase] = float(box_ops.iou(answer.boxes[0], truth))
     assert ious["astronaut", "a woman"] > 0.5
     assert ious["camera", "a man"] > 0.5
     assert ious["chelsea", "a cat"] > 0.7
     # Different phrases of one picture get different boxes: it reads.
     suit = loaded.ground(paths.PHOTOS / "astronaut.jpg", ["the helmet", "a woman"], top_k=1)
-    assert boxes.iou(suit[0].boxes[0], suit[1].boxes[0]) < 0.7
+    assert box_ops.iou(suit[0].boxes[0], suit[1].boxes[0]) < 0.7
 
 
 def test_the_same_picture_as_path_bytes_image_and_array(loaded):
@@ -55,7 +55,7 @@ def test_a_small_and_a_large_copy_give_the_same_place(loaded):
     image = Image.open(paths.PHOTOS / "chelsea.jpg")
     large = image.resize((image.width * 3, image.height * 3), Image.Resampling.BICUBIC)
     small, big = (loaded.ground(way, "a cat", top_k=1).boxes[0] for way in (image, large))
-    assert boxes.iou(small * 3, big) > 0.9
+    assert box_ops.iou(small * 3, big) > 0.9
 
 
 def test_ground_on_the_command_line(tmp_path):

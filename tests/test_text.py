@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import paths, text
-from scene_utils.text import (
+from scene_utils import paths
+from scene_utils import words as text
+from scene_utils.words import (
     Vectors,
     Vocabulary,
     build_vocabulary,

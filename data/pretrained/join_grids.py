@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils import context, ensemble, features, paths, presence, text
-from scene_utils.grid_model import PARTS
-from scene_utils.grid_training import GridSettings, open_sets
+from scene_utils import paths, words
+from scene_utils.features import encode
+from scene_utils.grid import ensemble, presence, sentences
+from scene_utils.grid.network import PARTS
+from scene_utils.grid.train import GridSettings, open_sets
 
 MEMBER = (*(f"{part}.weights.h5" for part in PARTS), "vocabulary.txt", "history.csv")
 
@@ -62,13 +64,13 @@ def main() -> None:
     settings = GridSettings(**{name: known[name] for name in GridSettings.__dataclass_fields__})
     cache = paths.cache(arguments.profile)
     phrases = pd.read_parquet(cache / "phrases.parquet")
-    vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+    vocabulary = words.Vocabulary.load(cache / "vocabulary.txt")
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
-    rows = features.open_chosen(cache).row
+    rows = encode.open_chosen(cache).row
     root, size = arguments.data_root, settings.size
     store, sets = open_sets(phrases, rows, root, cache, vocabulary, size, settings.length)
     presence.train_presence(arguments.folder, settings, vocabulary, *sets)
-    context.train_context(arguments.folder, phrases, vocabulary, embeddings, store)
+    sentences.train_context(arguments.folder, phrases, vocabulary, embeddings, store)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from scene_utils.ensemble import member_folders
-from scene_utils.localizer import SHIPPED
+from scene_utils.grid.ensemble import member_folders
+from scene_utils.grid.localizer import SHIPPED
 from scene_utils.paths import atomic
 
 MEMBER = ("settings.json", "vocabulary.txt", "history.csv")

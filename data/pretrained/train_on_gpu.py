@@ -77,11 +77,17 @@ from keras.src.utils.module_utils import tensorflow as known_to_keras  # noqa: E
 
 known_to_keras._available = False
 
-from scene_utils import features, grid_model, grid_training, paths, text  # noqa: E402
-from scene_utils.backbones import load_backbone  # noqa: E402
-from scene_utils.ensemble import phrase_batches  # noqa: E402
-from scene_utils.grid_layers import log_fits  # noqa: E402
-from scene_utils.grid_training import ANCHOR_WEIGHT, ANCHORS, Batch, GridSettings  # noqa: E402
+from scene_utils import (
+    paths,
+    words,
+)
+from scene_utils.features import encode  # noqa: E402
+from scene_utils.features.backbones import load_backbone  # noqa: E402
+from scene_utils.grid import network  # noqa: E402
+from scene_utils.grid import train as grid_training  # noqa: E402
+from scene_utils.grid.ensemble import phrase_batches  # noqa: E402
+from scene_utils.grid.layers import log_fits  # noqa: E402
+from scene_utils.grid.train import ANCHOR_WEIGHT, ANCHORS, Batch, GridSettings  # noqa: E402
 
 
 def seen_at(size: int, pixels: jax.Array, windows: jax.Array, light: jax.Array) -> jax.Array:
@@ -103,7 +109,7 @@ def seen_at(size: int, pixels: jax.Array, windows: jax.Array, light: jax.Array) 
 
 
 def contrast_loss(grid, answered, truth, absent, cells) -> jax.Array:
-    """As `grid_model.contrast_loss`, which leaves padding out; here shapes must be known."""
+    """As `network.contrast_loss`, which leaves padding out; here shapes must be known."""
     count, phrases, length = grid.shape[0], truth.shape[0], answered.gates.shape[1]
     own = jnp.repeat(jnp.eye(count, dtype=bool), phrases // count, axis=0)
     keys = jnp.reshape(answered.keys, (phrases * length, -1))
@@ -111,7 +117,7 @@ def contrast_loss(grid, answered, truth, absent, cells) -> jax.Array:
     fits = jnp.reshape(fits, (-1, phrases, length))
     fits = jnp.einsum("cnl,nl->nc", fits, answered.gates[..., 0])
     fits = jnp.reshape(fits, (phrases, count, cells**2))
-    inside, _ = grid_model.cells_inside(truth, cells)
+    inside, _ = network.cells_inside(truth, cells)
     here = jnp.sum(jnp.where(own[..., None], fits, 0.0), axis=1)
     size = jnp.log(jnp.sum(inside.astype(jnp.float32), axis=-1))
     right = jax.nn.logsumexp(jnp.where(inside, here, -1e9), axis=-1) - size
@@ -178,25 +184,25 @@ class Trainer:
         for (teacher, variables), values in zip(self.teachers, taught, strict=True):
             with keras.StatelessScope(list(zip(variables, values, strict=True))):
                 told.append(teacher.ask(teacher.visual(seen, training=False), tokens))
-        truth, cells = jnp.reshape(truth, (-1, 4)), size // grid_model.STRIDE
+        truth, cells = jnp.reshape(truth, (-1, 4)), size // network.STRIDE
 
         def total(trained):
             with self._scope(trained, state["other"]) as scope:
                 grid = self.model.visual(seen, training=True)
                 answered = self.model.ask(grid, tokens, training=True)
                 other = [scope.get_current_value(v) for v in self.other]
-            losses = grid_model.grid_loss(answered.scores, answered.boxes, truth, cells)
+            losses = network.grid_loss(answered.scores, answered.boxes, truth, cells)
             loss = losses[0] + 2 * losses[1]
             if self.settings.contrasted:
                 missing = jnp.reshape(absent, (-1, len(grid)))
                 loss += contrast_loss(grid, answered, truth, missing, cells)
             if self.settings.anchored:
                 places = jnp.reshape(anchors, (-1, ANCHORS, 4))
-                loss += ANCHOR_WEIGHT * grid_model.anchor_loss(answered, truth, places, cells)
+                loss += ANCHOR_WEIGHT * network.anchor_loss(answered, truth, places, cells)
             if told:
                 shares = jnp.mean(jnp.stack([jax.nn.softmax(one.scores) for one in told]), axis=0)
                 boxes = jnp.mean(jnp.stack([one.boxes for one in told]), axis=0)
-                loss += grid_model.taught_loss(answered, shares, boxes)
+                loss += network.taught_loss(answered, shares, boxes)
             return loss, (jnp.stack(losses), other)
 
         slopes, (losses, other) = jax.grad(total, has_aux=True)(state["trained"])
@@ -218,8 +224,8 @@ class Trainer:
         with self._scope(state["averaged"], state["other"]):
             pixels = pictures[numbers].astype(jnp.float32)
             answered = self.model.ask(self.model.visual(pixels, training=False), tokens)
-            found, share = grid_model.candidates(answered.scores, answered.boxes)
-        return grid_model.ranked_boxes(found, share, 1)
+            found, share = network.candidates(answered.scores, answered.boxes)
+        return network.ranked_boxes(found, share, 1)
 
     def ask(self, pictures, picture_rows, rows, tokens):
         """As `ensemble.Asker.ask` with one rank, by the averaged weights."""
@@ -243,10 +249,10 @@ class Trainer:
 def train(folder: Path, cache: Path, root: Path, settings: GridSettings, teachers: Sequence[Path]):
     """Train into the folder; a line an epoch."""
     phrases = pd.read_parquet(cache / "phrases.parquet")
-    vocabulary = text.Vocabulary.load(cache / "vocabulary.txt")
+    vocabulary = words.Vocabulary.load(cache / "vocabulary.txt")
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
     made_with = json.loads((cache / "vectors.json").read_text(encoding="utf-8"))
-    rows = features.open_chosen(cache).row
+    rows = encode.open_chosen(cache).row
     asked = phrases, rows, root, cache, vocabulary, settings.size, settings.length
     store, sets = grid_training.open_sets(*asked)
     sets[0] = sets[0].part(settings.share, settings.seed)
@@ -258,10 +264,10 @@ def train(folder: Path, cache: Path, root: Path, settings: GridSettings, teacher
     (folder / "settings.json").unlink(missing_ok=True)
     vocabulary.save(folder / "vocabulary.txt")
     keras.utils.set_random_seed(settings.seed)
-    design = {name: getattr(settings, name) for name in grid_model.DESIGN}
-    model = grid_model.build_grid(backbone, embeddings, **design)
+    design = {name: getattr(settings, name) for name in network.DESIGN}
+    model = network.build_grid(backbone, embeddings, **design)
     per_epoch = len(sets[0].picture_rows) // settings.pictures_per_step
-    loaded = [grid_model.load_grid(path) for path in teachers]
+    loaded = [network.load_grid(path) for path in teachers]
     trainer = Trainer(model, settings, settings.epochs * per_epoch, loaded, store.pictures)
     numbered = [dataclasses.replace(s, pictures=np.arange(len(store.pictures))) for s in sets]
     together = max(count for count in range(1, 17) if per_epoch % count == 0)

@@ -1,0 +1,423 @@
+"""The figures of notebook 05, from tables that hold their numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from scene_utils import box_ops
+from scene_utils.analysis import breakdown, metrics, perturbations
+from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
+
+# A model looks the same in all figures; the order of the marks serves those that have no colour.
+LOOKS = {
+    "constant": {"color": "black", "ls": "--"},
+    "per-category": {"color": COLOURS[5]},
+    "text-only": {"color": COLOURS[0]},
+    "image-only": {"color": COLOURS[4]},
+    "seed-mse": {"color": "#8a8a8a"},
+    "seed": {"color": COLOURS[1]},
+    "grid": {"color": COLOURS[2]},
+}
+MARKERS = "osD^vP"
+GREY = "#8a8a8a"
+
+
+def _look(name: str) -> dict:
+    return LOOKS.get(name, {"color": COLOURS[3]})
+
+
+def _bars(figures: Sequence[dict], scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Values `(n,)` and lengths of the error bars `(2, n)` of figures with low and high."""
+    value, low, high = (np.array([f[k] for f in figures]) * scale for k in ("value", "low", "high"))
+    return value, np.clip(np.stack([value - low, high - value]), 0, None)
+
+
+@styled
+def model_bars(
+    models: dict[str, dict],
+    references: dict[str, dict],
+    oracles: Sequence[str],
+    note: str,
+    protocol: str = "merged",
+) -> Figure:
+    """Mean IoU and accuracy at IoU .5 with 95 % intervals: references above, models below."""
+    everything = references | models
+    names = [f"{name} (oracle)" if name in oracles else name for name in everything]
+    colours = [GREY if name not in models else COLOURS[0] for name in everything]
+    figure, axes = new_figure(7.5, 0.9 + 0.28 * len(names), ncols=2, sharey=True)
+    for axis, metric, label, scale in (
+        (axes[0, 0], "mean_iou", "mean IoU", 1),
+        (axes[0, 1], "accuracy_0.5", "accuracy at IoU .5 (% of mentions)", 100),
+    ):
+        values, ends = _bars([item[protocol][metric] for item in everything.values()], scale)
+        axis.barh(names, values, color=colours, height=0.65)
+        axis.errorbar(values, names, xerr=ends, fmt="none", ecolor="black", capsize=2.5, lw=1)
+        highest = values + ends[1]
+        for place, value in enumerate(values):
+            text = f"{value:.1f}" if scale == 100 else f"{value:.3f}".lstrip("0")
+            after = highest[place] + highest.max() * 0.02
+            # On the line of the constant box it would be hard to read.
+            patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            axis.text(after, place, text, va="center", fontsize=8.5, bbox=patch)
+        if "constant" in models:
+            line = models["constant"][protocol][metric]["value"] * scale
+            axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
+        axis.set_xlabel(label)
+        axis.set_xlim(0, highest.max() * 1.14)
+        axis.grid(axis="y", visible=False)
+    axes[0, 0].invert_yaxis()
+    figure.suptitle(f"{note}\nblue: models, grey: references, dashed: constant box, bars: 95 %")
+    return figure
+
+
+@styled
+def category_points(models: dict[str, dict], note: str) -> Figure:
+    """Recall at 1 in each category with 95 % intervals, any and merged box, one mark a model."""
+    recall = {name: result["recall"] for name, result in models.items()}
+    counts = {kind: found["mentions"] for kind, found in next(iter(recall.values()))["any"].items()}
+    figure, axes = new_figure(7.5, 0.9 + 0.45 * len(counts), ncols=2, sharex=True, sharey=True)
+    shifts = np.linspace(-0.26, 0.26, len(recall))
+    for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
+        for number, (name, found) in enumerate(recall.items()):
+            values, ends = _bars([found[protocol][kind]["1"] for kind in counts], 100)
+            axis.errorbar(
+                values,
+                np.arange(len(counts)) + shifts[number],
+                xerr=ends,
+                fmt=MARKERS[number % len(MARKERS)],
+                ms=5,
+                capsize=2,
+                lw=1.2,
+                label=name,
+                color=_look(name)["color"],
+            )
+        axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
+        axis.grid(axis="y", visible=False)
+        axis.axhline(0.5, color="#bbbbbb", lw=0.8)
+    axes[0, 0].set_yticks(
+        range(len(counts)), [f"{kind} ({count:,})" for kind, count in counts.items()]
+    )
+    axes[0, 0].invert_yaxis()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def recall_curves(models: dict[str, dict], note: str) -> Figure:
+    """Recall at 1, 5, 10 and the upper bound of the candidates, any and merged box."""
+    figure, axes = new_figure(7.5, 3.4, ncols=2, sharey=True)
+    places = [*map(str, metrics.RANKS), "upper_bound"]
+    for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
+        for number, (name, result) in enumerate(models.items()):
+            values, ends = _bars([result["recall"][protocol]["all"][k] for k in places], 100)
+            axis.errorbar(
+                np.arange(len(places)),
+                values,
+                yerr=ends,
+                marker=MARKERS[number % len(MARKERS)],
+                ms=5,
+                capsize=2,
+                label=name,
+                **_look(name),
+            )
+        axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
+        axis.set_xlabel("boxes that may answer")
+        axis.set_title(f"{protocol} box")
+        axis.set_ylim(0, 100)
+    axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str) -> Figure:
+    """Row minus column in points of accuracy at IoU .5; grey where the difference may be chance."""
+    values = np.full((len(names), len(names)), np.nan)
+    real = np.zeros(values.shape, bool)
+    places = {name: place for place, name in enumerate(names)}
+    for row in differences[differences.metric == "accuracy_0.5"].itertuples():
+        i, j = places[row.better], places[row.worse]
+        values[i, j], values[j, i] = 100 * row.value, -100 * row.value
+        real[i, j] = real[j, i] = row.real
+    figure, axes = new_figure(7.5, 1.5 + 0.5 * len(names))
+    axis = axes[0, 0]
+    largest = max(np.nanmax(np.abs(values)), 1) if len(names) > 1 else 1
+    shown = np.where(real, values, np.nan)
+    image = axis.imshow(shown, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto")
+    image.cmap.set_bad("#eeeeee")
+    for i, j in np.ndindex(values.shape):
+        if i != j:
+            dark = real[i, j] and abs(values[i, j]) > 0.6 * largest
+            colour = "white" if dark else "black" if real[i, j] else "#666666"
+            text = f"{values[i, j]:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+            axis.text(j, i, text, ha="center", va="center", color=colour)
+    axis.set_xticks(range(len(names)), names, rotation=25, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.grid(visible=False)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    figure.colorbar(image, label="row minus column (points)")
+    figure.suptitle(
+        f"{note}\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
+    )
+    return figure
+
+
+@styled
+def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
+    """Histogram of IoU, and the share of mentions whose IoU reaches each threshold."""
+    figure, axes = new_figure(7.5, 3.6, ncols=2)
+    grid = np.linspace(0, 1, 201)
+    for name, values in ious.items():
+        line = {"lw": 1.6} | _look(name)
+        share, edges = np.histogram(values, np.linspace(0, 1, 21))
+        axes[0, 0].stairs(100 * share / len(values), edges, **line)
+        reached = 1 - np.searchsorted(np.sort(values), grid, side="left") / len(values)
+        axes[0, 1].plot(grid, 100 * reached, label=name, **line)
+    axes[0, 0].set_xlabel("IoU (bins of .05)")
+    axes[0, 0].set_ylabel("mentions (%)")
+    axes[0, 1].set_xlabel("IoU threshold")
+    axes[0, 1].set_ylabel("mentions that reach it (%)")
+    axes[0, 1].set_ylim(0, 100)
+    for axis in axes[0]:
+        axis.axvline(0.5, color="grey", lw=1, ls=":")
+        axis.set_xlim(0, 1)
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def what_decides(groups: pd.DataFrame, note: str) -> Figure:
+    """Accuracy at IoU .5 in each bin of each column of `breakdown.describe`, one line a model."""
+    bins_of = groups.groupby("what", sort=False).bin.nunique()
+    columns = list(bins_of.index[bins_of > 1])
+    rows = -(-len(columns) // 3)
+    figure, axes = new_figure(7.5, 2.35 * rows, nrows=rows, ncols=3, sharey=True)
+    for axis in axes.flat[len(columns) :]:
+        axis.set_axis_off()
+    for axis, what in zip(axes.flat, columns, strict=False):
+        here = groups[groups.what == what]
+        bins = list(dict.fromkeys(here.bin))
+        for number, (name, of_model) in enumerate(here.groupby("model", sort=False)):
+            values, ends = _bars(of_model.to_dict("records"), 100)
+            axis.errorbar(
+                [bins.index(label) for label in of_model.bin],
+                values,
+                yerr=ends,
+                marker=MARKERS[number % len(MARKERS)],
+                ms=4,
+                lw=1.2,
+                capsize=2,
+                label=name,
+                **_look(name),
+            )
+        axis.set_xticks(range(len(bins)), bins)
+        crowded = sum(map(len, bins)) > 24
+        axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
+        axis.set_xlim(-0.4, max(len(bins) - 0.6, 0.6))
+        axis.set_xlabel(what)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
+    axes[0, 0].set_ylim(0)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> Figure:
+    """Share of boxes, `(n, 4)` as fractions of the picture, over each place: truth and models."""
+    maps = {"truth": 100 * box_ops.coverage(truth)}
+    maps |= {name: 100 * box_ops.coverage(boxes) for name, boxes in guesses.items()}
+    apart = {name: maps[name] - maps["truth"] for name in guesses}
+    most = max(share.max() for share in maps.values())
+    widest = max([1.0, *(np.abs(share).max() for share in apart.values())])
+    figure, axes = new_figure(7.5, 4.2, nrows=2, ncols=len(maps), sharex=True, sharey=True)
+    place = {"extent": (0, 1, 1, 0), "aspect": 0.75}
+    for axis, (name, share) in zip(axes[0], maps.items(), strict=True):
+        first = axis.imshow(share, vmin=0, vmax=most, **place)
+        axis.set_title(name)
+    for axis, (name, share) in zip(axes[1, 1:], apart.items(), strict=True):
+        second = axis.imshow(share, cmap="PuOr", vmin=-widest, vmax=widest, **place)
+        axis.set_title(f"{name} minus truth")
+        axis.set_xlabel("x (of the width)")
+    axes[1, 0].set_axis_off()
+    for axis in axes.flat:
+        axis.grid(visible=False)
+        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+        axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
+    axes[0, 0].set_ylabel("y (of the height)")
+    figure.colorbar(first, ax=axes[0], label="boxes over it (%)")
+    figure.colorbar(second, ax=axes[1], label="points")
+    figure.suptitle(note)
+    return figure
+
+
+def _square(right: float) -> tuple[Figure, Axes]:
+    """A square frame from 0 to `right` and 0 to 100 %, with its diagonal dotted."""
+    figure, axes = new_figure(5.6, 4.4)
+    axis = axes[0, 0]
+    axis.plot([0, right], [0, 100], color="grey", lw=1, ls=":")
+    axis.set_xlim(0, right)
+    axis.set_ylim(0, 100)
+    return figure, axis
+
+
+@styled
+def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
+    """Accuracy at IoU .5 against mean score in equally filled bins, with 95 % intervals."""
+    figure, axis = _square(1)
+    for number, (name, table) in enumerate(tables.items()):
+        values, ends = _bars(table.to_dict("records"), 100)
+        label = f"{name}, mean error {100 * table.attrs['error']:.1f} points"
+        marker = MARKERS[number % len(MARKERS)]
+        style = {"marker": marker, "ms": 5, "capsize": 2} | _look(name)
+        axis.errorbar(table.score, values, yerr=ends, label=label, **style)
+    axis.set_xlabel("score of the box (mean of the bin)")
+    axis.set_ylabel("IoU .5 reached (% of the bin)")
+    axis.legend(loc="upper left")
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
+    """ROC curves of the flag "probably not in the picture", see `breakdown.presence`."""
+    figure, axis = _square(100)
+    for name, kinds in found.items():
+        for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
+            area = curve["area"]
+            label = f"{name}, {kind}: area {area['value']:.3f}"
+            style = _look(name) | {"ls": dashes}
+            axis.plot(
+                100 * np.array(curve["false_alarms"]),
+                100 * np.array(curve["found"]),
+                label=label,
+                **style,
+            )
+    axis.set_xlabel("phrases of the picture that are flagged (%)")
+    axis.set_ylabel("phrases of another picture that are flagged (%)")
+    axis.legend(loc="lower right")
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
+    """What became of each model's boxes: one stacked bar a model."""
+    kinds = [name for name in breakdown.MISTAKES if table[name].max() > 0]
+    colours = dict(
+        zip(
+            breakdown.MISTAKES,
+            [
+                "#009E73",
+                "#0072B2",
+                "#56B4E9",
+                "#E69F00",
+                "#F0C36D",
+                "#CC79A7",
+                "#999999",
+                "#444444",
+            ],
+            strict=True,
+        )
+    )
+    figure, axes = new_figure(7.5, 1.5 + 0.33 * len(table))
+    axis = axes[0, 0]
+    left = np.zeros(len(table))
+    for kind in kinds:
+        values = table[kind].to_numpy()
+        axis.barh(table.index, values, left=left, color=colours[kind], height=0.7, label=kind)
+        for place, (start, value) in enumerate(zip(left, values, strict=True)):
+            if value >= 5:
+                text = {"ha": "center", "va": "center", "fontsize": 8.5}
+                dark = kind in ("right", "another object of its category", "no answer")
+                axis.text(
+                    start + value / 2, place, f"{value:.0f}", color="w" if dark else "k", **text
+                )
+        left += values
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("mentions (%)")
+    axis.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=4)
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def probe_points(found: dict[str, pd.DataFrame], note: str) -> Figure:
+    """Fall of accuracy under each change of `probes`, with 95 % intervals, one mark a model."""
+    figure, axes = new_figure(7.5, 3.6)
+    axis = axes[0, 0]
+    shifts = np.linspace(-0.28, 0.28, len(found))
+    for number, (name, table) in enumerate(found.items()):
+        values, ends = _bars(table.to_dict("records"), 100)
+        axis.errorbar(
+            values,
+            [perturbations.CHANGES.index(change) + shifts[number] for change in table.change],
+            xerr=ends,
+            fmt=MARKERS[number % len(MARKERS)],
+            ms=5,
+            capsize=2,
+            label=name,
+            color=_look(name)["color"],
+        )
+    axis.axvline(0, color="grey", lw=1)
+    axis.set_yticks(range(len(perturbations.CHANGES)), perturbations.CHANGES)
+    axis.invert_yaxis()
+    axis.set_xlabel("fall of accuracy at IoU .5 (points)")
+    axis.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=6)
+    figure.suptitle(note)
+    return figure
+
+
+@styled
+def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
+    """Pictures with truth and prediction: dicts of image, phrase, truth, guess, iou and group.
+
+    `group` (may be "") starts a row of its own where it changes.
+    """
+    groups: dict[str, list[dict]] = {}
+    for item in items:
+        groups.setdefault(item["group"], []).append(item)
+    lines = [
+        (name if start == 0 else "", members[start : start + columns])
+        for name, members in groups.items()
+        for start in range(0, len(members), columns)
+    ]
+    figure, axes = new_figure(7.5, 2.2 * len(lines) + 0.5, nrows=len(lines), ncols=columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for row, (name, members) in zip(axes, lines, strict=True):
+        for axis, item in zip(row, members, strict=False):
+            both = np.stack([item["truth"], item["guess"]])
+            draw_boxes(axis, item["image"], both, colours=(TRUTH, GUESS), styles=("-", "--"))
+            score = f", score {item['score']:.2f}" if "score" in item else ""
+            axis.set_title(f"{_cut(item['phrase'])}\nIoU {item['iou']:.2f}{score}", fontsize=8.5)
+        if name:
+            row[0].text(
+                -0.04, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center"
+            )
+    figure.legend(
+        handles=[
+            Patch(fill=False, ec=TRUTH, lw=2, label="truth"),
+            Rectangle((0, 0), 1, 1, fill=False, ec=GUESS, lw=2, ls="--", label="prediction"),
+        ],
+        loc="outside lower center",
+        ncols=2,
+    )
+    figure.suptitle(title)
+    return figure
+
+
+def _cut(phrase: str, longest: int = 34) -> str:
+    return phrase if len(phrase) <= longest else phrase[: longest - 1].rstrip() + "…"

@@ -1,0 +1,114 @@
+"""What can be had without looking, and what a coarse grid or an oracle could reach at most.
+
+Blind boxes are fitted on train alone. They stand beside every model, found on the same mentions: a
+subset of a split may be easier or harder than the whole, for them as for a model.
+"""
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import box_ops
+from scene_utils.analysis import metrics
+from scene_utils.dataset import entities
+
+GRIDS = (7, 14, 28)
+ORACLES = ("largest box", *(f"grid {n}x{n}{end}" for n in GRIDS for end in ("", ", best")))
+
+
+def relative_truth(mentions: pd.DataFrame) -> np.ndarray:
+    """Merged boxes of boxed mentions as fractions of the picture, `(n, 4)` float32 in [0, 1]."""
+    relative = box_ops.to_relative(
+        mentions[box_ops.COLUMNS].to_numpy(np.float32),
+        mentions.width.to_numpy(),
+        mentions.height.to_numpy(),
+    )
+    return np.clip(relative, 0, 1)
+
+
+def reference_boxes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Relative boxes `(n, 4)` for the n boxed mentions `test`, by the name of the reference.
+
+    Blind: `mean box` (mean of each side over train), `whole image`, `centred .8` (.1 to .9 of each
+    side), `best constant` (highest mean IoU to train) and `best per category`. Oracles, which read
+    the truth: `largest box`, the largest merged box of the mention's picture; `grid 7x7` and so on,
+    each side of the truth moved to the nearest border of a grid's cells (a box may thereby lose
+    all area: a miss); `grid 7x7, best`, the box of whole cells with the highest IoU, which is made
+    of the borders on either side of each side of the truth.
+    """
+    fitted, truth = relative_truth(train), relative_truth(test)
+    constants = {
+        "mean box": fitted.mean(axis=0),
+        "whole image": np.float32([0, 0, 1, 1]),
+        "centred .8": np.float32([0.1, 0.1, 0.9, 0.9]),
+        "best constant": box_ops.best_constant(fitted),
+    }
+    found = {name: np.tile(box, (len(test), 1)) for name, box in constants.items()}
+    by_category = {
+        name: box_ops.best_constant(fitted[(train.category == name).to_numpy()])
+        for name in train.category.unique()
+    }
+    codes, names = pd.factorize(test.category)
+    found["best per category"] = np.stack(
+        [by_category.get(name, constants["best constant"]) for name in names]
+    )[codes]
+    found["largest box"] = _largest(test, truth)
+    for cells in GRIDS:
+        found[f"grid {cells}x{cells}"] = np.round(truth * cells) / cells
+        found[f"grid {cells}x{cells}, best"] = _best_on_grid(truth, cells)
+    return found
+
+
+def _largest(test: pd.DataFrame, truth: np.ndarray) -> np.ndarray:
+    area = box_ops.area(test[box_ops.COLUMNS].to_numpy(np.float32))
+    codes, _ = pd.factorize(test.image_id)
+    order = np.lexsort((np.arange(len(area)), -area, codes))
+    return truth[order[np.unique(codes[order], return_index=True)[1]]][codes]
+
+
+def _best_on_grid(truth: np.ndarray, cells: int) -> np.ndarray:
+    best, score = np.zeros_like(truth), np.full(len(truth), -1.0)
+    low = np.minimum(np.floor(truth * cells), cells - 1)
+    for corner in np.ndindex(2, 2, 2, 2):
+        trial = (low + np.array(corner)) / np.float32(cells)
+        iou = box_ops.iou(trial, truth)
+        better = iou > score
+        best[better], score[better] = trial[better], iou[better]
+    return best
+
+
+def as_predictions(mentions: pd.DataFrame, relative: np.ndarray) -> pd.DataFrame:
+    """A prediction table of one box a mention, score 1; boxes without area give no row."""
+    corners = relative * mentions[["width", "height"] * 2].to_numpy(np.float32)
+    table = mentions[[*entities.MENTION_KEY, "phrase"]].reset_index(drop=True)
+    table["rank"], table["score"] = 1, np.float32(1)
+    table[box_ops.COLUMNS] = np.asarray(corners, np.float32)
+    table = table[box_ops.area(table[box_ops.COLUMNS].to_numpy()) > 0]
+    return metrics.check_predictions(table)
+
+
+def predictions(phrases: pd.DataFrame, split: str) -> dict[str, pd.DataFrame]:
+    """Prediction tables of all references for the boxed mentions of `split`, fitted on train."""
+    boxed = phrases[phrases.n_boxes > 0]
+    train, test = boxed[boxed.split == "train"], boxed[boxed.split == split]
+    if train.empty or test.empty:
+        raise ValueError(f"expected boxed mentions of train and {split}, got none of one of them")
+    return {
+        name: as_predictions(test, relative)
+        for name, relative in reference_boxes(train, test).items()
+    }
+
+
+def report(
+    phrases: pd.DataFrame,
+    boxes: pd.DataFrame,
+    split: str,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict]:
+    """`metrics.evaluate` of every reference on the boxed mentions of `split`."""
+    asked = phrases[phrases.split == split]
+    boxes = boxes[boxes.image_id.isin(asked.image_id)]
+    return {
+        name: metrics.evaluate(table, asked, boxes, resamples, seed)
+        for name, table in predictions(phrases, split).items()
+    }

@@ -1,0 +1,139 @@
+"""Which word of a phrase does a wrong answer on the embedded sample miss?
+
+The sample's objects are known one by one, so the object under a wrong box can be held against each
+word of the phrase. That says whether a model fails to read colours, or relations, or to see.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import box_ops
+from scene_utils.dataset.entities import MENTION_KEY, read_ids
+from scene_utils.dataset.sample_layout import (
+    COLOURS,
+    KINDS,
+    PLURALS,
+    RELATIONS,
+    SIZES,
+    TEXTURES,
+    Scene,
+    Thing,
+    describe,
+    scene_phrase_kind,
+)
+
+PROPERTIES = {"size": SIZES, "texture": TEXTURES, "colour": tuple(COLOURS), "kind": KINDS}
+# What a wrong answer misses; several words at once are "several".
+MISSES = ("right", *PROPERTIES, "several", "relation", "part of them", "no object")
+_SINGULAR = {plural: kind for kind, plural in PLURALS.items()}
+_PROPERTY = {word: name for name, words in PROPERTIES.items() for word in words}
+
+
+def scenes_of(root: Path, split: str) -> dict[str, Scene]:
+    """What is in the pictures of a split of the sample that `scenes.generate` wrote to `root`."""
+    seed = json.loads((root / "sample.json").read_text(encoding="utf-8"))["seed"]
+    found = (describe(seed, split, index) for index in range(len(read_ids(root, split))))
+    return {scene.image_id: scene for scene in found}
+
+
+def missed_word(phrase: str, things: Sequence[Thing]) -> str:
+    """The one of `MISSES` that tells what the things, or some of them, lack of what the phrase
+    names.
+
+    "relation" where they lack nothing but stand elsewhere than the phrase says, "part of them"
+    where they lack nothing and are not all.
+
+    >>> missed_word("the red car", [Thing("big", "plain", "blue", "car", *[None] * 5)])
+    'colour'
+    """
+    told, relation, _ = _named(phrase)
+    missed = [_PROPERTY[word] for word in told if any(word not in one.words for one in things)]
+    if missed:
+        return missed[0] if len(missed) == 1 else "several"
+    return "part of them" if relation is None else "relation"
+
+
+def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
+    """The properties that a phrase names of its own things, how these stand to another, and the
+    properties that it names of that."""
+    words = [_SINGULAR.get(word, word) for word in phrase.lower().split()]
+    firsts = {relation.split()[0]: relation for relation in RELATIONS}
+    end = next((place for place, word in enumerate(words) if word in firsts), None)
+    relation = None if end is None else firsts[words[end]]
+    anchor = [] if end is None else words[end:]
+    named, told_by = (
+        [word for word in part if word in _PROPERTY] for part in (words[:end], anchor)
+    )
+    return named, relation, told_by
+
+
+def unread(scenes: Iterable[Scene]) -> dict[str, float]:
+    """How far the relation phrases of the sample can be told by who does not read all of them.
+
+    Gives `mentions`, their number, and in % how many can be right at most `without_anchor`, where
+    phrases of a picture that differ only in the anchor get one answer, and `without_relation`,
+    where those do that differ only in the relation. Raises ValueError where there are none.
+    """
+    right, mentions = Counter(), 0
+    for scene in scenes:
+        alike: dict[tuple, Counter] = {}
+        for mention in scene.mentions:
+            told, relation, anchor = _named(mention.phrase)
+            if mention.mark != "box" or relation is None:
+                continue
+            mentions += 1
+            for sort, rest in (("without_anchor", (relation,)), ("without_relation", anchor)):
+                key = sort, tuple(told), tuple(rest)
+                alike.setdefault(key, Counter())[mention.targets] += 1
+        for (sort, *_), targets in alike.items():
+            right[sort] += max(targets.values())
+    if not mentions:
+        raise ValueError("scenes: expected some with relation phrases, got none")
+    shares = {sort: round(100 * count / mentions, 2) for sort, count in right.items()}
+    return {"mentions": mentions} | shares
+
+
+def misses(
+    scored: pd.DataFrame, predictions: pd.DataFrame, phrases: pd.DataFrame, scenes: dict[str, Scene]
+) -> pd.DataFrame:
+    """For each row of `scored` on the sample: its phrase's kind, and the one of `MISSES`.
+
+    What a wrong box means is the object with which it has the highest IoU, for a plural the one,
+    two or three objects; `no object` where that is below .5, or there is no box.
+    """
+    first = predictions[predictions["rank"] == 1][[*MENTION_KEY, *box_ops.COLUMNS]]
+    table = scored[[*MENTION_KEY, "iou_merged"]].merge(
+        phrases[[*MENTION_KEY, "phrase"]].astype(dict.fromkeys(MENTION_KEY[1:], "int64")),
+        on=MENTION_KEY,
+    )
+    table = table.merge(first, on=MENTION_KEY, how="left")
+    found = []
+    for row in table.itertuples():
+        if row.iou_merged >= 0.5:
+            found.append("right")
+            continue
+        things = scenes[row.image_id].things
+        most = 3 if scene_phrase_kind(row.phrase) == "plural" else 1
+        groups = [g for count in range(1, most + 1) for g in combinations(things, count)]
+        each = box_ops.from_inclusive([thing.box for group in groups for thing in group])
+        truth = box_ops.merge(each, np.cumsum([0, *map(len, groups[:-1])]))
+        guess = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
+        overlap = box_ops.iou(np.nan_to_num(guess), truth)
+        best = int(overlap.argmax())
+        under = missed_word(row.phrase, groups[best]) if overlap[best] >= 0.5 else "no object"
+        found.append(under)
+    kinds = table.phrase.map(scene_phrase_kind)
+    return pd.DataFrame({"phrase": kinds, "missed": pd.Categorical(found, list(MISSES))})
+
+
+def shares(missed: pd.DataFrame) -> pd.DataFrame:
+    """Of `misses`, a row a kind of phrase: mentions, and the share of each of `MISSES` in %."""
+    table = pd.crosstab(missed.phrase, missed.missed, normalize="index", dropna=False) * 100
+    table.insert(0, "mentions", missed.phrase.value_counts())
+    return table.rename_axis(columns=None).round(2)

@@ -1,0 +1,192 @@
+"""`make data`: fetch what may be fetched, and check what the user must obtain.
+
+Downloads come from `data/registry.json` (address, size, hash). They are resumable, hashed, and
+moved into place only when whole.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pooch
+import requests
+
+from scene_utils.dataset import entities
+from scene_utils.paths import DATA, atomic
+from scene_utils.runtime import progress_bar
+
+FLICKR30K_STEPS = """\
+How to obtain Flickr30k Entities (pictures may be used for non-commercial research and education):
+  1. Pictures: fill in the form at https://shannon.cs.illinois.edu/DenotationGraph/ and unpack
+     flickr30k-images.tar.gz, so that <folder>/flickr30k-images/<id>.jpg holds 31,783 pictures.
+  2. Annotations: annotations.zip, train.txt, val.txt, test.txt and UNRELATED_CAPTIONS from
+     https://github.com/BryanPlummer/flickr30k_entities, into the same <folder>.
+  3. make data DATA=<folder>          checks what lies there
+     make reproduce PROFILE=flickr30k DATA=<folder>
+"""
+
+# Of the whole set, by the papers and by count: pictures, and boxed phrase mentions a split.
+WHOLE_SET = {"pictures": 31783, "train": 427226, "val": 14433, "test": 14481}
+
+
+@dataclass(frozen=True)
+class Download:
+    """A registry entry: `known_hash` is `algorithm:hex`, `member` is unpacked from a zip."""
+
+    name: str
+    url: str
+    bytes: int
+    known_hash: str
+    folder: str
+    member: str = ""
+
+
+def registry(path: Path = DATA / "registry.json") -> list[Download]:
+    return [Download(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+
+
+class _Resume:
+    """A downloader for pooch that goes on where an interrupted transfer stopped."""
+
+    def __init__(self, size: int, progress: bool):
+        self.size, self.progress = size, progress
+
+    def __call__(self, url: str, output_file: str, _) -> None:
+        part = Path(output_file).parent / f"{url.rsplit('/', 1)[-1]}.part"
+        done = part.stat().st_size if part.is_file() else 0
+        if done < self.size:
+            headers = {"Range": f"bytes={done}-"} if done else {}
+            with requests.get(url, headers=headers, stream=True, timeout=60) as answer:
+                answer.raise_for_status()
+                if answer.status_code != 206:
+                    done = 0  # the server cannot resume, so the whole file is on its way
+                with (
+                    open(part, "ab" if done else "wb") as file,
+                    progress_bar(
+                        total=self.size,
+                        initial=done,
+                        unit="B",
+                        unit_scale=True,
+                        desc=part.stem,
+                        disable=not self.progress,
+                    ) as bar,
+                ):
+                    for block in answer.iter_content(1 << 20):
+                        file.write(block)
+                        bar.update(len(block))
+                        if file.tell() > self.size:
+                            break
+        shutil.move(part, output_file)
+
+
+def fetch(item: Download, root: Path = DATA, progress: bool = True) -> Path:
+    """The file of `item`, downloaded unless it lies there already with the right hash.
+
+    An interrupted transfer is kept as `<name>.part` and resumed by the next call. Raises ValueError
+    where the hash differs: the wrong file is removed, nothing is put in its place.
+    """
+    folder = root / item.folder
+    target = folder / (item.member or item.name)
+    if item.member and target.is_file():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        path = pooch.retrieve(
+            item.url,
+            known_hash=item.known_hash,
+            fname=item.name,
+            path=folder,
+            downloader=_Resume(item.bytes, progress),
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{target}: expected {item.bytes:,} bytes with {item.known_hash} from {item.url}; "
+            f"what came was something else and has been removed: {error}"
+        ) from error
+    if item.member:
+        extract_member(Path(path), item.member, target)
+        Path(path).unlink()
+    return target
+
+
+def extract_member(archive: Path, member: str, target: Path, largest: int = 4 << 30) -> None:
+    """Unpack one named member of a zip to `target`, atomically.
+
+    The member's own path is never used. All the same, an archive with a path that leads outside,
+    a link, or more than `largest` bytes in the member is refused: ValueError, as for one that is
+    damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as source:
+            _refuse_unsafe(archive, source)
+            names = source.namelist()
+            if member not in names:
+                raise ValueError(f"{archive}: expected a member {member!r}, got {names[:5]}")
+            written = 0
+            with (
+                source.open(member) as packed,
+                atomic(target) as temporary,
+                open(temporary, "wb") as file,
+            ):
+                while block := packed.read(1 << 20):
+                    written += len(block)
+                    if written > largest:
+                        raise ValueError(
+                            f"{archive}: expected at most {largest:,} bytes in {member}, got more"
+                        )
+                    file.write(block)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # RuntimeError: a member that is encrypted, or packed in a way that Python does not know.
+        raise ValueError(f"{archive}: expected a whole zip archive, got {error}") from error
+
+
+def _refuse_unsafe(archive: Path, source: zipfile.ZipFile) -> None:
+    for info in source.infolist():
+        # orig_filename: Python rewrites some names before anyone can look at them.
+        path = PurePosixPath(info.orig_filename.replace("\\", "/"))
+        outside = path.is_absolute() or ".." in path.parts or ":" in info.orig_filename
+        link = stat.S_ISLNK(info.external_attr >> 16)
+        if outside or link:
+            kind = "a link" if link else "a path that leads outside"
+            raise ValueError(
+                f"{archive}: expected plain files, got {kind}: {info.orig_filename!r}. "
+                "Nothing was unpacked; get the archive from its publisher"
+            )
+
+
+def check_flickr30k(root: Path, cache: Path, progress: bool = True) -> str:
+    """A report of what a data root holds, against the counts of the whole set and SHA256SUMS."""
+    lines = [f"Flickr30k Entities in {root}:"]
+    sums = root / "SHA256SUMS"
+    if sums.is_file():
+        for line in sums.read_text(encoding="utf-8").splitlines():
+            expected, name = line.split(maxsplit=1)
+            path = root / os.path.basename(name.strip("* "))
+            if not path.is_file():
+                lines.append(f"  MISSING {path.name} (named in SHA256SUMS)")
+            elif hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+                lines.append(f"  CHANGED {path.name}: its SHA-256 is not that of SHA256SUMS")
+            else:
+                lines.append(f"  ok      {path.name} as in SHA256SUMS")
+    found = entities.load_entities(root, cache, progress)
+    at_hand = entities.image_ids(root)
+    counts = entities.count(found.phrases, at_hand)
+    lines.append(f"  pictures at hand: {len(at_hand):,} of {WHOLE_SET['pictures']:,}")
+    for split, row in counts.iterrows():
+        whole = WHOLE_SET.get(split)
+        of = f" of {whole:,} in the whole set" if whole else ""
+        lines.append(
+            f"  {split:5} {row['images']:>6,} images listed, {row['boxed mentions']:>7,} boxed "
+            f"mentions{of}; {row['boxed mentions at hand']:,} with a picture at hand"
+        )
+    lines.append(f"  annotation files that could not be read: {len(found.problems)}")
+    lines += [f"    {problem.file}: {problem.reason}" for problem in found.problems.itertuples()][
+        :9
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""Backbone features of pictures, computed once and kept in a store (`feature_store`)."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import numpy as np
+import tensorflow as tf
+
+from scene_utils.features import store as feature_store
+from scene_utils.features.backbones import Backbone, weights_hash
+from scene_utils.features.folding import fold_norms
+from scene_utils.features.store import BATCH_SIZE, SHARD_SIZE, Encode, FeatureStore, open_store
+from scene_utils.paths import write_text
+
+ENGINES = ("keras", "openvino", "ray")
+PRECISIONS = ("float32", "bfloat16")
+
+
+def describe(backbone: Backbone, engine: str = "keras", precision: str = "float32") -> dict:
+    """What a store's features depend on; stores are equal only where all of it is.
+
+    Ray runs the pass of Keras elsewhere, so it makes the same store.
+    """
+    if engine not in ENGINES or precision not in PRECISIONS:
+        raise ValueError(
+            f"engine, precision: expected one of {ENGINES} and one of {PRECISIONS}, got "
+            f"{engine!r} and {precision!r}"
+        )
+    runtime = "openvino" if engine == "openvino" else "keras"
+    packages = ["keras", "numpy", "pillow"] + (["openvino"] if runtime == "openvino" else [])
+    return {
+        "backbone": backbone.name,
+        "untrained": backbone.untrained,
+        "label": backbone.label,
+        "weights_sha256": weights_hash(backbone),
+        "size": backbone.size,
+        "layer": "pooled",
+        "dtype": "float16",
+        "channels": backbone.channels,
+        "resize": "bicubic, whole frame squeezed",
+        "pass": f"{runtime}, {precision}, batch norms folded",
+        "versions": {name: version(name) for name in packages} | {"tensorflow": tf.__version__},
+    }
+
+
+@lru_cache(maxsize=2)
+def encoder(backbone: Backbone, precision: str = "float32") -> Encode:
+    """The backbone's pass as it is now: pixels `(n, size, size, 3)` RGB 0-255, uint8 or float, to
+    the global average of its last map, `(n, channels)` float32."""
+    network = fold_norms(backbone.model, precision)
+
+    @tf.function(reduce_retracing=True)
+    def run(pixels):
+        maps = network(tf.cast(pixels, tf.float32), training=False)
+        return tf.reduce_mean(tf.cast(maps, tf.float32), axis=(1, 2))
+
+    return lambda pixels: run(tf.constant(pixels)).numpy()
+
+
+def pooled_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
+    """Global average of the last feature map, `(n, size, size, 3)` RGB 0-255 to `(n, channels)`."""
+    return encoder(backbone)(pixels)
+
+
+def cache_features(
+    images: Path,
+    ids: Iterable[str],
+    backbone: Backbone,
+    folder: Path,
+    shard_size: int = SHARD_SIZE,
+    batch_size: int = BATCH_SIZE,
+    progress: bool = True,
+    engine: str = "keras",
+    precision: str = "float32",
+) -> FeatureStore:
+    """Compute pooled features of `images/<id>.jpg` into the store `folder`; returns it open.
+
+    Goes on where an earlier run stopped; computes anew what has changed. A picture that cannot be
+    read is listed with its reason and does not end the run. `engine` is `keras`, `openvino` (the
+    same network by that runtime) or `ray` (Keras in Ray's workers, see `ray_engine`); `precision`
+    `float32` or `bfloat16`.
+
+    Raises ValueError for a store made otherwise, RuntimeError where another process writes it, and
+    OSError that names the file where the disk is full or may not be written.
+    """
+    images, folder, ids = Path(images), Path(folder), list(ids)
+    made_with = describe(backbone, engine, precision)
+    if (folder / feature_store.MANIFEST).is_file():
+        feature_store.read_manifest(folder, made_with)
+        # A finished store may lie where nobody can write.
+        if not feature_store.missing_parts(folder, images, ids, shard_size, drop=False):
+            return open_store(folder)
+    with feature_store.writing(folder):
+        feature_store.start(folder, made_with)
+        parts = feature_store.missing_parts(folder, images, ids, shard_size, drop=True)
+        work = (images, made_with, folder, batch_size, progress)
+        if engine == "ray":
+            from scene_utils.features import ray_engine
+
+            ray_engine.compute(parts, backbone, precision, *work)
+        else:
+            if engine == "openvino":
+                from scene_utils.features.openvino_engine import encoder as make
+            else:
+                make = encoder
+            feature_store.compute(parts, make(backbone, precision), *work)
+    return open_store(folder)
+
+
+def store_folder(
+    cache: Path, backbone: Backbone, engine: str = "keras", precision: str = "float32"
+) -> Path:
+    """The store of a backbone in a profile's cache: each has its own, so none is overwritten."""
+    parts = [backbone.name] + ["untrained"] * backbone.untrained
+    parts += ["openvino"] * (engine == "openvino") + [precision] * (precision != "float32")
+    return cache / "features" / "_".join(parts)
+
+
+def choose(cache: Path, store: FeatureStore) -> None:
+    """Make `store` the one that later notebooks of the profile use."""
+    write_text(cache / "features" / "chosen.txt", store.folder.name + "\n")
+
+
+def open_chosen(cache: Path) -> FeatureStore:
+    """The store that notebook 03 chose last."""
+    chosen = cache / "features" / "chosen.txt"
+    if not chosen.is_file():
+        raise FileNotFoundError(f"{chosen}: expected a feature store; run notebook 03 to make it")
+    return open_store(chosen.parent / chosen.read_text(encoding="utf-8").strip())
+
+
+def origin(store: FeatureStore) -> dict:
+    """What a model trained on the store must remember to get such features for new pictures."""
+    return {
+        key: store.made_with[key] for key in ("backbone", "untrained", "label", "weights_sha256")
+    }

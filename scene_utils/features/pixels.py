@@ -1,0 +1,88 @@
+"""All pictures of a data set, squeezed to one size, in one memory-mapped file."""
+
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scene_utils.images import ImageError, read_squeezed
+from scene_utils.paths import atomic, write_text
+from scene_utils.runtime import progress_bar
+
+
+@dataclass(frozen=True)
+class PictureStore:
+    """`pictures (n, size, size, 3)` uint8 RGB, the row of each id, and a table of what could not be
+    read: image_id and reason."""
+
+    pictures: np.ndarray
+    row: dict[str, int]
+    unreadable: pd.DataFrame
+
+
+def squeeze_pictures(
+    folder: Path, ids: Iterable[str], size: int, cache: Path, progress: bool = True
+) -> PictureStore:
+    """Read `folder/<id>.jpg` once into `cache/pictures_<size>.npy`; later calls open that file.
+
+    A picture that cannot be read is listed with its reason. The list beside the file says which
+    pictures it was made of; where that differs, it is made anew. OSError that names the file where
+    the disk has no room for it.
+    """
+    ids = sorted(ids)
+    target, listing = cache / f"pictures_{size}.npy", cache / f"pictures_{size}.json"
+    sizes = [
+        (folder / f"{i}.jpg").stat().st_size if (folder / f"{i}.jpg").is_file() else 0 for i in ids
+    ]
+    asked = dict(zip(ids, sizes, strict=True))
+    if listing.is_file() and target.is_file():
+        known = json.loads(listing.read_text(encoding="utf-8"))
+        if known["asked"] == asked:
+            return _open(target, known)
+    listing.unlink(missing_ok=True)
+
+    def read(image_id: str):
+        try:
+            return read_squeezed(folder / f"{image_id}.jpg", size)[0]
+        except ImageError as error:
+            return str(error)
+
+    unreadable, kept = {}, []
+    cache.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as temporary, ThreadPoolExecutor(2) as pool:
+        array = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.uint8, shape=(len(ids), size, size, 3)
+        )
+        # Room for the whole file now: a disk that fills up under a memory map kills the process.
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        found = progress_bar(
+            pool.map(read, ids),
+            total=len(ids),
+            desc="pictures",
+            unit="image",
+            disable=not progress,
+        )
+        for image_id, pixels in zip(ids, found, strict=True):
+            if isinstance(pixels, str):
+                unreadable[image_id] = pixels
+            else:
+                array[len(kept)] = pixels
+                kept.append(image_id)
+        array.flush()
+    known = {"asked": asked, "ids": kept, "unreadable": unreadable}
+    write_text(listing, json.dumps(known) + "\n")
+    return _open(target, known)
+
+
+def _open(target: Path, known: dict) -> PictureStore:
+    pictures = np.load(target, mmap_mode="r", allow_pickle=False)
+    row = {image_id: number for number, image_id in enumerate(known["ids"])}
+    lost = pd.DataFrame(known["unreadable"].items(), columns=["image_id", "reason"], dtype="str")
+    return PictureStore(pictures, row, lost)

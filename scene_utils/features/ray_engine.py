@@ -1,0 +1,89 @@
+"""Features by Ray's workers, on this machine or on a cluster: an optional extra, `ray[data]`.
+
+The driver sends each worker the ids of a shard, and the worker reads the pictures and writes the
+shard into the store's folder, which all machines see. Nothing but shard numbers passes through the
+driver. A worker runs the function that the engine `keras` runs, so the bits are the same. One that
+dies is started again and repeats the shard that it was at.
+
+`RAY_ADDRESS` names a cluster; without it Ray starts here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scene_utils.features import store
+from scene_utils.features.backbones import Backbone, load_backbone
+from scene_utils.features.store import Part
+from scene_utils.runtime import progress_bar
+
+
+class Worker:
+    """Holds the model in a process of Ray's; a batch is the ids of shards to make."""
+
+    def __init__(
+        self, name: str, size: int, weights: list, precision: str, threads: int, job: tuple
+    ):
+        import tensorflow as tf
+
+        from scene_utils.features import encode
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        backbone = load_backbone(name, untrained=True, size=size)
+        backbone.model.set_weights(weights)
+        self.encode, self.job = encode.encoder(backbone, precision), job
+
+    def __call__(self, batch: dict) -> dict:
+        for number, ids in zip(batch["number"], batch["ids"], strict=True):
+            part = Part(int(number), tuple(map(str, ids)))
+            store.compute([part], self.encode, *self.job, passes=1)
+        return {"number": batch["number"], "pictures": np.array([len(x) for x in batch["ids"]])}
+
+
+def compute(
+    parts: Sequence[Part],
+    backbone: Backbone,
+    precision: str,
+    images: Path,
+    made_with: dict,
+    folder: Path,
+    batch_size: int,
+    progress: bool,
+    workers: int = 0,
+    threads: int = 1,
+) -> None:
+    """Write the shards of `parts`, as `store.compute` does.
+
+    `workers` processes of `threads` threads each; 0 takes all processors of the cluster. Raises
+    ImportError that says what to install.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(
+            "engine ray: expected the package ray[data], found none. Install it with "
+            "`.venv/bin/pip install 'scene-utils[ray]'`, or use the engine keras"
+        ) from error
+    if not parts:
+        return
+    if not ray.is_initialized():
+        ray.init(logging_level="warning", log_to_driver=False, include_dashboard=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    workers = workers or max(1, int(ray.cluster_resources()["CPU"]) // threads)
+    workers = min(workers, len(parts))
+    job = (images.resolve(), made_with, folder.resolve(), batch_size)
+    rows = [{"number": part.number, "ids": list(part.ids)} for part in parts]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Worker,
+        fn_constructor_args=(
+            *(backbone.name, backbone.size, backbone.model.get_weights(), precision, threads, job),
+        ),
+        batch_size=1,
+        num_cpus=threads,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+    )
+    total = sum(len(part.ids) for part in parts)
+    with progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar:
+        for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
+            bar.update(int(batch["pictures"].sum()))

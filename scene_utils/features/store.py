@@ -1,0 +1,391 @@
+"""A store of picture features: memory-mapped shards that survive whatever happens to a run.
+
+A store is a folder. `manifest.json` says how its features were made. Each shard is a pair of files:
+`00012.npy`, float16 rows, and `00012.json`, its listing: the pictures with their SHA-256, the
+shard's own SHA-256, and what could not be read and why. A file is written aside, synced and moved,
+the listing last, so a shard is there as a whole or not at all.
+
+Which pictures a shard holds follows from the sorted ids alone. So a run that is killed at any
+moment, or whose shards come from several workers in any order, ends bit for bit as an undisturbed
+one. A picture whose file changed takes its shard with it, which is computed anew.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scene_utils.images import ImageError, open_image, read_file, remark, squeeze
+from scene_utils.paths import write_array, write_text
+from scene_utils.runtime import progress_bar
+
+MANIFEST, LOCK = "manifest.json", ".lock"
+FORMAT = 2
+# Shards, listings, and the temporary files of both and of the manifest.
+OURS = re.compile(r"\d{5,}\.(npy|json)|\.(\d{5,}|manifest)\.(npy|json)\..*")
+SHARD_SIZE, BATCH_SIZE = 256, 32
+
+# Pixels (n, size, size, 3) uint8 RGB to features (n, channels).
+Encode = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A store opened for reading: `array(ids)` gives float16 rows.
+
+    `row` has the shard of each picture and its row there, `unreadable` a table of image_id and
+    reason, `remarks` one of pictures that were read but look odd: image_id and remark.
+    """
+
+    folder: Path
+    made_with: dict
+    row: dict[str, tuple[int, int]]
+    shards: list[np.ndarray]
+    unreadable: pd.DataFrame
+    remarks: pd.DataFrame
+
+    def array(self, ids: Sequence[str]) -> np.ndarray:
+        """Features of `ids` in their order, `(n, channels)` float16; KeyError names a missing id"""
+        out = np.empty((len(ids), self.made_with["channels"]), np.float16)
+        try:
+            for position, image_id in enumerate(ids):
+                shard, row = self.row[image_id]
+                out[position] = self.shards[shard][row]
+        except KeyError:
+            missing = [image_id for image_id in ids if image_id not in self.row]
+            raise KeyError(
+                f"{self.folder}: expected features of {len(ids)} pictures, {len(missing)} are "
+                f"missing, first {missing[0]}"
+            ) from None
+        return out
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pictures that become one shard, and the shard's number."""
+
+    number: int
+    ids: tuple[str, ...]
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.npy"
+
+
+def read_manifest(folder: Path, expected: dict | None = None) -> dict:
+    """How a store's features were made; see `open_store` for `expected` and errors."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a feature store; run notebook 03 to make it")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found, made_with = manifest.get("format"), manifest["made_with"]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: expected a store's manifest, got {error!r}. Delete the folder to compute the "
+            "features anew"
+        ) from error
+    differs = [] if found == FORMAT else [f"format = {FORMAT}, got {found}"]
+    differs += [
+        f"{key} = {value!r}, got {made_with.get(key)!r}"
+        for key, value in (expected or {}).items()
+        if made_with.get(key) != value
+    ]
+    if differs:
+        raise ValueError(
+            f"{folder}: expected features made with {'; '.join(differs)}. Delete the folder to "
+            "compute them anew"
+        )
+    return made_with
+
+
+def read_listings(folder: Path) -> dict[int, dict]:
+    """The listing of each shard, by its number. Raises ValueError that names a damaged one."""
+    listings = {}
+    for path in sorted(Path(folder).glob("[0-9]*.json")):
+        try:
+            listing = json.loads(path.read_text(encoding="utf-8"))
+            if not {"sha256", "pictures", "unreadable", "remarks"} <= set(listing):
+                raise ValueError("something else")
+            listings[int(path.stem)] = listing
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}: expected a shard's listing, got {error}. Delete it to compute this shard "
+                "anew"
+            ) from error
+    return listings
+
+
+def open_store(folder: Path, expected: dict | None = None) -> FeatureStore:
+    """Open a store. `expected` is how its features should have been made.
+
+    Raises FileNotFoundError where there is none, ValueError that names what differs or is damaged.
+    """
+    folder = Path(folder)
+    made_with = read_manifest(folder, expected)
+    row, shards, reasons, remarks = {}, [], [], []
+    for number, listing in read_listings(folder).items():
+        array = _open_shard(folder, number, listing, made_with["channels"])
+        row.update({image_id: (len(shards), n) for n, image_id in enumerate(listing["pictures"])})
+        # A plain array: indexing a memmap object makes a new one each time, which is slow.
+        shards.append(np.asarray(array))
+        reasons += [(image_id, item["reason"]) for image_id, item in listing["unreadable"].items()]
+        remarks += listing["remarks"].items()
+    return FeatureStore(
+        folder,
+        made_with,
+        row,
+        shards,
+        pd.DataFrame(reasons, columns=["image_id", "reason"], dtype="str"),
+        pd.DataFrame(remarks, columns=["image_id", "remark"], dtype="str"),
+    )
+
+
+def _open_shard(folder: Path, number: int, listing: dict, channels: int) -> np.ndarray:
+    path, shape = _shard(folder, number), (len(listing["pictures"]), channels)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if (array.shape, array.dtype) != (shape, np.float16):
+            raise ValueError(f"{array.dtype} {array.shape}")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected float16 {shape} as its listing says, got {error}. Delete "
+            f"{path.stem}.json to compute this shard anew"
+        ) from error
+    return array
+
+
+def verify(folder: Path, progress: bool = True) -> list[str]:
+    """Read a whole store and compare each shard with its SHA-256; a line for each that differs.
+
+    Raises as `open_store` does where the store has no manifest, or a listing is damaged.
+    """
+    folder = Path(folder)
+    made_with, listings = read_manifest(folder), read_listings(folder)
+    problems, seen = [], {}
+    for number, listing in progress_bar(
+        listings.items(), desc="verify", unit="shard", disable=not progress
+    ):
+        path = _shard(folder, number)
+        try:
+            _open_shard(folder, number, listing, made_with["channels"])
+            found = _sha256(path)
+            if found != listing["sha256"]:
+                problems.append(
+                    f"{path}: expected sha256 {listing['sha256']}, got {found}. Delete "
+                    f"{path.stem}.json to compute this shard anew"
+                )
+        except ValueError as error:
+            problems.append(str(error))
+        for image_id in listing["pictures"]:
+            if seen.setdefault(image_id, number) != number:
+                problems.append(f"{path}: {image_id} is in shard {seen[image_id]:05d} as well")
+    return problems
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold the store's lock; RuntimeError where another process does. A kill releases it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write to the store: {error.strerror}; choose another folder or change its "
+            "permissions",
+            str(folder),
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    except BlockingIOError:
+        holder = (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
+        raise RuntimeError(
+            f"{folder}: {holder} is writing this store; wait until it has finished, then run again"
+        ) from None
+    finally:
+        os.close(lock)
+
+
+def missing_parts(
+    folder: Path, images: Path, ids: Iterable[str], shard_size: int, drop: bool
+) -> list[Part]:
+    """What is left to do, as parts of at most `shard_size` pictures with the lowest free numbers.
+
+    Done is a picture that a listing names and whose file has not changed since. With `drop`, which
+    only the holder of the lock may ask for, shards with a changed picture and the leftovers of
+    killed runs are deleted.
+    """
+    listings = read_listings(folder) if folder.is_dir() else {}
+    known = {
+        image_id: (sha256, number)
+        for number, listing in listings.items()
+        for image_id, sha256 in _hashes(listing)
+    }
+    ids = sorted(set(ids))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        asked = [image_id for image_id in ids if image_id in known]
+        now = pool.map(lambda image_id: _hash_now(images, image_id), asked)
+        # A file that is gone has not changed: its features stay.
+        changed = {
+            known[image_id][1]
+            for image_id, sha256 in zip(asked, now, strict=True)
+            if sha256 not in (known[image_id][0], "")
+        }
+    again = {image_id for number in changed for image_id, _ in _hashes(listings[number])}
+    if drop:
+        for number in changed:
+            _shard(folder, number).with_suffix(".json").unlink()
+        kept = {f"{number:05d}" for number in listings if number not in changed}
+        for path in folder.iterdir():
+            if OURS.fullmatch(path.name) and path.stem not in kept:
+                path.unlink()
+    todo = sorted((set(ids) - set(known)) | again)
+    free = (n for n in itertools.count() if n not in listings or n in changed)
+    return [
+        Part(next(free), tuple(todo[start : start + shard_size]))
+        for start in range(0, len(todo), shard_size)
+    ]
+
+
+def _hashes(listing: dict) -> list[tuple[str, str]]:
+    unreadable = [(image_id, item["sha256"]) for image_id, item in listing["unreadable"].items()]
+    return [*listing["pictures"].items(), *unreadable]
+
+
+def _hash_now(images: Path, image_id: str) -> str:
+    """SHA-256 of a picture's file; empty where there is no file that could be read."""
+    try:
+        return hashlib.sha256(read_file(images / f"{image_id}.jpg")).hexdigest()
+    except ImageError:
+        return ""
+
+
+def start(folder: Path, made_with: dict) -> None:
+    """Write the manifest of a new store, or check that of an old one."""
+    if (folder / MANIFEST).is_file():
+        read_manifest(folder, made_with)
+    else:
+        manifest = {"format": FORMAT, "made_with": made_with}
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture's file: its hash, pixels if it could be read, and the remark or the reason."""
+
+    sha256: str
+    pixels: np.ndarray | None
+    text: str
+
+
+def read_picture(images: Path, image_id: str, size: int) -> Picture:
+    """`images/<id>.jpg` squeezed to `(size, size, 3)`, or why it cannot be read."""
+    path, sha256 = images / f"{image_id}.jpg", ""
+    try:
+        # Read once, so that the hash is of the very bytes that were decoded.
+        content = read_file(path)
+        sha256 = hashlib.sha256(content).hexdigest()
+        image = open_image(content, path.name)
+    except ImageError as error:
+        return Picture(sha256, None, str(error).replace(str(path), path.name))
+    return Picture(sha256, squeeze(image, size), remark(content, path.name, image.size))
+
+
+def compute(
+    parts: Sequence[Part],
+    encode: Encode,
+    images: Path,
+    made_with: dict,
+    folder: Path,
+    batch_size: int = BATCH_SIZE,
+    progress: bool = False,
+    passes: int = 2,
+) -> None:
+    """Write the shards of `parts`: pictures decode in threads while those before them are encoded.
+
+    `passes` batches are in `encode` at once: one fills the pauses in which another's threads wait
+    for each other. Two more are read ahead, so memory does not depend on the number of pictures.
+    """
+    size, channels = made_with["size"], made_with["channels"]
+    cut = [
+        (part, [part.ids[i : i + batch_size] for i in range(0, len(part.ids), batch_size)])
+        for part in parts
+    ]
+    total = sum(len(part.ids) for part in parts)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as readers,
+        ThreadPoolExecutor(passes) as encoders,
+        progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar,
+    ):
+
+        def passed(reading: list[Future]) -> tuple[list[Picture], Future | None]:
+            pictures = [future.result() for future in reading]
+            good = [picture.pixels for picture in pictures if picture.pixels is not None]
+            if not good:
+                return pictures, None
+            # Always a full batch: the same kernels run whatever number of pictures is left.
+            pixels = np.zeros((batch_size, size, size, 3), np.uint8)
+            pixels[: len(good)] = good
+            return pictures, encoders.submit(lambda: encode(pixels)[: len(good)])
+
+        reading = (
+            [readers.submit(read_picture, images, image_id, size) for image_id in ids]
+            for _, batches in cut
+            for ids in batches
+        )
+        done = _ahead(map(passed, _ahead(reading, 2)), passes)
+        for part, batches in cut:
+            rows = [np.zeros((0, channels), np.float16)]
+            listing = {"sha256": "", "pictures": {}, "unreadable": {}, "remarks": {}}
+            for ids in batches:
+                pictures, features = next(done)
+                for image_id, picture in zip(ids, pictures, strict=True):
+                    if picture.pixels is None:
+                        reason = {"sha256": picture.sha256, "reason": picture.text}
+                        listing["unreadable"][image_id] = reason
+                        continue
+                    listing["pictures"][image_id] = picture.sha256
+                    if picture.text:
+                        listing["remarks"][image_id] = picture.text
+                if features is not None:
+                    rows.append(features.result().astype(np.float16))
+                bar.update(len(ids))
+            write_shard(folder, part.number, np.concatenate(rows), listing)
+
+
+def _ahead(items: Iterable, count: int) -> Iterator:
+    """The same items, `count` more of them already taken when one is given."""
+    waiting = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def write_shard(folder: Path, number: int, rows: np.ndarray, listing: dict) -> None:
+    """Write float16 `rows` and, after them, the listing, completed by their SHA-256."""
+    path = _shard(folder, number)
+    listing["sha256"] = write_array(path, rows)
+    write_text(path.with_suffix(".json"), json.dumps(listing, indent=0) + "\n")

@@ -1,0 +1,53 @@
+"""The environment that the study runs in, and its progress bars."""
+
+import os
+import platform
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from tqdm.auto import tqdm as at_home
+from tqdm.std import tqdm
+
+from scene_utils.paths import ROOT
+
+# Set by the notebook runner: the terminal that it was started from, or the null device.
+TERMINAL = "SCENE_TERMINAL"
+PACKAGES = ("keras", "numpy", "pandas", "pillow", "matplotlib", "tensorflow-cpu", "tensorflow")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that figures depend on, those of them that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def check() -> dict[str, str]:
+    """`versions()`, or RuntimeError that names the first package which is not as locked."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock, re.MULTILINE))
+    found = versions()
+    for name, number in found.items():
+        if name != "python" and locked.get(name) != number:
+            raise RuntimeError(
+                f"{name}: expected {locked.get(name)} as in requirements.lock, got {number} in "
+                f"{sys.prefix}. Run `make env`, then choose the kernel of .venv"
+            )
+    return found
+
+
+def progress_bar(*args, **kwargs) -> tqdm:
+    """tqdm on the terminal of the notebook runner, else where tqdm itself thinks fit.
+
+    A notebook that is executed by `make` has its own output; bars there would be left over in the
+    result, and nobody would see them while they move.
+    """
+    terminal = os.environ.get(TERMINAL)
+    if not terminal:
+        return at_home(*args, **kwargs)
+    return tqdm(*args, file=open(terminal, "w"), dynamic_ncols=True, **kwargs)

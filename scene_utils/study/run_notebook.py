@@ -1,0 +1,92 @@
+"""Run a notebook's percent script to an executed .ipynb, in a way that leaves no half result."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import jupytext
+import papermill
+
+from scene_utils.runtime import TERMINAL
+
+PARAMETERS = "parameters"
+
+
+def _as_notebook(script: Path, folder: Path) -> str:
+    """Write the script as a notebook beside the results and return its path."""
+    notebook = jupytext.read(script)
+    if not any(PARAMETERS in cell.metadata.get("tags", []) for cell in notebook.cells):
+        raise ValueError(f"{script}: expected a cell tagged {PARAMETERS!r}, found none")
+    path = folder / f".{script.stem}.{os.getpid()}.input.ipynb"
+    jupytext.write(notebook, path)
+    return str(path)
+
+
+def run_notebook(script: Path, target: Path, parameters: dict) -> None:
+    """Execute `script` with `parameters` and move the result to `target` when it succeeded.
+
+    A parameter that the notebook does not declare is an error (papermill only warns). On failure
+    the old `target` is removed, the broken run is kept as `<name>.failed.ipynb`, and the exception
+    of the failing cell is raised.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    failed = target.with_suffix(".failed.ipynb")
+    running = target.with_name(f".{target.stem}.running.ipynb")
+    # A kernel of the same name in the user's home would otherwise win over this environment's.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ[TERMINAL] = os.ttyname(2) if sys.stderr.isatty() else os.devnull
+    source = _as_notebook(script, target.parent)
+    try:
+        unknown = set(parameters) - set(papermill.inspect_notebook(source))
+        if unknown:
+            raise ValueError(
+                f"{script}: expected parameters among those of its cell tagged "
+                f"{PARAMETERS!r}, got {sorted(unknown)} beside them"
+            )
+        target.unlink(missing_ok=True)
+        failed.unlink(missing_ok=True)
+        papermill.execute_notebook(
+            source,
+            running,
+            parameters,
+            kernel_name="python3",
+            # ipykernel logs its own shutdown as an error; what fails in a cell is raised anyway.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            progress_bar=False,
+            log_output=False,
+        )
+        os.replace(running, target)
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(
+            f"{script}: cell {error.exec_count} failed: {error.ename}: {error.evalue}\n"
+            f"The broken run, with the whole traceback, is {failed}"
+        ) from error
+    finally:
+        Path(source).unlink(missing_ok=True)
+        if running.exists():
+            os.replace(running, failed)
+
+
+def durations(folder: Path) -> dict[str, float]:
+    """Seconds that each executed notebook of a folder took, by name."""
+    found = {}
+    for path in sorted(folder.glob("[0-9]*.ipynb")):
+        if not path.name.endswith(".failed.ipynb"):
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            found[path.stem] = notebook["metadata"]["papermill"]["duration"]
+    return found
+
+
+def parse_parameters(pairs: list[str]) -> dict:
+    """`name=value` pairs to a dict; a value is JSON where it reads as such, else text."""
+    parameters = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"expected name=value, got {pair!r}")
+        try:
+            parameters[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parameters[name] = value
+    return parameters

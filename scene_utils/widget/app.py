@@ -1,0 +1,332 @@
+"""The query widget: choose a picture, type a phrase, see the box; compare models; play.
+
+`query_widget` is all that a notebook needs. Whatever a user gives that cannot be answered (a file
+that is no picture, a phrase without words) becomes a message beside the field.
+"""
+
+import functools
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ipywidgets
+
+from scene_utils.images import ImageError
+from scene_utils.widget.bridge import Bridge
+from scene_utils.widget.catalogue import Picture, own_photo
+from scene_utils.widget.draw import json_bytes, overlay_html, picture_html, png_bytes
+from scene_utils.widget.gallery import Gallery
+from scene_utils.widget.models import COMPARED, Answer, Answerer, Models, View, open_view
+from scene_utils.widget.parts import COMPARE, HISTORY, PHRASE, PLAY, SENTENCE, Parts, label
+from scene_utils.widget.play import Drawing, Play
+from scene_utils.widget.show import (
+    Shown,
+    closest,
+    iou_of,
+    notices,
+    show_compared,
+    show_phrase,
+    show_sentence,
+)
+from scene_utils.widget.suggest import (
+    LONGEST_SENTENCE,
+    check_phrase,
+    replace_word,
+    split_sentence,
+    whole_sentence,
+)
+
+REMEMBERED, PIXELS_REMEMBERED = 12, 120_000_000
+
+
+def guarded(call: Callable) -> Callable:
+    """Show an error as a message: in a page, what a callback raises would be seen nowhere."""
+
+    @functools.wraps(call)
+    def inside(self, *args):
+        try:
+            return call(self, *args)
+        except (ImageError, ValueError, FileNotFoundError) as error:
+            self.parts.say(str(error), "error")
+        except Exception as error:
+            self.parts.say(f"This did not work: {type(error).__name__}: {error}", "error")
+        return None
+
+    return inside
+
+
+class QueryWidget:
+    """State and callbacks behind `query_widget`; `parts.root` is the widget to show."""
+
+    def __init__(self, pictures: Sequence[Picture], models: Models, seed: int | None = None):
+        self.models, self.views = models, OrderedDict()
+        self.view: View | None = None
+        self.answers: list[Answer] = []
+        self.shown = Shown()
+        self.history: list[tuple[Picture, str, bool]] = []
+        self._quiet = False
+        self.gallery = Gallery(list(pictures), self.choose, seed)
+        self.bridge, drawing = Bridge(self.take), Drawing()
+        self.parts = Parts(self.gallery, self.bridge, drawing)
+        self.play = Play(self.parts, drawing, self.gallery.random)
+        self._connect(drawing)
+        first = self.gallery.pictures[0]
+        # The first questions, of one and of several phrases, set a model up: better now than later.
+        for phrases in (["a man"], ["a man", "a cup"]):
+            models.get("grid", first.kind).ask(open_view(first), phrases)
+        self.choose(first)
+
+    def _connect(self, drawing: Drawing) -> None:
+        parts, gallery = self.parts, self.gallery
+        parts.mode.observe(self.turn, "value")
+        parts.field.observe(lambda _: None if self._quiet else self.ask(), "value")
+        for control in (parts.count, parts.heat, parts.truth):
+            control.observe(lambda _: self.show(), "value")
+        parts.zoom.observe(lambda _: self._fit(), "value")
+        parts.find.on_click(lambda _: self.ask())
+        gallery.surprise.on_click(lambda _: self.surprise())
+        for button in (*parts.meant, *parts.chips):
+            button.on_click(lambda button: self.ask(button.tooltip))
+        for place, button in enumerate(parts.past):
+            button.on_click(lambda _, place=place: self.recall(place))
+        parts.png.on_click(lambda _: self.save_png())
+        parts.json.on_click(lambda _: self.save_json())
+        parts.check.on_click(lambda _: self.check())
+        parts.again.on_click(lambda _: self.play.start(self.view))
+        parts.other.on_click(lambda _: self.surprise())
+        drawing.canvas.on_submit(self.check)
+
+    # Pictures
+
+    @guarded
+    def choose(self, picture: Picture) -> None:
+        """Open a picture and ask it for its first phrase, or for what stands in the field."""
+        self._open(picture)
+        sentence = self.parts.mode.value == SENTENCE
+        known = [text for text, _ in picture.sentences] if sentence else picture.phrases
+        self.ask(known[0] if known else None)
+
+    def _open(self, picture: Picture) -> None:
+        view = self.views.pop(picture.name, None)
+        if view is None or view.picture is not picture:
+            view = open_view(picture)
+        self.views[picture.name] = view
+        while len(self.views) > 1 and (
+            len(self.views) > REMEMBERED
+            or sum(other.pixels for other in self.views.values()) > PIXELS_REMEMBERED
+        ):
+            self.views.popitem(last=False)
+        self.view = view
+        self.gallery.select(picture)
+        self.answers = []
+        self.parts.overlay.value = ""
+        self.parts.picture.value = picture_html(view)
+        self.parts.caption.value = f"{picture.kind}, {view.width} x {view.height} pixels"
+        self.parts.truth.disabled = not picture.truth
+        self.bridge.alt = picture.alt
+        self._fit()
+
+    def _fit(self) -> None:
+        fit = f"min(100%, 66vh * {self.view.width / self.view.height:.4f})"
+        self.parts.sheet.layout.width = f"calc({fit} * {self.parts.zoom.value / 100})"
+        self.play.drawing.canvas.layout.width = fit
+
+    @guarded
+    def take(self, name: str, data: bytes, size: tuple[int, int] | None, count: int) -> None:
+        """Take a photo that the user opened, pasted or dropped."""
+        if not count:
+            raise ImageError(f"{name}: expected a picture, got an empty file")
+        if not data:
+            raise ImageError(
+                f"{name}: expected a picture that the browser can read, got one of "
+                f"{count / 1e6:.0f} MB that it cannot. Save it as JPEG or PNG"
+            )
+        picture = own_photo(name, data, size)
+        view = open_view(picture)  # refuses what is no picture before anything has changed
+        self.views[name] = view
+        self.gallery.add(picture, view.shown)
+        if self.parts.mode.value == PLAY:
+            self.parts.mode.value = PHRASE
+        self.choose(picture)
+
+    @guarded
+    def surprise(self) -> None:
+        """A random picture and a random phrase or sentence of it."""
+        mode, choice = self.parts.mode.value, self.gallery.random.choice
+        picture = self.gallery.any(lambda p: bool(p.truth if mode == PLAY else p.phrases))
+        if picture is None:
+            raise ValueError("There is no other picture to choose from.")
+        self._open(picture)
+        self.ask(choice(picture.sentences)[0] if mode == SENTENCE else choice(picture.phrases))
+
+    # Questions
+
+    def _set(self, text: str) -> None:
+        self._quiet = True
+        self.parts.field.value = text
+        self._quiet = False
+
+    @guarded
+    def turn(self, change: dict) -> None:
+        """Another mode: a phrase gives way to a sentence where one is asked for, and back."""
+        picture, text = self.view.picture, self.parts.field.value
+        sentences = [sentence for sentence, _ in picture.sentences]
+        if change["new"] == SENTENCE and sentences and text in picture.phrases:
+            text = sentences[0]
+        elif change["new"] != SENTENCE and picture.phrases and text in sentences:
+            text = picture.phrases[0]
+        self.ask(text)
+
+    @guarded
+    def ask(self, text: str | None = None) -> None:
+        """Answer what stands in the field, or `text`, in the present mode."""
+        if text is not None:
+            self._set(text)
+        mode = self.parts.mode.value
+        self.parts.arrange(mode)
+        if mode == PLAY:
+            self.play.start(self.view)
+            return
+        self._suggest()
+        label(self.parts.meant, [])
+        self.answers, kind = [], self.view.picture.kind
+        wanted = set(COMPARED if mode == COMPARE else ["grid"]) - {*self.models.missing(kind)}
+        if not all(self.models.ready(name, kind) for name in wanted):
+            self.parts.say("Loading a model for this picture: some seconds, once.")
+        started = time.perf_counter()
+        try:
+            self.answers = {COMPARE: self._compare, SENTENCE: self._sentence}.get(
+                mode, self._phrase
+            )()
+        finally:
+            self.show()
+        self._tell(1000 * (time.perf_counter() - started))
+        self._remember()
+
+    def _suggest(self) -> None:
+        picture = self.view.picture
+        if self.parts.mode.value == SENTENCE:
+            texts = [text for text, _ in picture.sentences]
+            hint = "Commas or [brackets] part phrases." + " Sentences of this picture:" * bool(
+                texts
+            )
+        else:
+            texts = list(picture.phrases)
+            hint = "Phrases of this picture:" if texts else ""
+        self.parts.hint.value = hint
+        self.parts.field.options = texts
+        label(self.parts.chips, texts)
+
+    def _grid(self) -> Answerer:
+        return self.models.get("grid", self.view.picture.kind)
+
+    def _phrase(self) -> list[Answer]:
+        phrase = check_phrase(self.parts.field.value, self._grid().vocabulary)
+        return self._grid().ask(self.view, [phrase])
+
+    def _sentence(self) -> list[Answer]:
+        text = self.parts.field.value
+        known = dict(self.view.picture.sentences).get(text)
+        phrases = known or split_sentence(text) or [text]
+        vocabulary = self._grid().vocabulary
+        phrases = [check_phrase(phrase, vocabulary, LONGEST_SENTENCE) for phrase in phrases]
+        return self._grid().ask(self.view, phrases, sentence=whole_sentence(text))
+
+    def _compare(self) -> list[Answer]:
+        kind = self.view.picture.kind
+        phrase = check_phrase(self.parts.field.value, self._grid().vocabulary)
+        there = [name for name in COMPARED if name not in self.models.missing(kind)]
+        return [
+            answer
+            for name in there
+            for answer in self.models.get(name, kind).ask(self.view, [phrase])
+        ]
+
+    def _tell(self, took: float) -> None:
+        grid = self._grid()
+        read = [answer for answer in self.answers if answer.words]
+        told, meant = notices(read, grid.vocabulary, grid.length)
+        text = self.parts.field.value
+        label(self.parts.meant, [replace_word(text, word, other) for word, other in meant])
+        missing = self.models.missing(self.view.picture.kind)
+        if self.parts.mode.value == COMPARE and missing:
+            told.append(
+                f"Not trained on this machine: {', '.join(missing)}. "
+                f"`make reproduce PROFILE={self.models.profile}` trains all models."
+            )
+        done = f"Answered by {grid.name}, in {took:.0f} ms."
+        if self.parts.mode.value == COMPARE:
+            done = closest(self.view, self.answers)
+        self.parts.say(" ".join(told) or done, "warning" if told else "info")
+
+    # Answers
+
+    @guarded
+    def show(self) -> None:
+        """Draw the answers at hand with the present settings; no model is asked."""
+        parts, truth = self.parts, self.parts.truth.value
+        parts.png.disabled = parts.json.disabled = not self.answers
+        if not self.answers:
+            self.shown = Shown()
+        elif parts.mode.value == COMPARE:
+            self.shown = show_compared(self.view, self.answers, truth)
+        elif parts.mode.value == SENTENCE:
+            self.shown = show_sentence(self.view, self.answers, truth)
+        else:
+            self.shown = show_phrase(self.view, self.answers[0], parts.count.value, truth)
+        parts.panels.value, parts.result.value = self.shown.panels, self.shown.text
+        parts.overlay.value = overlay_html(
+            self.view, self.shown.marks, self.shown.heat, parts.heat.value / 100, self.shown.said()
+        )
+
+    def _remember(self) -> None:
+        entry = (self.view.picture, self.parts.field.value, self.parts.mode.value == SENTENCE)
+        self.history = [entry, *(old for old in self.history if old != entry)][:HISTORY]
+        texts = [f"{picture.name}: {text}" for picture, text, _ in self.history]
+        label(self.parts.past, texts, longest=46)
+
+    @guarded
+    def recall(self, place: int) -> None:
+        """Ask again what was asked before."""
+        picture, text, sentence = self.history[place]
+        self._open(picture)
+        self._set(text)
+        if sentence != (self.parts.mode.value == SENTENCE):
+            self.parts.mode.value = SENTENCE if sentence else PHRASE  # asks
+        else:
+            self.ask()
+
+    def _file(self, ending: str) -> str:
+        words = "_".join([Path(self.view.picture.name).stem, *self.parts.field.value.split()])
+        return "".join(c if c.isalnum() or c in "_-" else "_" for c in words)[:80] + ending
+
+    @guarded
+    def save_png(self) -> None:
+        """Have the browser keep the picture as it is shown, with its boxes."""
+        glow = self.parts.heat.value / 100
+        image = png_bytes(self.view, self.shown.marks, self.shown.heat, glow)
+        self.bridge.save(self._file(".png"), "image/png", image)
+
+    @guarded
+    def save_json(self) -> None:
+        """Have the browser keep the answers as JSON."""
+        ious = [iou_of(self.view, answer) for answer in self.answers]
+        data = json_bytes(self.view, self.answers, ious)
+        self.bridge.save(self._file(".json"), "application/json", data)
+
+    @guarded
+    def check(self) -> None:
+        """In play: show truth and the model's box beside the user's, and count the round."""
+        if self.play.drawing.box is not None:
+            self.play.check(self._grid().ask(self.view, [self.play.asked])[0].boxes[0])
+
+
+def query_widget(
+    pictures: Sequence[Picture], models: Models, seed: int | None = None
+) -> ipywidgets.Widget:
+    """The widget over pictures of `widget_catalogue.catalogue` and the user's own.
+
+    `seed` is of the choices at random: "Surprise me" and the rounds of play.
+    """
+    return QueryWidget(pictures, models, seed).parts.root

@@ -1,0 +1,109 @@
+"""The pictures that the query widget offers, with their phrases, sentences and truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import box_ops, paths
+from scene_utils.dataset import entities
+from scene_utils.images import ImageSource
+
+PHOTO, OWN = "photo", "your photo"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to ask: `truth` maps a phrase in lower case to its merged box `(4,)` in pixels.
+
+    `sentences` are pairs of a text and its phrases. `size` is width and height in pixels where
+    `image` is a smaller copy, else None.
+    """
+
+    name: str
+    kind: str
+    image: ImageSource = field(repr=False)
+    alt: str
+    phrases: tuple[str, ...] = ()
+    sentences: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    truth: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    size: tuple[int, int] | None = None
+
+    def true_box(self, phrase: str) -> np.ndarray | None:
+        """The truth `(4,)` of a phrase, whatever its case; None where it is not known."""
+        return self.truth.get(" ".join(phrase.lower().split()))
+
+
+def own_photo(name: str, image: ImageSource, size: tuple[int, int] | None = None) -> Picture:
+    """A picture that the user brought."""
+    return Picture(name, OWN, image, f"your photo {name}", size=size)
+
+
+def _photos() -> list[Picture]:
+    table = pd.read_csv(paths.PHOTOS / "phrases.csv")
+    found = []
+    for path in sorted(paths.PHOTOS.glob("*.jpg")):
+        rows = table[table.photo == path.stem]
+        truth = dict(
+            zip(rows.phrase.str.lower(), rows[box_ops.COLUMNS].to_numpy(np.float32), strict=True)
+        )
+        phrases = tuple(rows.phrase)
+        sentences = ((", ".join(phrases), phrases),) if phrases else ()
+        found.append(
+            Picture(path.stem, PHOTO, path, _alt(path.stem, phrases), phrases, sentences, truth)
+        )
+    return found
+
+
+def _alt(name: str, phrases: Sequence[str]) -> str:
+    return f"{name}: a picture with {', '.join(phrases[:4])}" if phrases else name
+
+
+def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
+    found = []
+    for image_id, rows in phrases.groupby("image_id", sort=False):
+        path = folder / f"{image_id}.jpg"
+        if not path.is_file():
+            continue
+        boxed = rows[rows.n_boxes > 0].assign(key=lambda table: table.phrase.str.lower())
+        # Where sentences mean different things by the same words, no one truth is known.
+        sure = boxed[boxed.groupby("key").phrase_id.transform("nunique") == 1]
+        sure = sure.drop_duplicates("key")
+        truth = dict(zip(sure.key, sure[box_ops.COLUMNS].to_numpy(np.float32), strict=True))
+        named = tuple(dict.fromkeys([*sure.phrase, *boxed.phrase, *rows.phrase]))
+        sentences = tuple(
+            (text, tuple(dict.fromkeys(group.phrase)))
+            for text, group in rows.groupby("sentence", sort=False)
+        )
+        found.append(Picture(image_id, kind, path, _alt(image_id, named), named, sentences, truth))
+    return found
+
+
+def catalogue(profile: str = "sample", data: str = "") -> list[Picture]:
+    """The photos in `data/photos`, then the pictures at hand of the profile's test split.
+
+    Without the profile's phrase table, which notebook 01 makes, the photos alone.
+    """
+    table = paths.cache(profile) / "phrases.parquet"
+    found = _photos()
+    if table.is_file():
+        phrases = pd.read_parquet(table)
+        folder = entities.image_folder(paths.data_root(profile, data))
+        kind = "Flickr30k Entities" if data else "sample scene"
+        found += _of_table(phrases[phrases.split == "test"], folder, kind)
+    return found
+
+
+def search(pictures: Sequence[Picture], query: str) -> list[Picture]:
+    """Pictures whose name, kind and phrases have every word of `query`, in their order."""
+    words = query.lower().split()
+    return [
+        picture
+        for picture in pictures
+        if all(
+            word in " | ".join((picture.name, picture.kind, *picture.phrases)).lower()
+            for word in words
+        )
+    ]

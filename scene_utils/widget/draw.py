@@ -1,0 +1,229 @@
+"""What the query widget shows: pictures, boxes over them and answers as HTML, and files to save.
+
+Boxes are laid over the picture in percent of it, so that they stay over their object in a window of
+any width; the picture itself is sent once and not drawn again.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+
+from scene_utils.plots import GUESS
+from scene_utils.widget.models import Answer, View
+
+YOU = "#0072B2"
+HIT = 0.5
+THUMB = 96
+PANEL = 480
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box `(4,)` in pixels of the picture to draw: its label, colour and line.
+
+    `corner` has the label: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+    """
+
+    box: np.ndarray
+    label: str = ""
+    colour: str = GUESS
+    dashed: bool = False
+    thin: bool = False
+    corner: int = 0
+
+
+def ink(colour: str) -> str:
+    """Black or white, whichever reads better on a colour such as #D55E00."""
+    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    light = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    return "#000000" if light > 0.179 else "#ffffff"
+
+
+def data_url(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small square copy as a data URL."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    small = image.resize((THUMB, THUMB), box=(left, top, left + side, top + side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return data_url(buffer.getvalue(), "image/jpeg")
+
+
+def picture_html(view: View) -> str:
+    """The picture, with its text for screen readers."""
+    return (
+        f'<img class="sq-picture" draggable="false" src="{data_url(view.data, view.mime)}" '
+        f'width="{view.width}" height="{view.height}" alt="{escape(view.picture.alt)}">'
+    )
+
+
+def heat_image(heat: np.ndarray) -> Image.Image:
+    """A heat map `(cells, cells)` as RGBA, a pixel a cell: the brighter and denser, the hotter."""
+    level = np.sqrt(np.asarray(heat, np.float64) / max(float(np.max(heat)), 1e-12))
+    pixels = np.uint8(255 * colormaps["cividis"](level))
+    pixels[..., 3] = np.uint8(255 * np.clip(0.15 + 0.85 * level, 0, 1))
+    return Image.fromarray(pixels)
+
+
+def overlay_html(
+    view: View,
+    marks: Sequence[Mark],
+    heat: np.ndarray | None = None,
+    opacity: float = 0,
+    said: str = "",
+) -> str:
+    """Boxes and a heat map to lie over `picture_html`; `said` is their text for screen readers."""
+    parts = []
+    if heat is not None and opacity > 0:
+        buffer = io.BytesIO()
+        heat_image(heat).save(buffer, "PNG")
+        url = data_url(buffer.getvalue(), "image/png")
+        parts.append(f'<img class="sq-heat" src="{url}" alt="" style="opacity:{opacity:.2f}">')
+    # The first mark is the answer: drawn last, it lies on top.
+    for mark in reversed(marks):
+        left, top, right, bottom = (
+            100 * float(side) / whole
+            for side, whole in zip(mark.box, (view.width, view.height) * 2, strict=True)
+        )
+        classes = "sq-box" + " sq-dashed" * mark.dashed + " sq-thin" * mark.thin
+        place = f"left:{left:.3f}%;top:{top:.3f}%;width:{right - left:.3f}%"
+        place += f";height:{bottom - top:.3f}%;--box:{mark.colour};--ink:{ink(mark.colour)}"
+        lower, inside = mark.corner >= 2, bottom > 92 if mark.corner >= 2 else top < 8
+        corner = mark.corner % 2 == 1 or left > 70
+        place_of = " sq-end" * corner + " sq-low" * lower + " sq-inside" * inside
+        label = f'<span class="sq-label{place_of}">{escape(mark.label)}</span>'
+        label *= bool(mark.label)
+        parts.append(f'<div class="{classes}" style="{place}">{label}</div>')
+    return f'<div role="img" aria-label="{escape(said, quote=True)}">{"".join(parts)}</div>'
+
+
+def words_html(answer: Answer) -> str:
+    """The phrase, each word shaded by its weight, unknown words underlined."""
+    most = max((weight for _, weight in answer.words), default=0) or 1
+    spans = []
+    for word, weight in answer.words:
+        unknown = word in answer.unknown
+        said = f"weight {weight:.2f}" + (", not known" if unknown else "")
+        spans.append(
+            f'<span class="sq-word{" sq-unknown" * unknown}" title="{escape(word)}: {said}" '
+            f'style="--weight:{100 * weight / most:.0f}%">{escape(word)}'
+            f"<small>{weight:.2f}</small></span>"
+        )
+    return f'<div class="sq-words" aria-label="words and their weights">{"".join(spans)}</div>'
+
+
+def verdict_html(iou: float) -> str:
+    """IoU with the truth, as hit or miss."""
+    hit = iou >= HIT
+    name, sign = ("hit", "✓") if hit else ("miss", "✗")
+    return f'<span class="sq-verdict sq-{name}">{sign} {name}, IoU {iou:.2f}</span>'
+
+
+def score_html(score: float) -> str:
+    """A score in [0, 1] as a number and a bar."""
+    return (
+        f'<span class="sq-score">{score:.2f}</span><span class="sq-bar" aria-hidden="true">'
+        f'<i style="width:{100 * min(max(score, 0), 1):.0f}%"></i></span>'
+    )
+
+
+def boxes_html(answer: Answer, count: int) -> str:
+    """The best `count` boxes as a table: score and pixels."""
+    rows = []
+    for rank, box in enumerate(answer.boxes[:count], start=1):
+        score = "" if answer.scores is None else score_html(float(answer.scores[rank - 1]))
+        sides = ", ".join(f"{side:.0f}" for side in box)
+        rows.append(f"<tr><th scope=row>{rank}</th><td>{score}</td><td>{sides}</td></tr>")
+    head = "<tr><th></th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
+    return f'<table class="sq-boxes">{head}{"".join(rows)}</table>'
+
+
+def panels_html(view: View, panels: Sequence[tuple[str, Sequence[Mark], str]]) -> str:
+    """Small copies of the picture side by side, each a title, its boxes and a remark (HTML)."""
+    small = view.shown.copy()
+    small.thumbnail((PANEL, PANEL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=88)
+    url, alt = data_url(buffer.getvalue(), "image/jpeg"), escape(view.picture.alt)
+    figures = [
+        f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
+        f'<div class="sq-over">{overlay_html(view, marks, said=f"box of {title}")}</div></div>'
+        f"<figcaption><b>{escape(title.split(', ')[0])}</b> {remark}"
+        f"<small>{escape(', '.join(title.split(', ')[1:]))}</small></figcaption></figure>"
+        for title, marks, remark in panels
+    ]
+    return f'<div class="sq-row">{"".join(figures)}</div>'
+
+
+def legend_html(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Lines of a colour, a text and a remark (HTML)."""
+    lines = (
+        f'<li><i style="background:{colour}"></i><span>{escape(text)}</span> {remark}</li>'
+        for colour, text, remark in rows
+    )
+    return f'<ul class="sq-legend">{"".join(lines)}</ul>'
+
+
+def png_bytes(
+    view: View, marks: Sequence[Mark], heat: np.ndarray | None = None, opacity: float = 0
+) -> bytes:
+    """The picture with its heat map and labelled boxes, as PNG to keep."""
+    image = view.shown.convert("RGB")
+    if heat is not None and opacity > 0:
+        glow = heat_image(heat).resize(image.size, Image.Resampling.BILINEAR)
+        glow.putalpha(glow.getchannel("A").point(lambda value: int(value * opacity)))
+        image.paste(glow, (0, 0), glow)
+    draw = ImageDraw.Draw(image)
+    unit = max(1, round(max(image.size) / 320))
+    font = ImageFont.load_default(size=max(10, 7 * unit))
+    scale = np.float32([image.width / view.width, image.height / view.height] * 2)
+    for mark in reversed(marks):
+        box = [float(side) for side in np.asarray(mark.box) * scale]
+        if not mark.thin:
+            draw.rectangle(box, outline="white", width=2 * unit)
+        draw.rectangle(box, outline=mark.colour, width=unit)
+        if mark.label:
+            left, top, right, bottom = draw.textbbox((0, 0), mark.label, font=font)
+            size = (right - left + 4 * unit, bottom - top + 4 * unit)
+            x = min(box[0], max(0, image.width - size[0]))
+            y = box[1] - size[1] if box[1] >= size[1] else box[1]
+            draw.rectangle((x, y, x + size[0], y + size[1]), fill=mark.colour)
+            draw.text((x + 2 * unit - left, y + 2 * unit - top), mark.label, ink(mark.colour), font)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def json_bytes(view: View, answers: Sequence[Answer], ious: Sequence[float | None]) -> bytes:
+    """The answers as JSON to keep; `ious` are theirs with the truth, None where it is unknown."""
+
+    def rounded(values) -> list[float]:
+        return [round(float(value), 4) for value in values]
+
+    found = [
+        {
+            "phrase": answer.phrase,
+            "model": answer.model,
+            "boxes": [rounded(box) for box in answer.boxes],
+            "scores": None if answer.scores is None else rounded(answer.scores),
+            "present": answer.present,
+            "words": [[word, round(weight, 4)] for word, weight in answer.words],
+            "unknown": list(answer.unknown),
+            "iou": iou,
+        }
+        for answer, iou in zip(answers, ious, strict=True)
+    ]
+    about = {"picture": view.picture.name, "width": view.width, "height": view.height}
+    about["box"] = "x_min, y_min, x_max, y_max in pixels, 0-based, maxima exclusive"
+    return (json.dumps(about | {"answers": found}, indent=1) + "\n").encode()

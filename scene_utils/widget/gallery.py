@@ -1,0 +1,101 @@
+"""The strip of pictures to choose from: small copies, a search, pages, and one at random."""
+
+import random
+from collections.abc import Callable
+
+import ipywidgets
+from PIL import Image
+
+from scene_utils.images import ImageError, open_image
+from scene_utils.widget.catalogue import Picture, search
+from scene_utils.widget.draw import thumbnail
+
+PAGE = 8
+
+
+class Gallery:
+    """`widget` shows a page of `pictures`; `chosen(picture)` is called when the user picks one."""
+
+    def __init__(self, pictures: list[Picture], chosen: Callable[[Picture], None], seed=None):
+        self.pictures, self.chosen, self.current = list(pictures), chosen, None
+        self.page, self.random, self.small = 0, random.Random(seed), {}
+        self.query = ipywidgets.Text(
+            description="Search", placeholder="name or phrase", continuous_update=True
+        )
+        self.surprise = ipywidgets.Button(description="Surprise me")
+        self.back = ipywidgets.Button(description="<", tooltip="pictures before")
+        self.more = ipywidgets.Button(description=">", tooltip="more pictures")
+        self.count = ipywidgets.HTML().add_class("sq-hint")
+        self.style = ipywidgets.HTML(layout={"display": "none"})
+        self.buttons = [ipywidgets.Button().add_class("sq-thumb") for _ in range(PAGE)]
+        for place, button in enumerate(self.buttons):
+            button.add_class(f"sq-thumb-{place}")
+            button.on_click(lambda _, place=place: self.chosen(self.shown()[place]))
+        self.back.on_click(lambda _: self.turn(-1))
+        self.more.on_click(lambda _: self.turn(1))
+        self.query.observe(lambda _: self.turn(-self.page), "value")
+        strip = ipywidgets.HBox([self.back, *self.buttons, self.more]).add_class("sq-strip")
+        self.widget = ipywidgets.VBox([strip, self.style])
+        self.draw()
+
+    def found(self) -> list[Picture]:
+        """All pictures that the search lets through."""
+        return search(self.pictures, self.query.value)
+
+    def shown(self) -> list[Picture]:
+        return self.found()[self.page * PAGE : (self.page + 1) * PAGE]
+
+    def add(self, picture: Picture, shown: Image.Image) -> None:
+        """Put the user's own picture in front, in place of one of the same name."""
+        others = [other for other in self.pictures if other.name != picture.name]
+        self.pictures = [picture, *others]
+        self.small[picture.name] = thumbnail(shown)
+        self.page, self.query.value = 0, ""
+        self.draw()
+
+    def any(self, having: Callable[[Picture], bool] = lambda _: True) -> Picture | None:
+        """A random picture that is not the current one."""
+        others = [p for p in self.pictures if p is not self.current and having(p)]
+        return self.random.choice(others) if others else None
+
+    def select(self, picture: Picture) -> None:
+        """Mark a picture as the one in use, and turn to its page."""
+        self.current = picture
+        found = self.found()
+        if picture in found and picture not in self.shown():
+            self.page = found.index(picture) // PAGE
+        self.draw()
+
+    def turn(self, pages: int) -> None:
+        last = max(0, (len(self.found()) - 1) // PAGE)
+        self.page = min(max(0, self.page + pages), last)
+        self.draw()
+
+    def _thumbnail(self, picture: Picture) -> str:
+        if picture.name not in self.small:
+            try:
+                self.small[picture.name] = thumbnail(open_image(picture.image, picture.name))
+            except ImageError:
+                self.small[picture.name] = "data:,"  # a damaged file says so when it is chosen
+        return self.small[picture.name]
+
+    def draw(self) -> None:
+        found, rules = self.found(), []
+        for place, button in enumerate(self.buttons):
+            shown = self.shown()[place : place + 1]
+            button.layout.display = "" if shown else "none"
+            button.disabled = not shown
+            for picture in shown:
+                button.description, button.tooltip = picture.name, picture.alt
+                rules.append(
+                    f".sq-thumb-{place}{{background-image:url({self._thumbnail(picture)})}}"
+                )
+            mark = button.add_class if shown and shown[0] is self.current else button.remove_class
+            mark("sq-chosen")
+        self.style.value = f"<style>{''.join(rules)}</style>"
+        self.back.disabled = self.page == 0
+        self.more.disabled = (self.page + 1) * PAGE >= len(found)
+        last = min((self.page + 1) * PAGE, len(found))
+        self.count.value = (
+            f"{self.page * PAGE + 1}-{last} of {len(found)}" if found else "no picture found"
+        )

@@ -1,0 +1,135 @@
+"""Serve the query widget as a page: Voila, on this machine alone, without anything from outside.
+
+`python -m scene_utils.widget.page` opens it in the browser; `served` is for tests.
+Photos are answered at once by the model that ships; scenes are there where the notebooks of their
+profile have run.
+"""
+
+import argparse
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import jupytext
+
+from scene_utils import paths
+
+SCRIPT = paths.ROOT / "notebooks" / "06_query_widget.py"
+TEMPLATES = Path(__file__).parent / "template"
+# Other installed extensions of JupyterLab do nothing on a page, and some fail there.
+EXTENSIONS = [
+    "@voila-dashboards/widgets-manager8",
+    "@jupyter-widgets/jupyterlab-manager",
+    "anywidget",
+]
+
+
+def command(notebook: Path, *more: str) -> tuple[list[str], dict[str, str]]:
+    """Voila's command line for a notebook, and its environment.
+
+    It listens on the loopback address, and asks for a token, which the page that it opens has.
+    """
+    words = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1"]
+    words += ["--Voila.auto_token=True", "--template=ask"]
+    words += [f"--VoilaConfiguration.extension_allowlist={name}" for name in EXTENSIONS]
+    search = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
+    # A kernel of the same name in the user's home would otherwise win over this environment's.
+    return [*words, *more], os.environ | {"JUPYTER_PATH": search, "JUPYTER_PREFER_ENV_PATH": "1"}
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it refuses, so it is there
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def running(words: list[str], environment: dict[str, str], url: str) -> Iterator[None]:
+    """A server as a process that ends with the block, which starts when `url` answers.
+
+    Raises RuntimeError with the server's last lines where it does not within five minutes.
+    """
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+        try:
+            for _ in range(1200):
+                if _answers(url) or server.poll() is not None:
+                    break
+                time.sleep(0.25)
+            else:
+                server.terminate()
+                server.wait(30)
+            if server.poll() is not None:
+                log.seek(0)
+                said = log.read().decode(errors="replace")[-2000:]
+                raise RuntimeError(f"{' '.join(words[:4])}: expected a server, got:\n{said}")
+            yield
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def write_page(source: Path, target: Path, **parameters: str) -> Path:
+    """Write to `target` what a page needs of notebook 06: all up to the cell tagged `page`.
+
+    `parameters` take the place of the notebook's own. The page runs the notebook by itself. Raises
+    ValueError for a notebook without such a cell.
+    """
+    book = jupytext.read(source)
+    tags = [cell.metadata.get("tags", []) for cell in book.cells]
+    if not any("page" in tag for tag in tags):
+        raise ValueError(f"{source}: expected a notebook with a cell tagged 'page', found none")
+    book.cells = book.cells[: 1 + next(n for n, tag in enumerate(tags) if "page" in tag)]
+    for cell, tag in zip(book.cells, tags, strict=False):
+        if "parameters" in tag:
+            cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    jupytext.write(book, target)
+    return target
+
+
+@contextlib.contextmanager
+def served(notebook: Path) -> Iterator[str]:
+    """Serve a notebook on a free port; yields its address with the token."""
+    port, token = free_port(), secrets.token_hex(16)
+    words, environment = command(
+        notebook, "--no-browser", f"--port={port}", f"--Voila.token={token}"
+    )
+    address = f"http://127.0.0.1:{port}/"
+    with running(words, environment, f"{address}voila/static/"):
+        yield f"{address}?token={token}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m scene_utils.widget.page", description=__doc__)
+    parser.add_argument("--profile", default="sample", help="whose scenes are shown")
+    parser.add_argument("--data", default="", help="folder of Flickr30k Entities")
+    parser.add_argument("--weights", default="", help="backbone weights, if elsewhere")
+    parameters = vars(parser.parse_args())
+    target = paths.build(parameters["profile"]) / "query_widget.ipynb"
+    words, environment = command(write_page(SCRIPT, target, **parameters))
+    os.execve(words[0], words, environment)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Play: the user draws a box for a phrase first, then sees the truth and the model's box.
+
+The drawing is jupyter_bbox_widget's: of the ecosystem's widgets it is the one made for boxes, with
+handles and keys, and it needs nothing from the network; ipyevents and ipycanvas would leave box,
+handles and keys to this project. Its box is also in four number fields, for arrow keys.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+import ipywidgets
+import numpy as np
+from jupyter_bbox_widget import BBoxWidget
+
+from scene_utils import box_ops
+from scene_utils.plots import GUESS, TRUTH
+from scene_utils.widget.draw import YOU, Mark, legend_html, overlay_html, verdict_html
+from scene_utils.widget.models import View
+
+SIDES = ("left", "top", "width", "height")
+HINT = (
+    "Drag on the picture, or type; arrow keys change a number. In the picture, W A S D move the "
+    "box, Q E R F change its size, Enter checks, Esc leaves."
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """IoU of the user's and the model's boxes, a round each."""
+
+    yours: tuple[float, ...] = ()
+    models: tuple[float, ...] = ()
+
+    def after(self, yours: float, models: float) -> "Score":
+        return Score((*self.yours, yours), (*self.models, models))
+
+    def text(self) -> str:
+        if not self.yours:
+            return "No round played yet."
+        pairs = list(zip(self.yours, self.models, strict=True))
+        won, lost = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+        rounds = f"{len(pairs)} round{'s' * (len(pairs) > 1)}"
+        means = f"mean IoU {np.mean(self.yours):.2f} to {np.mean(self.models):.2f}"
+        return f"You {won} : {lost} model ({rounds}, {means})"
+
+
+class Drawing:
+    """A box over a picture, by mouse or keys; `changed()` is called after each change."""
+
+    def __init__(self):
+        self.view: View | None = None
+        self.changed: Callable[[], None] = lambda: None
+        self.canvas = BBoxWidget(classes=["you"], colors=[YOU], hide_buttons=True)
+        self.canvas.add_class("sq-draw")
+        self.middle = ipywidgets.Button(description="Box in the middle")
+        self.fields = [
+            ipywidgets.BoundedIntText(0, min=0, max=10_000, description=side) for side in SIDES
+        ]
+        self._own = False
+        self.canvas.observe(self._drawn, "bboxes")
+        self.middle.on_click(lambda _: self._in_the_middle())
+        for field in self.fields:
+            field.observe(lambda _: self._typed(), "value")
+        hint = ipywidgets.HTML(HINT).add_class("sq-hint")
+        fields = ipywidgets.HBox(self.fields).add_class("sq-fields")
+        self.keys = ipywidgets.VBox([fields, self.middle, hint]).add_class("sq-keys")
+
+    def start(self, view: View) -> None:
+        """Show a picture without a box."""
+        self.view = view
+        self.canvas.image_bytes = view.data
+        self._take([0] * 4, draw=True)
+
+    @property
+    def box(self) -> np.ndarray | None:
+        """The box `(4,)` in pixels of the picture, or None."""
+        left, top, width, height = (field.value for field in self.fields)
+        if self.view is None:
+            return None
+        right, bottom = min(left + width, self.view.width), min(top + height, self.view.height)
+        if right <= left or bottom <= top:
+            return None
+        return np.float32([left, top, right, bottom])
+
+    def _scale(self) -> np.ndarray:
+        shown = self.view.shown
+        return np.float64([self.view.width / shown.width, self.view.height / shown.height] * 2)
+
+    def _in_the_middle(self) -> None:
+        width, height = self.view.width, self.view.height
+        self._take([width // 3, height // 3, width // 3, height // 3], draw=True)
+
+    def _take(self, sides: list[int], draw: bool) -> None:
+        """Put left, top, width, height in pixels into the fields, and on the canvas too."""
+        self._own = True
+        try:
+            for field, side in zip(self.fields, sides, strict=True):
+                field.value = side
+            if draw:
+                names, shown = ("x", "y", "width", "height"), np.array(sides) / self._scale()
+                box = dict(zip(names, shown.tolist(), strict=True)) | {"label": "you"}
+                there = sides[2] > 0 and sides[3] > 0
+                self.canvas.bboxes = [box] if there else []
+                self.canvas.selected_index = 0 if there else -1
+        finally:
+            self._own = False
+        self.changed()
+
+    def _drawn(self, change: dict) -> None:
+        if self._own or self.view is None:
+            return
+        sides = [0] * 4
+        for box in change["new"][-1:]:  # a new box takes the place of the one before
+            shown = np.array([float(box[name]) for name in ("x", "y", "width", "height")])
+            sides = np.maximum(0, np.round(shown * self._scale())).astype(int).tolist()
+        self._take(sides, draw=len(change["new"]) > 1)
+
+    def _typed(self) -> None:
+        if not self._own and self.view is not None:
+            self._take([field.value for field in self.fields], draw=True)
+
+
+def reveal(
+    yours: np.ndarray, models: np.ndarray, truth: np.ndarray
+) -> tuple[list[Mark], str, float, float]:
+    """Marks of the three boxes, their legend as HTML, and both IoUs."""
+    mine, its = (float(box_ops.iou(box, truth)) for box in (yours, models))
+    marks = [
+        Mark(yours, "you", YOU),
+        Mark(models, "model", GUESS, corner=1),
+        Mark(truth, "truth", TRUTH, dashed=True, corner=3),
+    ]
+    legend = legend_html(
+        [
+            (YOU, "you", verdict_html(mine)),
+            (GUESS, "the model", verdict_html(its)),
+            (TRUTH, "truth", ""),
+        ]
+    )
+    return marks, legend, mine, its
+
+
+class Play:
+    """Rounds of the game in `parts`; `asked` is the phrase of the present round."""
+
+    def __init__(self, parts, drawing: Drawing, choices: random.Random):
+        self.parts, self.drawing, self.choices = parts, drawing, choices
+        self.score, self.asked, self.view = Score(), "", None
+        drawing.changed = self._changed
+
+    def start(self, view: View) -> None:
+        """A new round: a phrase of the picture whose truth is known, and no box yet."""
+        self.view, picture = view, view.picture
+        phrases = [phrase for phrase in picture.phrases if picture.true_box(phrase) is not None]
+        self.parts.running.value = self.score.text()
+        self.parts.again.disabled = not phrases
+        self.parts.overlay.value = ""
+        self._draw(bool(phrases))
+        if not phrases:
+            self.parts.task.value = "No truth is known for this picture: choose another one."
+            self.parts.check.disabled = True
+            return
+        others = [phrase for phrase in phrases if phrase != self.asked]
+        self.asked = self.choices.choice(others or phrases)
+        self.parts.task.value = f"Draw a box around <b>{escape(self.asked)}</b>"
+        self.drawing.start(view)
+
+    def check(self, models: np.ndarray) -> None:
+        """Show the truth and the model's box `(4,)`, and count the round."""
+        truth = self.view.picture.true_box(self.asked)
+        marks, legend, mine, its = reveal(self.drawing.box, models, truth)
+        self.score = self.score.after(mine, its)
+        self.parts.task.value = f"<b>{escape(self.asked)}</b>{legend}"
+        self.parts.running.value = self.score.text()
+        self.parts.overlay.value = overlay_html(self.view, marks, said=self.score.text())
+        self.parts.check.disabled = True
+        self._draw(False)
+
+    def _draw(self, drawing: bool) -> None:
+        for part, there in (
+            (self.drawing.canvas, drawing),
+            (self.drawing.keys, drawing),
+            (self.parts.stage, not drawing),
+        ):
+            part.layout.display = "" if there else "none"
+
+    def _changed(self) -> None:
+        self.parts.check.disabled = self.drawing.box is None

@@ -1,0 +1,92 @@
+"""What is typed into the query widget: checked, split into phrases, and near words suggested."""
+
+import difflib
+import re
+from functools import lru_cache
+
+from scene_utils.words import PAD, UNKNOWN, Vocabulary, tokenize
+
+LONGEST_PHRASE = 200
+LONGEST_SENTENCE = 500
+MOST_PHRASES = 12
+
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_BETWEEN = re.compile(r"[,;\n]")
+
+
+def check_phrase(phrase: str, vocabulary: Vocabulary, longest: int = LONGEST_PHRASE) -> str:
+    """The phrase with single spaces between its words.
+
+    Raises ValueError, with a message for the user, for what the model can read nothing in.
+    """
+    phrase = " ".join(phrase.split())
+    if not phrase:
+        raise ValueError("Type a phrase, such as 'the man in the red hat', and press Enter.")
+    if len(phrase) > longest:
+        raise ValueError(f"At most {longest} characters, please: this has {len(phrase):,}.")
+    words = tokenize(phrase)
+    if not words:
+        raise ValueError(f"'{phrase[:40]}' has no words. Name a thing, such as 'a red cup'.")
+    if all(word not in vocabulary.index for word in words):
+        raise ValueError(
+            f"The model reads English and knows none of these words: {', '.join(words[:6])}."
+            + _meant(words, vocabulary)
+        )
+    return phrase
+
+
+def _meant(words: list[str], vocabulary: Vocabulary) -> str:
+    near = [near[0] for word in words[:4] if (near := did_you_mean(word, vocabulary))]
+    return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+def did_you_mean(word: str, vocabulary: Vocabulary, most: int = 3) -> list[str]:
+    """The vocabulary's words nearest in spelling to a word that it lacks, best first."""
+    return list(_near(word, vocabulary.words, most))
+
+
+@lru_cache(maxsize=512)
+def _near(word: str, words: tuple[str, ...], most: int) -> tuple[str, ...]:
+    if len(word) < 4 or len(word) > 30:
+        return ()
+    near = difflib.get_close_matches(word, words, most + 2, cutoff=0.75)
+    return tuple(other for other in near if other not in (PAD, UNKNOWN))[:most]
+
+
+def replace_word(phrase: str, word: str, other: str) -> str:
+    """`phrase` with `word`, in any case, exchanged for `other`."""
+    return re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", lambda _: other, phrase, flags=re.IGNORECASE)
+
+
+def split_sentence(text: str) -> list[str]:
+    """The phrases of a sentence: what stands in [brackets], else what commas separate.
+
+    >>> split_sentence("[a man] on [the beach]")
+    ['a man', 'the beach']
+    >>> split_sentence("a red cup, a spoon")
+    ['a red cup', 'a spoon']
+
+    Raises ValueError, with a message for the user, for a text too long or with too many phrases.
+    """
+    if len(text) > LONGEST_SENTENCE:
+        raise ValueError(f"At most {LONGEST_SENTENCE} characters, please: this has {len(text):,}.")
+    parts = _BRACKETS.findall(text) or _BETWEEN.split(text)
+    phrases = list(dict.fromkeys(phrase for part in parts if (phrase := " ".join(part.split()))))
+    if len(phrases) > MOST_PHRASES:
+        raise ValueError(f"At most {MOST_PHRASES} phrases at once, please: got {len(phrases)}.")
+    return phrases
+
+
+def whole_sentence(text: str) -> str:
+    """The sentence that `split_sentence` splits, its phrases as words of their own.
+
+    >>> whole_sentence("[a man] on [the beach]")
+    'a man on the beach'
+    >>> whole_sentence("a red cup, a spoon")
+    'a red cup , a spoon'
+    """
+    if _BRACKETS.search(text):
+        text = re.sub(r"[\[\]]", " ", text)
+    else:
+        text = _BETWEEN.sub(lambda part: f" {part[0]} ", text)
+    return " ".join(text.split())

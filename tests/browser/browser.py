@@ -1,0 +1,94 @@
+"""A headless browser on the query widget, for its tests, its screenshots and `make bench`."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from scene_utils.widget import page as widget_page
+
+INSTALL = (
+    "Install Chromium (Debian: `apt-get update && apt-get install -y chromium`) or set CHROMIUM to "
+    "a browser of its family, and Playwright (`make env`, or `pip install playwright`)"
+)
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# As root it cannot have its sandbox, which untrusted pages would need; it must not call home.
+FLAGS = [
+    *["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
+    *["--disable-background-networking", "--disable-component-update", "--disable-sync"],
+]
+LOADED = ".sq-app .sq-box"
+PATIENCE = 400_000  # ms; a page starts a kernel and loads TensorFlow, on a busy machine
+ANSWERED = 90_000  # ms; likewise generous
+
+
+def executable() -> str:
+    """The browser's path. Raises RuntimeError that says how to install one."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        raise RuntimeError(f"expected a browser, found none of {', '.join(NAMES)}. {INSTALL}")
+    return found
+
+
+@contextlib.contextmanager
+def launched() -> Iterator:
+    """A Playwright browser. Raises RuntimeError that says what to install where it is missing."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise RuntimeError(f"expected the package playwright, found none. {INSTALL}") from None
+    path = executable()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def widget_open(folder: Path, profile: str = "sample", **how) -> Iterator:
+    """A page with the query widget of a notebook in `folder`, with the first answer on it.
+
+    `how` goes to `browser.new_context`.
+    """
+    notebook = widget_page.write_page(widget_page.SCRIPT, folder / "widget.ipynb", profile=profile)
+    with widget_page.served(notebook) as url, launched() as browser:
+        page = browser.new_context(**how).new_page()
+        load(page, url)
+        yield page
+
+
+def load(page, url: str) -> None:
+    """Open the widget's address and wait for its first answer."""
+    page.goto(url, timeout=PATIENCE)
+    page.wait_for_selector(LOADED, timeout=PATIENCE)
+    page.set_default_timeout(ANSWERED)
+
+
+def ask(page, phrase: str) -> None:
+    """Type a phrase other than the last, press Enter, and wait until the picture shows a change."""
+    field = page.locator(".sq-line input")
+    if field.input_value() == phrase:
+        raise ValueError(f"expected another phrase than {phrase!r}, which is answered already")
+    page.evaluate(WATCH)
+    field.fill(phrase)
+    field.press("Enter")
+    page.wait_for_function("window.sqTook !== null", timeout=ANSWERED)
+
+
+# Milliseconds from the key to the frame that shows the answer, as the browser sees both.
+WATCH = """() => {
+  window.sqTook = null;
+  let start = null;
+  const keyed = (event) => { if (event.key === "Enter") start = event.timeStamp; };
+  document.addEventListener("keydown", keyed, { capture: true, once: true });
+  const over = document.querySelector(".sq-over");
+  const seen = new MutationObserver(() => {
+    if (start === null) return;
+    seen.disconnect();
+    requestAnimationFrame(() => setTimeout(() => { window.sqTook = performance.now() - start; }));
+  });
+  seen.observe(over, { childList: true, subtree: true });
+}"""

@@ -1,0 +1,145 @@
+"""Pictures of the query widget for the README, from a real browser: `make screenshots`.
+
+They show the photos of `data/photos` alone, which may be shown anywhere.
+"""
+
+import io
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from scene_utils import paths
+from scene_utils.paths import atomic
+from scene_utils.plots import COLOURS, GUESS, TRUTH
+from scene_utils.widget.draw import YOU
+from tests.browser import browser
+
+FOLDER = paths.ROOT / "figures" / "widget"
+SIZE = {"width": 1180, "height": 850}
+WIDTH = 860  # of the animation
+LARGEST = 2_000_000
+PHOTOS_ALONE = "photos"  # no profile has this name, so there are no scenes beside them
+LINES = (*COLOURS, TRUTH, GUESS, YOU)
+
+
+def _picture(page) -> Image.Image:
+    page.wait_for_timeout(400)  # a focus ring or a hovered button fades
+    return Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+
+
+def _choose(page, name: str, phrase: str) -> None:
+    page.locator(".sq-thumb:enabled", has_text=name).click()
+    page.locator(".sq-sheet .sq-label", has_text=phrase).wait_for()
+
+
+def _heat(page, steps: int) -> None:
+    slider = page.get_by_role("slider", name="Heat map (%)")
+    for _ in range(abs(steps)):
+        slider.press("ArrowRight" if steps > 0 else "ArrowLeft")
+    slider.blur()
+
+
+def screenshot(page) -> Image.Image:
+    """Mode Phrase with a heat map and the words' weights."""
+    browser.ask(page, "the woman in the orange suit")
+    _heat(page, 8)
+    page.locator(".sq-heat").wait_for()
+    page.locator(".sq-line input").blur()
+    return _picture(page)
+
+
+def animation(page) -> list[tuple[Image.Image, int]]:
+    """Frames and their milliseconds: a phrase, a sentence, a round of play."""
+    _heat(page, -8)
+    frames = []
+    page.set_viewport_size(SIZE | {"height": 740})
+
+    def frame(milliseconds: int) -> None:
+        frames.append((_picture(page), milliseconds))
+
+    def mode(name: str) -> None:
+        page.get_by_role("radio", name=name).check(force=True)
+
+    _choose(page, "chelsea", "a cat")
+    frame(1200)
+    field = page.locator(".sq-line input")
+    field.fill("")
+    for part in ("the no", "se of", " the cat"):
+        field.press_sequentially(part)
+        frame(300)
+    page.keyboard.press("Enter")
+    page.locator(".sq-sheet .sq-label", has_text="the nose of").wait_for()
+    frame(1800)
+    _choose(page, "coffee", "a cup")
+    mode("Sentence")
+    page.locator(".sq-legend li").nth(2).wait_for()
+    frame(2200)
+    mode("Play")
+    canvas = page.locator(".sq-draw svg")
+    canvas.wait_for()
+    while page.locator(".sq-task b").inner_text() != "a cup":
+        page.get_by_role("button", name="Next phrase").click()
+        page.wait_for_timeout(300)
+    frame(1000)
+    at = canvas.bounding_box()
+    page.mouse.move(at["x"] + 0.3 * at["width"], at["y"] + 0.05 * at["height"])
+    page.mouse.down()
+    for share in (0.5, 1):
+        right, bottom = 0.3 + 0.38 * share, 0.05 + 0.7 * share
+        page.mouse.move(at["x"] + right * at["width"], at["y"] + bottom * at["height"], steps=4)
+        frame(350)
+    page.mouse.up()
+    frame(500)
+    page.get_by_role("button", name="Check").click()
+    page.locator(".sq-task .sq-verdict").nth(1).wait_for()
+    frame(2600)
+    return frames
+
+
+def gif_bytes(frames: list[tuple[Image.Image, int]]) -> bytes:
+    """One palette for all frames, so that only what changes is stored; lines keep their colours."""
+    small = [
+        image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+        for image, _ in frames
+    ]
+    sheet = Image.new("RGB", (WIDTH, small[0].height * len(small) + 20 * len(LINES)))
+    for place, image in enumerate(small):
+        sheet.paste(image, (0, place * image.height))
+    for place, colour in enumerate(LINES):  # few pixels have them, and they matter most
+        top = small[0].height * len(small) + 20 * place
+        sheet.paste(colour, (0, top, WIDTH, top + 20))
+    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
+    plain = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
+    buffer = io.BytesIO()
+    plain[0].save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=plain[1:],
+        duration=[milliseconds for _, milliseconds in frames],
+        loop=0,
+        optimize=True,
+    )
+    return buffer.getvalue()
+
+
+def main() -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        browser.widget_open(Path(folder), PHOTOS_ALONE, viewport=SIZE) as page,
+    ):
+        still, moving = screenshot(page), gif_bytes(animation(page))
+    if len(moving) > LARGEST:
+        raise SystemExit(f"error: expected an animation below 2 MB, got {len(moving):,} bytes")
+    for name, save in (
+        ("ask.png", lambda path: still.save(path, "PNG", optimize=True)),
+        ("ask.gif", lambda path: path.write_bytes(moving)),
+    ):
+        with atomic(FOLDER / name) as temporary:
+            save(temporary)
+        print(f"{FOLDER / name}: {(FOLDER / name).stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
