@@ -183,18 +183,6 @@ def cache_verify(arguments: argparse.Namespace) -> None:
         print("no feature store yet: run `make features`")
 
 
-def run_bench(arguments: argparse.Namespace) -> None:
-    from scene_utils import plots
-    from tests.benchmarks import __main__ as bench
-    from tests.benchmarks import plot
-
-    out = Path(arguments.out)
-    only = [name for name in arguments.only.split(",") if name]
-    result = bench.run(only, out, arguments.profile, arguments.data_root)
-    plots.save(plot.speed(result), out.with_suffix(".png"))
-    print(f"{out} and its plot, {out.with_suffix('.png')}")
-
-
 def run_ablation(arguments: argparse.Namespace) -> None:
     from scene_utils import plots
     from scene_utils.study import ablation, ablation_table
@@ -219,7 +207,7 @@ def run_ablation(arguments: argparse.Namespace) -> None:
 def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils.study import run_notebook
 
-    parameters = run_notebook.parse_parameters(arguments.parameter)
+    parameters = dict(pair.split("=", 1) for pair in arguments.parameter)
     run_notebook.run_notebook(Path(arguments.script), Path(arguments.target), parameters)
 
 
@@ -305,13 +293,6 @@ def main() -> None:
     command = kinds.add_parser("verify", help="compare every shard with its hash")
     command.add_argument("folder", nargs="*", help="stores; default: all of data/cache")
     command.set_defaults(run=cache_verify)
-
-    command = commands.add_parser("bench", help="measure speed into figures/bench.json")
-    command.add_argument("--only", default="", metavar="A,B", help="only these sections")
-    command.add_argument("--profile", default="sample", help="whose run the section engines takes")
-    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
-    command.add_argument("--out", default=str(paths.ROOT / "figures/bench.json"))
-    command.set_defaults(run=run_bench)
 
     command = commands.add_parser("notebook", help="execute a notebook script")
     command.add_argument("script")
