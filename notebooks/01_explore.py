@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
 data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or the embedded sample
-changes = ""  # settings that differ this time, such as "seed=1 train.epochs=5"
+changes = ""  # settings that differ this time, in the words that profiles.toml explains
 
 # %%
 import numpy as np
@@ -31,6 +31,7 @@ from scene_utils import box_ops, images, paths, plots, runtime
 from scene_utils.dataset import entities, sample
 from scene_utils.study import settings as profiles
 
+# %matplotlib inline
 plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 root, cache = settings.root, paths.cache(profile)
@@ -58,7 +59,7 @@ print(read(f"Sentences/{one.image_id}.txt").decode().splitlines()[one.sentence_i
 # %%
 xml = read(f"Annotations/{one.image_id}.xml").decode()
 thing = next(part for part in xml.split("<object>") if f"<name>{one.phrase_id}</name>" in part)
-print("<object>" + thing.split("</object>")[0] + "</object>")
+print("<object>" + "".join(thing.split("</object>")[0].split()) + "</object>")
 
 # %% [markdown]
 # Both become one row. A box is `x_min, y_min, x_max, y_max` in pixels of the original picture, the
@@ -164,7 +165,7 @@ plots.save(figure, paths.figures(profile) / "where_boxes_lie.png")
 train, val = (relative[(boxed.split == split).to_numpy()] for split in ("train", "val"))
 blind = box_ops.best_constant(train)
 iou = box_ops.iou(np.tile(blind, (len(val), 1)), val)
-print("best blind box, in fractions of the picture:", blind.round(2).tolist())
+print("best blind box, in fractions of the picture:", *(f"{side:.2f}" for side in blind))
 print(f"on val: mean IoU {iou.mean():.3f}, IoU of .5 or more for {100 * (iou >= 0.5).mean():.1f} %")
 
 # %% [markdown]

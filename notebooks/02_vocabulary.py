@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
 data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or the embedded sample
-changes = ""  # settings that differ this time, such as "seed=1 train.epochs=5"
+changes = ""  # settings that differ this time, in the words that profiles.toml explains
 
 # %%
 import json
@@ -33,6 +33,7 @@ from scene_utils import paths, plots, runtime, words
 from scene_utils.study import settings as profiles
 
 runtime.check()
+# %matplotlib inline
 plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 cache = paths.cache(profile)

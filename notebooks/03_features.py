@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
 data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or the embedded sample
-changes = ""  # settings that differ this time, such as "seed=1 train.epochs=5"
+changes = ""  # settings that differ this time, in the words that profiles.toml explains
 
 # %%
 import numpy as np
@@ -33,6 +33,7 @@ from scene_utils.features import backbones, encode
 from scene_utils.study import settings as profiles
 
 runtime.check()
+# %matplotlib inline
 plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 root, cache, chosen = settings.root, paths.cache(profile), settings.features
@@ -72,7 +73,7 @@ plots.save(figure, paths.figures(profile) / "one_map.png")
 
 # %%
 vector = maps.mean(axis=(0, 1))
-print(f"map {maps.shape} -> vector {vector.shape}: {vector[:6].round(2).tolist()} ...")
+print(f"map {maps.shape} -> vector {vector.shape}:", *vector[:8].round(2), "...")
 
 # %% [markdown]
 # ## All pictures, once

@@ -24,7 +24,7 @@
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
 data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or the embedded sample
-changes = ""  # settings that differ this time, such as "seed=1 train.epochs=5"
+changes = ""  # settings that differ this time, in the words that profiles.toml explains
 
 # %%
 import inspect
@@ -45,6 +45,7 @@ from scene_utils.study import ablation_table
 from scene_utils.study import settings as profiles
 
 runtime.check()
+# %matplotlib inline
 plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)

@@ -20,7 +20,7 @@
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
 data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or the embedded sample
-changes = ""  # settings that differ this time, such as "seed=1 train.epochs=5"
+changes = ""  # settings that differ this time, in the words that profiles.toml explains
 
 # %%
 import numpy as np
