@@ -33,7 +33,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
-from IPython.display import Code
+from IPython.display import Markdown
 from matplotlib.colors import LinearSegmentedColormap
 
 from scene_utils import images, models, paths, plots, runtime, words
@@ -57,7 +57,7 @@ folder = cache / "models" / "grid"
 # It takes the picture's map and the phrase's vectors, and gives a score and a box for each cell.
 
 # %%
-Code(inspect.getsource(network.build_head), language="python")
+Markdown(f"```python\n{inspect.getsource(network.build_head)}```")
 
 # %% [markdown]
 # ## Train it, or take the one that ships
@@ -138,7 +138,9 @@ if pairs.empty:
 else:
     grid = models.load_model(folder)
     blue = LinearSegmentedColormap.from_list("", [plots.COLOURS[0] + "00", plots.COLOURS[0] + "d0"])
-    figure, axes = plots.new_figure(9.6, 6.6, nrows=2, ncols=3)
+    figure, axes = plots.new_figure(9.6, 5.6, nrows=2, ncols=3)
+    for axis in axes.flat:
+        axis.set_axis_off()
     for column, ((image_id, _), pair) in zip(axes.T, pairs.items(), strict=False):
         picture = images.open_image(entities.image_folder(root) / f"{image_id}.jpg")
         for axis, answer in zip(column, grid.ground(picture, pair, top_k=1), strict=True):

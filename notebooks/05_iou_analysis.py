@@ -35,6 +35,8 @@ from scene_utils.dataset import entities
 from scene_utils.study import settings as profiles
 
 runtime.check()
+# %matplotlib inline
+plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 draws = {"resamples": settings.resamples, "seed": settings.seed}

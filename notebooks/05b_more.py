@@ -36,6 +36,7 @@ from scene_utils.dataset import entities
 from scene_utils.study import settings as profiles
 
 runtime.check()
+# %matplotlib inline
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")

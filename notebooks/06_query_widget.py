@@ -26,6 +26,7 @@ from scene_utils import paths, runtime
 from scene_utils.study import settings as profiles
 
 runtime.check()
+# %matplotlib inline
 settings = profiles.load(profile, data, changes)
 
 # %% tags=["example"]
@@ -38,7 +39,7 @@ model = load_model("grid")
 photo = images.open_image(paths.PHOTOS / "astronaut.jpg")
 
 
-@interact(phrase="the flag")
+@interact(phrase="an orange suit")
 def ask(phrase):
     answer = model.ground(photo, phrase)
     return images.with_box(photo, answer.boxes[0])
@@ -67,6 +68,8 @@ app.query_widget(pictures, models)
 
 # %% [markdown]
 # ## From code, several phrases at once
+#
+# The flag is wrong: it is cut in two by the picture's border and the woman.
 
 # %% tags=["example"]
 answers = model.ground(photo, ["a woman", "an orange suit", "the flag"])
