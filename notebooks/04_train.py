@@ -48,7 +48,7 @@ from scene_utils.features import encode
 from scene_utils.grid import ensemble, localizer, presence, sentences
 from scene_utils.grid import train as grid_training
 from scene_utils.source import train
-from scene_utils.study import ablation_table
+from scene_utils.study import ablation_plots, ablation_table
 
 runtime.check()
 cache = paths.cache(profile)
@@ -225,7 +225,7 @@ else:
 # %%
 rows = ablation_table.read(paths.figures(profile) / "ablation.json")
 if rows:
-    plots.save_ablation(rows, paths.figures(profile), f"{profile}, val")
+    ablation_plots.save_all(rows, paths.figures(profile), f"{profile}, val")
 else:
     print("no ablation of this profile yet: `make ablation`")
 ablation_table.table(rows)

@@ -1,6 +1,10 @@
-"""Every figure of the study: one style, units on the axes, colours safe for colour-blind eyes."""
+"""How figures are drawn and saved: one style, boxes on pictures, pictures side by side.
+
+Units stand on the axes, colours are safe for colour-blind eyes.
+"""
 
 import functools
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,10 +16,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from scene_utils import box_ops
 from scene_utils.paths import atomic
-from scene_utils.study import ablation_table
 
 # The style file's, by number.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"]
@@ -26,7 +30,7 @@ DATE_FREE = {
     "png": {"Software": None, "Creation Time": None},
     "svg": {"Date": None, "Creator": None},
 }
-RESOLUTION = {"png": 150, "svg": 96}
+RESOLUTION = 150
 
 
 def styled(draw: Callable) -> Callable:
@@ -48,11 +52,30 @@ def new_figure(width: float = 7.5, height: float = 3.5, **kwargs) -> tuple[Figur
 
 @styled
 def save(figure: Figure, path: Path) -> None:
-    """Write `path` (.png) and the same as .svg, atomically; one figure always gives one result."""
-    for kind, metadata in DATE_FREE.items():
-        with atomic(path.with_suffix(f".{kind}")) as temporary:
-            # Pictures inside an SVG are kept at this resolution; lines have none.
-            figure.savefig(temporary, format=kind, metadata=metadata, dpi=RESOLUTION[kind])
+    """Write `path` (.png), and without photos in it the same as .svg, atomically.
+
+    One figure always gives one result. A file that shows the same stays untouched: its pixels or,
+    of an SVG, its text are equal.
+    """
+    shows_photos = any(image.get_array().ndim == 3 for axis in figure.axes for image in axis.images)
+    for kind in ("png",) if shows_photos else ("png", "svg"):
+        target, made = path.with_suffix(f".{kind}"), io.BytesIO()
+        figure.savefig(made, format=kind, metadata=DATE_FREE[kind], dpi=RESOLUTION)
+        if target.is_file() and _shown(target.read_bytes(), kind) == _shown(made.getvalue(), kind):
+            continue
+        with atomic(target) as temporary:
+            temporary.write_bytes(made.getvalue())
+
+
+def _shown(content: bytes, kind: str) -> bytes | tuple | None:
+    """What a file shows: a PNG's pixels, an SVG's text; None of a damaged PNG."""
+    if kind == "svg":
+        return content
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.size, picture.convert("RGBA").tobytes()
+    except OSError:
+        return None
 
 
 def draw_boxes(
@@ -104,64 +127,6 @@ def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
     axis.legend(ncols=2)
     axis.set_title(note)
     return figure
-
-
-@styled
-def ablation(rows: Sequence[dict], note: str) -> Figure:
-    """Accuracy on val of each row of an `ablation.json`, on phrases as they are and lengthened."""
-    names, seeds = zip(*ablation_table.by_name(rows).items(), strict=True)
-    figure, axes = new_figure(7.5, 1.2 + 0.3 * len(names))
-    axis = axes[0, 0]
-    kinds = (
-        ("accuracy 0.5", "phrases as they are", "o", COLOURS[0]),
-        ("accuracy 0.5, lengthened", "with what their sentence says next", "D", COLOURS[1]),
-    )
-    for offset, (column, label, marker, colour) in enumerate(kinds):
-        value, low, high = 100 * np.array([ablation_table.bracketed(r, column) for r in seeds]).T
-        place = np.arange(len(names)) + 0.24 * offset - 0.12
-        ends = np.abs([value - low, high - value])
-        axis.errorbar(value, place, xerr=ends, fmt=marker, color=colour, ms=5, label=label)
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    axis.set_xlabel("IoU .5 reached on val (%)")
-    axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    figure.suptitle(f"{note} (bars: 95 % interval of a single seed, or the range of several)")
-    return figure
-
-
-@styled
-def data_scaling(pictures: Sequence[int], accuracy: Sequence[float], to: int, note: str) -> Figure:
-    """Accuracy (in 1) against the number of train pictures, and a power law of its error."""
-    figure, axes = new_figure(5.6, 3.8)
-    axis = axes[0, 0]
-    missed = 1 - np.asarray(accuracy)
-    grid = np.geomspace(min(pictures), to, 60)
-    line = [ablation_table.extrapolate(pictures, missed, count)[0] for count in grid]
-    error, exponent = ablation_table.extrapolate(pictures, missed, to)
-    law = f"misses fall as n to the power of -{exponent:.2f}"
-    axis.plot(grid, 100 - 100 * np.array(line), ls="--", color="grey", label=law)
-    axis.plot(pictures, 100 * np.asarray(accuracy), "o", color="#0072B2", label="measured")
-    axis.plot([to], [100 - 100 * error], "o", mfc="white", color="grey", label="extrapolated")
-    place = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
-    axis.annotate(f"{100 - 100 * error:.1f}", (to, 100 - 100 * error), **place)
-    axis.set_xscale("log")
-    axis.set_xticks([*pictures, to], [f"{count:,}" for count in (*pictures, to)])
-    axis.minorticks_off()
-    axis.set_xlabel("train pictures")
-    axis.set_ylabel("IoU .5 reached on val (%)")
-    axis.legend(loc="lower right")
-    figure.suptitle(note)
-    return figure
-
-
-def save_ablation(rows: Sequence[dict], folder: Path, note: str) -> None:
-    """Write ablation.png of an `ablation.json`, and data_scaling.png once it has three shares."""
-    save(ablation(rows, note), folder / "ablation.png")
-    shares = ablation_table.shares(rows)
-    if len(shares) > 2:
-        note += ", seed 0, as many steps each"
-        figure = data_scaling(*zip(*shares, strict=True), ablation_table.WHOLE_SET, note)
-        save(figure, folder / "data_scaling.png")
 
 
 @styled
