@@ -245,11 +245,11 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     for axis, (name, share) in zip(axes[0], maps.items(), strict=True):
         first = axis.imshow(share, vmin=0, vmax=most, **place)
         axis.set_title(name)
-    for axis, (name, share) in zip(axes[1, 1:], apart.items(), strict=True):
+    for axis, share in zip(axes[1, 1:], apart.values(), strict=True):
         second = axis.imshow(share, cmap="PuOr", vmin=-widest, vmax=widest, **place)
-        axis.set_title(f"{name} minus truth")
         axis.set_xlabel("x (of the width)")
     axes[1, 0].set_axis_off()
+    axes[1, 1].set_ylabel("minus the truth")
     for axis in axes.flat:
         axis.grid(visible=False)
         axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
