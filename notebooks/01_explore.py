@@ -77,8 +77,7 @@ def with_boxes(mentions: pd.DataFrame) -> tuple:
     """A picture, boxes in its own pixels (it may be stored smaller), and their phrases."""
     first = mentions.iloc[0]
     picture = np.asarray(images.open_image(folder / f"{first.image_id}.jpg"))
-    relative = box_ops.to_relative(mentions[box_ops.COLUMNS].to_numpy(), first.width, first.height)
-    pixels = box_ops.to_pixels(relative, picture.shape[1], picture.shape[0])
+    pixels = box_ops.to_pixels(box_ops.relative(mentions), picture.shape[1], picture.shape[0])
     return picture, pixels, mentions.phrase.tolist()
 
 
@@ -125,9 +124,7 @@ plots.save(figure, pictures_go_to / "pictures.png")
 # ## How large are boxes?
 
 # %%
-relative = box_ops.to_relative(
-    boxed[box_ops.COLUMNS].to_numpy(), boxed.width.to_numpy(), boxed.height.to_numpy()
-)
+relative = box_ops.relative(boxed)
 areas = pd.Series(100 * box_ops.area(relative), index=boxed.category)
 figure, axes = plots.new_figure(7.5, 3.2)
 for category in boxed.category.value_counts().index[:5]:

@@ -30,9 +30,11 @@ from scene_utils import box_ops, images, paths, plots, runtime, words
 from scene_utils.analysis import breakdown, metrics_file, perturbations, references, sample_errors
 from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics as scoring
-from scene_utils.analysis import predictions as answers
-from scene_utils.dataset import entities
+from scene_utils.analysis import mistakes as faults
+from scene_utils.analysis import predictions as kept
+from scene_utils.dataset import entities, sample_layout
 from scene_utils.study import settings as profiles
+from scene_utils.study import tables
 
 runtime.check()
 # %matplotlib inline
@@ -54,13 +56,9 @@ low, high = np.maximum(truth[:2], guess[:2]), np.minimum(truth[2:], guess[2:])
 both = np.prod(np.maximum(high - low, 0))
 either = np.prod(truth[2:] - truth[:2]) + np.prod(guess[2:] - guess[:2]) - both
 print(f"IoU = {both:,} / {either:,} = {both / either:.3f}")
-
-# %%
 figure, axes = plots.new_figure(3.6, 2.6)
 white = np.full((160, 240, 3), 255, np.uint8)
-plots.draw_boxes(
-    axes[0, 0], white, np.stack([truth, guess]), ["truth", "guess"], [plots.TRUTH, plots.GUESS]
-)
+plots.draw_boxes(axes[0, 0], white, [truth, guess], ["truth", "guess"], [plots.TRUTH, plots.GUESS])
 
 # %% [markdown]
 # ## Answers
@@ -69,24 +67,24 @@ plots.draw_boxes(
 # anew. With `renew=false` nothing is, and TensorFlow stays out of it.
 
 # %%
-stale = answers.stale(cache)
+stale = kept.stale(cache)
 if settings.renew and stale:
-    answers.make(cache, root, stale, settings.weights, settings.seed)
+    kept.make(cache, root, stale, settings.weights, settings.seed)
 elif stale:
     print("read as they are, though models, data or code have changed:", ", ".join(stale))
 phrases = pd.read_parquet(cache / "phrases.parquet")
-test = answers.test_mentions(phrases, root)
+test = kept.test_mentions(phrases, root)
 boxes = pd.read_parquet(cache / "boxes.parquet")
 boxes = boxes[boxes.image_id.isin(test.image_id)]
-predictions = answers.load(cache)
+predictions = kept.load(cache)
 names = list(predictions)
-ours = [name for name in names if name != answers.TOGETHER][-1]
-shown = [name for name in names if name in ("text-only", "source", ours, answers.TOGETHER)]
+ours = [name for name in names if name != kept.TOGETHER][-1]
+shown = [references.BEST[0], *(n for n in ("text-only", "source", ours) if n in names)]
 
 # %%
 # NBVAL_CHECK_OUTPUT
-scored = {name: scoring.score_mentions(predictions[name], test, boxes) for name in names}
 results = {name: scoring.evaluate(predictions[name], test, boxes, **draws) for name in names}
+labels = {name: kept.label(cache, name) for name in names}
 here = phrases[(phrases.split == "test") | phrases.image_id.isin(entities.image_ids(root))]
 fitted_on = here[here.split == "train"]
 described = {
@@ -98,6 +96,8 @@ described = {
     "train_images": int(fitted_on.image_id.nunique()),
 }
 note = f"{described['name']}, test, {described['mentions']:,} mentions"
+if any("untrained" in label for label in labels.values()):
+    note += ", untrained"
 print(f"{note} of {described['images']:,} images; {described['train_images']:,} train images")
 
 # %% [markdown]
@@ -109,25 +109,25 @@ print(f"{note} of {described['images']:,} images; {described['train_images']:,} 
 
 # %%
 # NBVAL_CHECK_OUTPUT
-blind = references.report(pd.concat([fitted_on, test]), boxes, "test", **draws)
-scoring.table({"best constant": blind["best constant"]} | results, "merged")
+blind_boxes = references.predictions(pd.concat([fitted_on, test]), "test")
+blind = {name: scoring.evaluate(table, test, boxes, **draws) for name, table in blind_boxes.items()}
+labelled = {labels[name]: result for name, result in results.items()}
+tables.scores({"best constant": blind["best constant"]} | labelled, "merged")
 
 # %%
 above = {name: result for name, result in blind.items() if not name.startswith("grid")}
-figure = draw.model_bars(results, above, references.ORACLES, f"{note}, merged box")
+figure = draw.model_bars(labelled, above, references.ORACLES, f"{note}, merged box")
 plots.save(figure, figures / "models.png")
 
 # %% [markdown]
-# Is a difference real? Each model against each other on the same images, resampled together. It
-# counts as real where its 95 % interval leaves out 0.
+# Is a difference real? Each against each other on the same images: where the interval leaves out 0.
 
 # %%
+answered = {name: blind_boxes[name] for name in references.BEST} | predictions
+scored = {name: scoring.score_mentions(table, test, boxes) for name, table in answered.items()}
 differences = scoring.differences(scored, "merged", **draws)
-figure = draw.difference_matrix(differences, names, note)
+figure = draw.difference_matrix(differences, list(scored), note)
 plots.save(figure, figures / "differences.png")
-
-# %% [markdown]
-# ## How far off?
 
 # %%
 ious = {name: scored[name].iou_merged.to_numpy() for name in shown}
@@ -135,13 +135,12 @@ figure = draw.iou_distribution(ious, f"{note}, merged box")
 plots.save(figure, figures / "iou_distribution.png")
 
 # %% [markdown]
-# ## What decides?
-#
-# Size above all: a large thing is hit without looking.
+# What decides? Size above all.
 
 # %%
 kinds = breakdown.describe(test, words.load_vectors("glove50").index)
-groups = breakdown.by_group({name: scored[name] for name in shown}, kinds, **draws)
+compared = {name: scored[name] for name in shown}
+groups = breakdown.by_group(compared, kinds, **draws)
 figure = draw.what_decides(groups, f"{note}, merged box, bars 95 %")
 plots.save(figure, figures / "what_decides.png")
 
@@ -153,16 +152,16 @@ plots.save(figure, figures / "what_decides.png")
 # last two.
 
 # %%
-asked = answers.load_beside(cache, "probes", names)
+asked = kept.load_beside(cache, "perturbations", names)
 falls = {name: perturbations.falls(table, test, **draws) for name, table in asked.items()}
 if falls:
-    figure = draw.probe_points(falls, f"{note}, merged box, bars 95 %")
-    plots.save(figure, figures / "probes.png")
+    figure = draw.perturbation_points(falls, f"{note}, merged box, bars 95 %")
+    plots.save(figure, figures / "perturbations.png")
 
 # %% [markdown]
 # ## Best, median and worst
 #
-# And the misses that the model was surest of. Pictures of the real set stay out of `figures/`.
+# And the misses that it was surest of. Pictures of the real set stay out of `figures/`.
 
 # %%
 calibration = {name: breakdown.calibration(scored[name], **draws) for name in names}
@@ -173,7 +172,7 @@ first = predictions[ours][predictions[ours]["rank"] == 1]
 seen = scored[ours].merge(test[[*sides, "width", "height"]], on=entities.MENTION_KEY)
 seen = seen.merge(first[sides], on=entities.MENTION_KEY, suffixes=("", "_guess"))
 items = []
-for _, mention in breakdown.pick(seen, scores=ours in calibration).iterrows():
+for _, mention in faults.pick(seen, scores=ours in calibration).iterrows():
     scale = 320 / max(mention.width, mention.height)
     picture = images.open_image(entities.image_folder(root) / f"{mention.image_id}.jpg")
     # It may be stored squeezed; it is shown as the original was, whose pixels boxes are in.
@@ -192,28 +191,31 @@ plots.save(figure, (paths.build(profile) if settings.real else figures) / "galle
 # README and of `05b_more` are written from it.
 
 # %%
-asked = answers.load_beside(cache, "presence", names)
+asked = kept.load_beside(cache, "presence", names)
 presence = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
-found = {name: breakdown.mistakes(scored[name], predictions[name], test) for name in names}
+found = {name: faults.mistakes(scored[name], answered[name], test) for name in scored}
+part = None if settings.real else getattr(sample_layout, "part_of", None)
+parts = breakdown.by_part(scored, [*map(part, scored[ours].image_id)], **draws) if part else {}
 scenes = {} if settings.real else sample_errors.scenes_of(root, "test")
 misses = {}
 for name in names if scenes else []:
     missed = sample_errors.misses(scored[name], predictions[name], test, scenes)
     misses[name] = sample_errors.shares(missed).reset_index().to_dict("records")
-source, own = (answers.settings(cache, name) for name in ("source", ours))
-inputs = source.get("label", "unknown")
-if own.get("label", inputs) != inputs:
-    inputs += f" ({ours}: {own.get('members', 1)} x {own['label']})"
+source = kept.settings(cache, "source")
+inputs = {"backbone": source.get("label", "unknown"), "vectors": source.get("vectors", "unknown")}
 metrics = metrics_file.write_metrics(
     figures / "metrics.json",
     described,
-    {"backbone": inputs, "vectors": source.get("vectors", "unknown"), **draws},
+    inputs | draws,
+    labels,
     results,
     references=blind,
     oracles=list(references.ORACLES),
     differences=differences.to_dict("records"),
     groups=groups.to_dict("records"),
-    mistakes=breakdown.mistake_table(found).to_dict("index"),
+    frequency=breakdown.by_frequency(compared, test, fitted_on, **draws),
+    parts=parts,
+    mistakes=faults.mistake_table(found).to_dict("index"),
     misses=misses,
     unread=sample_errors.unread(scenes.values()) if scenes else {},
     calibration={
@@ -221,7 +223,7 @@ metrics = metrics_file.write_metrics(
         for name, curve in calibration.items()
     },
     presence={name: kinds for name, kinds in presence.items() if kinds},
-    probes={name: table.to_dict("records") for name, table in falls.items()},
+    perturbations={name: table.to_dict("records") for name, table in falls.items()},
 )
 print(metrics_file.caption(metrics))
 

@@ -82,16 +82,17 @@ def ground(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics as scoring
+    from scene_utils.analysis import metrics
     from scene_utils.dataset import entities
+    from scene_utils.study import tables
 
     ids = entities.read_ids(Path(arguments.data_root), arguments.split)
     found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
-    predictions = scoring.read_predictions(arguments.predictions)
+    predictions = metrics.read_predictions(arguments.predictions)
     if arguments.only_answered:
         answered = found.phrases.image_id.isin(predictions.image_id)
         found = entities.Entities(found.phrases[answered], found.boxes, found.problems)
-    result = scoring.evaluate(
+    result = metrics.evaluate(
         predictions, found.phrases, found.boxes, arguments.resamples, arguments.seed
     )
     result["annotation_problems"] = found.problems.to_dict("records")
@@ -102,19 +103,20 @@ def evaluate(arguments: argparse.Namespace) -> None:
         f"{result['answered']:,}, the others count as missed; annotation files that could not be "
         f"read: {len(found.problems)}"
     )
-    for protocol in scoring.PROTOCOLS:
+    for protocol in metrics.PROTOCOLS:
         print(f"\n{protocol} boxes, 95 % interval by image")
         named = {Path(arguments.predictions).stem: result}
-        print(scoring.table(named, protocol).T.to_string())
+        print(tables.scores(named, protocol).T.to_string())
         print(f"\nrecall at IoU .5, {protocol} box, and recall at 1 in each category, %")
-        print(scoring.recall_table(named, protocol).T.to_string())
-        print(scoring.category_table(named, protocol).T.to_string())
+        print(tables.recall(named, protocol).T.to_string())
+        print(tables.categories(named, protocol).T.to_string())
 
 
 def references(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics as scoring
+    from scene_utils.analysis import metrics
     from scene_utils.analysis import references as blind
     from scene_utils.dataset import entities
+    from scene_utils.study import tables
 
     root = Path(arguments.data_root)
     ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
@@ -123,7 +125,11 @@ def references(arguments: argparse.Namespace) -> None:
         here = entities.image_ids(root)
         ids = {image_id: split for image_id, split in ids.items() if image_id in here}
     found = entities.read_entities(root, ids)
-    result = blind.report(found.phrases, found.boxes, "asked", arguments.resamples, arguments.seed)
+    asked = found.phrases[found.phrases.split == "asked"]
+    result = {
+        name: metrics.evaluate(table, asked, found.boxes, arguments.resamples, arguments.seed)
+        for name, table in blind.predictions(found.phrases, "asked").items()
+    }
     one = result["whole image"]
     train = found.phrases[(found.phrases.split == "train") & (found.phrases.n_boxes > 0)]
     where = "pictures at hand, in train too" if arguments.at_hand else "all pictures of the lists"
@@ -132,7 +138,7 @@ def references(arguments: argparse.Namespace) -> None:
         f"fitted on {len(train):,} of {train.image_id.nunique():,} images ({where})"
     )
     print(f"\n{arguments.protocol} boxes, 95 % interval by image; oracles read the truth")
-    table = scoring.table(result, arguments.protocol)
+    table = tables.scores(result, arguments.protocol)
     table.index = [f"{name} (oracle)" if name in blind.ORACLES else name for name in table.index]
     print(table.to_string())
     if arguments.out:
@@ -141,28 +147,31 @@ def references(arguments: argparse.Namespace) -> None:
 
 def table(arguments: argparse.Namespace) -> None:
     from scene_utils.analysis import metrics_file
-    from scene_utils.study import run_notebook
+    from scene_utils.study import readme_tables, run_notebook
 
     metrics = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
-    print(metrics_file.markdown(metrics, arguments.protocol))
+    print(readme_tables.markdown(metrics, arguments.protocol))
     took = run_notebook.durations(paths.build(arguments.profile))
     if took:
         print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
 
 
 def readme(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics_file
+    from scene_utils.study import readme_tables
 
-    path = Path(arguments.file)
-    text = path.read_text(encoding="utf-8")
-    filled = metrics_file.fill_tables(text)
-    if filled == text:
-        print(f"{path}: tables are as in metrics.json")
-    elif arguments.check:
-        sys.exit(f"{path}: tables differ from metrics.json. Run `make readme` and commit it")
-    else:
-        write_text(path, filled)
-        print(f"{path}: tables written")
+    differ = []
+    for path in map(Path, arguments.file or readme_tables.files()):
+        text = path.read_text(encoding="utf-8")
+        filled = readme_tables.fill(text)
+        if filled == text:
+            print(f"{path}: tables are as in metrics.json")
+        elif arguments.check:
+            differ.append(f"{path}: tables differ from metrics.json. Run `make readme`")
+        else:
+            write_text(path, filled)
+            print(f"{path}: tables written")
+    if differ:
+        sys.exit("\n".join(differ) + " and commit it")
 
 
 def cache_verify(arguments: argparse.Namespace) -> None:
@@ -184,24 +193,20 @@ def cache_verify(arguments: argparse.Namespace) -> None:
 
 
 def run_ablation(arguments: argparse.Namespace) -> None:
-    from scene_utils import plots
-    from scene_utils.study import ablation, ablation_table
+    from scene_utils.study import ablation, ablation_table, settings
 
-    out = paths.figures(arguments.profile) / "ablation.json"
-    rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    root = paths.data_root(arguments.profile, arguments.data_root)
+    chosen = settings.load(arguments.profile, changes=arguments.changes)
     done = ablation.run(
         paths.cache(arguments.profile),
-        root,
-        out,
-        rows,
-        seeds,
-        pictures_per_step=arguments.pictures_per_step,
-        progressive=arguments.progressive == "true",
+        chosen.root,
+        paths.figures(arguments.profile) / "ablation.json",
+        [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS),
+        [int(seed) for seed in arguments.seeds.split(",")],
+        pictures_per_step=chosen.grid.pictures_per_step,
+        progressive=chosen.grid.progressive,
     )
     print(ablation_table.table(done).to_string())
-    plots.save_ablation(done, out.parent, f"{arguments.profile}, val")
+    print("run notebook 04b for the figures")
 
 
 def notebook(arguments: argparse.Namespace) -> None:
@@ -241,17 +246,15 @@ def main() -> None:
     command.add_argument("--save", default="", help="also write the picture with the best boxes")
     command.set_defaults(run=ground)
 
-    command = commands.add_parser("ablation", help="train and score the grid model's ablation rows")
+    command = commands.add_parser("ablation", help="train and score rows of the ablation")
     command.add_argument("--profile", required=True)
-    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
+    command.add_argument("--changes", default="", help="settings that differ, as name=value")
     command.add_argument("--rows", default="", help="names with ; between them; default: all")
     command.add_argument("--seeds", default="0", help="with , between them")
-    command.add_argument("--pictures-per-step", type=int, default=16, help="of the grid model")
-    command.add_argument("--progressive", choices=("true", "false"), default="true", help="as well")
     command.set_defaults(run=run_ablation)
 
     command = commands.add_parser("evaluate", help="score a prediction file")
-    command.add_argument("--predictions", required=True, help="parquet file")
+    command.add_argument("--predictions", required=True, help="parquet, CSV or JSON file")
     command.add_argument("--data-root", required=True, help="folder with the annotations")
     command.add_argument("--split", required=True, help="NAME of NAME.txt there, or a path to .txt")
     command.add_argument(
@@ -283,8 +286,8 @@ def main() -> None:
     command.add_argument("--protocol", default="merged", choices=["merged", "any"])
     command.set_defaults(run=table)
 
-    command = commands.add_parser("readme", help="write tables of metrics.json into a README")
-    command.add_argument("file", nargs="?", default=str(paths.ROOT / "README.md"))
+    command = commands.add_parser("readme", help="write tables of metrics.json into Markdown")
+    command.add_argument("file", nargs="*", help="default: README.md and the pages of results")
     command.add_argument("--check", action="store_true", help="change nothing, fail if it differs")
     command.set_defaults(run=readme)
 

@@ -5,6 +5,7 @@ x_max and y_max exclusive, so that width = x_max - x_min. An array of boxes is `
 """
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
@@ -49,6 +50,13 @@ def area(boxes: np.ndarray) -> np.ndarray:
     return sides[..., 0] * sides[..., 1]
 
 
+def intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Area that two boxes share, `(...)` of boxes that broadcast against each other."""
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    return area(np.concatenate([low, high], axis=-1))
+
+
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes that broadcast against each other, in [0, 1].
 
@@ -59,11 +67,21 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     0.3333
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    low = np.maximum(first[..., :2], second[..., :2])
-    high = np.minimum(first[..., 2:], second[..., 2:])
-    both = area(np.concatenate([low, high], axis=-1))
+    both = intersection(first, second)
     either = area(first) + area(second) - both
     return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+
+
+def holds_centre(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """Whether the centre of `guess` lies in `truth`, `(...)` of boxes that broadcast.
+
+    This is the pointing game's hit, with a box's centre as the point (Zhang et al., IJCV 2018).
+
+    >>> bool(holds_centre(np.float32([0, 0, 4, 4]), np.float32([2, 1, 6, 3])))
+    False
+    """
+    centre = (guess[..., :2] + guess[..., 2:]) / 2
+    return ((centre >= truth[..., :2]) & (centre < truth[..., 2:])).all(axis=-1)
 
 
 def merge(boxes: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -88,6 +106,15 @@ def to_relative(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.nd
     return np.asarray(boxes / _scale(width, height), np.float32)
 
 
+def relative(table: pd.DataFrame) -> np.ndarray:
+    """Boxes of a table's rows as fractions of their pictures, `(n, 4)` float32.
+
+    The table has `COLUMNS`, and `width` and `height` of the picture, in pixels.
+    """
+    corners = table[COLUMNS].to_numpy(np.float32)
+    return to_relative(corners, table.width.to_numpy(), table.height.to_numpy())
+
+
 def to_pixels(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndarray:
     """Fractions of the image to the box type, `(n, 4)` float32, clipped to the image."""
     return np.asarray(np.clip(boxes, 0, 1) * _scale(width, height), np.float32)
@@ -106,15 +133,15 @@ def coverage(relative: np.ndarray, cells: int = 50) -> np.ndarray:
     return (down.T.astype(np.float32) @ across.astype(np.float32)) / max(len(relative), 1)
 
 
-def best_constant(relative: np.ndarray) -> np.ndarray:
+def best_constant(boxes: np.ndarray) -> np.ndarray:
     """The one box, in fractions of the image, with the highest mean IoU to `(n, 4)` boxes.
 
     Coordinate ascent from the centred .8 box, step halved until .001. IoU is taken in fractions:
     an image's width and height cancel out of the ratio.
     """
-    relative = check(relative, "boxes to fit")
+    boxes = check(boxes, "boxes to fit")
     best = np.float32([0.1, 0.1, 0.9, 0.9])
-    score = iou(best, relative).mean()
+    score = iou(best, boxes).mean()
     step = 0.1
     while step >= 0.001:
         moved = False
@@ -124,7 +151,7 @@ def best_constant(relative: np.ndarray) -> np.ndarray:
                 trial[side] = np.clip(trial[side] + sign * step, 0, 1)
                 if trial[2] <= trial[0] or trial[3] <= trial[1]:
                     continue
-                value = iou(trial, relative).mean()
+                value = iou(trial, boxes).mean()
                 if value > score:
                     best, score, moved = trial, value, True
         if not moved:

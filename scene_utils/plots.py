@@ -1,21 +1,22 @@
-"""Every figure of the study: one style, units on the axes, colours safe for colour-blind eyes."""
+"""How figures are drawn and saved: one style, boxes on pictures, pictures side by side.
+
+Units stand on the axes, colours are safe for colour-blind eyes.
+"""
 
 import functools
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from scene_utils import box_ops
 from scene_utils.paths import atomic
-from scene_utils.study import ablation_table
 
 # The style file's, by number.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"]
@@ -26,7 +27,7 @@ DATE_FREE = {
     "png": {"Software": None, "Creation Time": None},
     "svg": {"Date": None, "Creator": None},
 }
-RESOLUTION = {"png": 150, "svg": 96}
+RESOLUTION = 150
 
 
 def styled(draw: Callable) -> Callable:
@@ -48,11 +49,30 @@ def new_figure(width: float = 7.5, height: float = 3.5, **kwargs) -> tuple[Figur
 
 @styled
 def save(figure: Figure, path: Path) -> None:
-    """Write `path` (.png) and the same as .svg, atomically; one figure always gives one result."""
-    for kind, metadata in DATE_FREE.items():
-        with atomic(path.with_suffix(f".{kind}")) as temporary:
-            # Pictures inside an SVG are kept at this resolution; lines have none.
-            figure.savefig(temporary, format=kind, metadata=metadata, dpi=RESOLUTION[kind])
+    """Write `path` (.png), and without photos in it the same as .svg, atomically.
+
+    One figure always gives one result. A file that shows the same stays untouched: its pixels or,
+    of an SVG, its text are equal.
+    """
+    shows_photos = any(image.get_array().ndim == 3 for axis in figure.axes for image in axis.images)
+    for kind in ("png",) if shows_photos else ("png", "svg"):
+        target, made = path.with_suffix(f".{kind}"), io.BytesIO()
+        figure.savefig(made, format=kind, metadata=DATE_FREE[kind], dpi=RESOLUTION)
+        if target.is_file() and _shown(target.read_bytes(), kind) == _shown(made.getvalue(), kind):
+            continue
+        with atomic(target) as temporary:
+            temporary.write_bytes(made.getvalue())
+
+
+def _shown(content: bytes, kind: str) -> bytes | tuple | None:
+    """What a file shows: a PNG's pixels, an SVG's text; None of a damaged PNG."""
+    if kind == "svg":
+        return content
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.size, picture.convert("RGBA").tobytes()
+    except OSError:
+        return None
 
 
 def draw_boxes(
@@ -85,101 +105,6 @@ def draw_boxes(
             )
 
 
-@styled
-def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
-    """Validation mean IoU against epoch, one line a run."""
-    figure, axes = new_figure(7.5, 3.6)
-    axis = axes[0, 0]
-    for number, (name, history) in enumerate(histories.items()):
-        if len(history) > 1:
-            # The palette has six colours; what follows them is told apart by its dashes.
-            style = ("-", "-.")[number // len(COLOURS) % 2]
-            axis.plot(history["epoch"], history["val_mean_iou"], label=name, lw=1.8, ls=style)
-        else:
-            style = (":", "--")[number % 2]
-            axis.axhline(history["val_mean_iou"].iloc[0], color="grey", ls=style, label=name)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("mean IoU on val")
-    axis.legend(ncols=2)
-    axis.set_title(note)
-    return figure
-
-
-@styled
-def ablation(rows: Sequence[dict], note: str) -> Figure:
-    """Accuracy on val of each row of an `ablation.json`, on phrases as they are and lengthened."""
-    names, seeds = zip(*ablation_table.by_name(rows).items(), strict=True)
-    figure, axes = new_figure(7.5, 1.2 + 0.3 * len(names))
-    axis = axes[0, 0]
-    kinds = (
-        ("accuracy 0.5", "phrases as they are", "o", COLOURS[0]),
-        ("accuracy 0.5, lengthened", "with what their sentence says next", "D", COLOURS[1]),
-    )
-    for offset, (column, label, marker, colour) in enumerate(kinds):
-        value, low, high = 100 * np.array([ablation_table.bracketed(r, column) for r in seeds]).T
-        place = np.arange(len(names)) + 0.24 * offset - 0.12
-        ends = np.abs([value - low, high - value])
-        axis.errorbar(value, place, xerr=ends, fmt=marker, color=colour, ms=5, label=label)
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    axis.set_xlabel("IoU .5 reached on val (%)")
-    axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    figure.suptitle(f"{note} (bars: 95 % interval of a single seed, or the range of several)")
-    return figure
-
-
-@styled
-def data_scaling(pictures: Sequence[int], accuracy: Sequence[float], to: int, note: str) -> Figure:
-    """Accuracy (in 1) against the number of train pictures, and a power law of its error."""
-    figure, axes = new_figure(5.6, 3.8)
-    axis = axes[0, 0]
-    missed = 1 - np.asarray(accuracy)
-    grid = np.geomspace(min(pictures), to, 60)
-    line = [ablation_table.extrapolate(pictures, missed, count)[0] for count in grid]
-    error, exponent = ablation_table.extrapolate(pictures, missed, to)
-    law = f"misses fall as n to the power of -{exponent:.2f}"
-    axis.plot(grid, 100 - 100 * np.array(line), ls="--", color="grey", label=law)
-    axis.plot(pictures, 100 * np.asarray(accuracy), "o", color="#0072B2", label="measured")
-    axis.plot([to], [100 - 100 * error], "o", mfc="white", color="grey", label="extrapolated")
-    place = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
-    axis.annotate(f"{100 - 100 * error:.1f}", (to, 100 - 100 * error), **place)
-    axis.set_xscale("log")
-    axis.set_xticks([*pictures, to], [f"{count:,}" for count in (*pictures, to)])
-    axis.minorticks_off()
-    axis.set_xlabel("train pictures")
-    axis.set_ylabel("IoU .5 reached on val (%)")
-    axis.legend(loc="lower right")
-    figure.suptitle(note)
-    return figure
-
-
-def save_ablation(rows: Sequence[dict], folder: Path, note: str) -> None:
-    """Write ablation.png of an `ablation.json`, and data_scaling.png once it has three shares."""
-    save(ablation(rows, note), folder / "ablation.png")
-    shares = ablation_table.shares(rows)
-    if len(shares) > 2:
-        note += ", seed 0, as many steps each"
-        figure = data_scaling(*zip(*shares, strict=True), ablation_table.WHOLE_SET, note)
-        save(figure, folder / "data_scaling.png")
-
-
-@styled
-def box_sizes(areas: dict[str, np.ndarray], note: str) -> Figure:
-    """Histogram of box area as a share of the picture, one line a group."""
-    figure, axes = new_figure(7.5, 3.2)
-    axis = axes[0, 0]
-    edges = np.linspace(0, 100, 41)
-    for name, values in areas.items():
-        axis.hist(100 * values, edges, histtype="step", density=True, lw=1.8, label=name)
-    axis.set_xlabel("box area (% of the picture)")
-    axis.set_ylabel("density (per %)")
-    axis.set_xlim(0, 100)
-    axis.legend()
-    axis.set_title(note)
-    return figure
-
-
 def _tiles(count: int, columns: int, title: str, above: float) -> tuple[Figure, np.ndarray]:
     """A figure with room for `count` pictures, and `above` inches for its title."""
     rows = -(-count // columns)
@@ -203,52 +128,4 @@ def picture_grid(
         draw_boxes(axis, image, boxes, phrases)
         if len(boxes) == 0 and phrases:
             axis.set_title(phrases[0])
-    return figure
-
-
-@styled
-def readings(
-    items: Sequence[tuple[np.ndarray, str, np.ndarray, np.ndarray]], note: str, columns: int = 3
-) -> Figure:
-    """Pictures `(h, w, 3)`, each under its phrase, with the answer's box `(4,)` in its own pixels
-    and in blue where it was looked `(cells, cells)` for what the phrase tells the thing by."""
-    title = f"box: the answer; blue: where the anchor is looked for ({note})"
-    figure, axes = _tiles(len(items), columns, title, 0.5)
-    blue = LinearSegmentedColormap.from_list("looked", [f"{COLOURS[0]}00", f"{COLOURS[0]}d0"])
-    for axis, (image, phrase, box, looked) in zip(axes, items, strict=False):
-        grey = image.mean(axis=-1, keepdims=True)
-        draw_boxes(axis, (0.6 * image + 0.4 * grey).astype(np.uint8), box[None], colours=[GUESS])
-        axis.imshow(
-            looked, blue, extent=(0, image.shape[1], image.shape[0], 0), interpolation="bilinear"
-        )
-        axis.set_title(phrase)
-    return figure
-
-
-@styled
-def coverage_map(relative: np.ndarray, note: str, cells: int = 50) -> Figure:
-    """Share of boxes, `(n, 4)` as fractions of the picture, that cover each place."""
-    share = 100 * box_ops.coverage(relative, cells)
-    figure, axes = new_figure(5.0, 4.0)
-    axis = axes[0, 0]
-    shown = axis.imshow(share, cmap="cividis", vmin=0, extent=(0, 1, 1, 0))
-    axis.set_xlabel("x (fraction of the width)")
-    axis.set_ylabel("y (fraction of the height)")
-    axis.grid(visible=False)
-    figure.colorbar(shown, label="boxes that cover it (%)")
-    axis.set_title(note)
-    return figure
-
-
-@styled
-def token_coverage(counts: np.ndarray, note: str) -> Figure:
-    """Share of running words that the n most frequent words make up; counts `(words,)` falling."""
-    figure, axes = new_figure(7.5, 3.2)
-    axis = axes[0, 0]
-    axis.plot(np.arange(1, len(counts) + 1), 100 * np.cumsum(counts) / counts.sum(), lw=1.8)
-    axis.set_xscale("log")
-    axis.set_xlabel("most frequent words kept (number, log scale)")
-    axis.set_ylabel("running words (%)")
-    axis.set_ylim(0, 100)
-    axis.set_title(note)
     return figure

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from scene_utils import paths, plots
+from scene_utils import paths
 from scene_utils.analysis import metrics_file
 from scene_utils.grid.localizer import SHIPPED
 from scene_utils.grid.train import GridSettings
-from scene_utils.study import ablation, ablation_table
+from scene_utils.study import ablation, ablation_plots, ablation_table, readme_tables
 from scene_utils.words import Vocabulary
 
 
@@ -44,9 +44,9 @@ def test_figures_show_every_row_and_shares_once_there_are_three(tmp_path):
     shares = [row(f"1/{n} of the pictures", 0, 0.4, 0.3, 0.5) for n in (4, 2)]
     for one, n in zip(shares, (4, 2), strict=True):
         one["pictures"] //= n
-    plots.save_ablation(rows + shares[:1], tmp_path, "a note")
+    ablation_plots.save_all(rows + shares[:1], tmp_path, "a note")
     assert not (tmp_path / "data_scaling.png").exists()
-    plots.save_ablation(rows + shares, tmp_path, "a note")
+    ablation_plots.save_all(rows + shares, tmp_path, "a note")
     drawn = (tmp_path / "ablation.svg").read_text()
     assert all(f"<!-- {one['row']} -->" in drawn for one in rows + shares)
     assert (tmp_path / "data_scaling.png").exists()
@@ -87,13 +87,13 @@ def test_its_table_stands_in_the_readme(tmp_path, monkeypatch):
     (tmp_path / "real/metrics.json").write_text(json.dumps(metrics))
     text = "<!-- table:real/ablation -->\n<!-- /table -->"
     with pytest.raises(ValueError, match="real/ablation: expected its figures to have ablation"):
-        metrics_file.fill_tables(text)
+        readme_tables.fill(text)
     rows = [row("one", 0, 0.5, 0.45, 0.55), row("more", 0, 0.6, 0.5, 0.7)]
     rows = [one | {"date": f"2026-11-2{day}"} for day, one in enumerate(rows)]
     for one in rows:
         one["val"] = one["val"] | {"mentions": 3239}
     (tmp_path / "real/ablation.json").write_text(json.dumps(rows))
-    filled = metrics_file.fill_tables(text).splitlines()
+    filled = readme_tables.fill(text).splitlines()
     assert filled[1] == (
         "| row | pictures | seeds | mean iou | accuracy 0.5 (%) | pointing (%) "
         "| accuracy 0.5, lengthened (%) |"

@@ -4,47 +4,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils.analysis import breakdown, perturbations
-from scene_utils.analysis.metrics import check_predictions, score_mentions
+from scene_utils.analysis import breakdown, mistakes, perturbations
+from scene_utils.analysis.metrics import score_mentions
 from scene_utils.dataset.entities import MENTION_KEY as KEY
-
-SIDES = ["x_min", "y_min", "x_max", "y_max"]
-
-
-def phrase_table(rows):
-    """Rows (image, sentence, id, phrase, category, boxes) of pictures of 100 x 100 pixels."""
-    flat, boxes = [], []
-    for word, (image, sentence, phrase_id, phrase, category, own) in enumerate(rows):
-        own = np.reshape(own, (-1, 4)).astype(float)
-        merged = [*own[:, :2].min(axis=0), *own[:, 2:].max(axis=0)] if len(own) else [np.nan] * 4
-        flat.append((image, sentence, phrase_id, word, phrase, category, len(own), *merged))
-        boxes += [(image, phrase_id, *box) for box in own]
-    phrases = pd.DataFrame(flat, columns=[*KEY, "phrase", "category", "n_boxes", *SIDES])
-    boxes = pd.DataFrame(boxes, columns=["image_id", "phrase_id", *SIDES]).drop_duplicates()
-    return phrases.assign(width=100, height=100), boxes
-
+from scene_utils.study import tables
+from tests.makers import phrase_table, predicted
 
 LEFT, RIGHT, TOP, ALL = (0, 40, 20, 60), (70, 40, 90, 60), (40, 0, 60, 10), (0, 0, 100, 100)
 ROWS = [
-    ("a", 0, 1, "a man", "people", [LEFT]),
-    ("a", 0, 2, "another man in a zxqv hat", "people", [RIGHT]),
-    ("a", 0, 3, "the red hat", "clothing", [TOP]),
-    ("a", 1, 1, "him", "people", [LEFT]),
-    ("a", 1, 4, "two big dogs", "animals", [LEFT, RIGHT]),
-    ("a", 1, 5, "the sky", "scene", []),
-    ("b", 0, 1, "a beach", "scene", [ALL]),
+    ("a", 0, 1, 0, "a man", "people", [LEFT]),
+    ("a", 0, 2, 0, "another man in a zxqv hat", "people", [RIGHT]),
+    ("a", 0, 3, 0, "the red hat", "clothing", [TOP]),
+    ("a", 1, 1, 0, "him", "people", [LEFT]),
+    ("a", 1, 4, 0, "two big dogs", "animals", [LEFT, RIGHT]),
+    ("a", 1, 5, 0, "the sky", "scene", []),
+    ("b", 0, 1, 0, "a beach", "scene", [ALL]),
 ]
 
 
 @pytest.fixture
 def worked():
     return phrase_table(ROWS)
-
-
-def predicted(phrases, boxes):
-    table = phrases[[*KEY, "phrase"]].copy()
-    table[SIDES] = np.array(boxes, float)
-    return check_predictions(table.assign(rank=1, score=1.0))
 
 
 def test_what_may_decide_is_read_off_phrase_and_boxes(worked):
@@ -76,6 +56,52 @@ def test_accuracy_by_group_is_that_of_its_mentions_and_small_groups_are_left_out
     assert ("place across", "right") not in rows
 
 
+def test_accuracy_by_frequency_goes_by_the_last_word_in_train():
+    phrases, boxes = phrase_table(
+        [("a", 0, n, 0, f"the {word}", "other", [LEFT]) for n, word in enumerate("xyz")]
+        + [("b", 0, 0, 0, "red y", "other", [RIGHT]), ("b", 0, 1, 0, "?!", "other", [LEFT])]
+        + [("b", 0, 2, 0, "the w", "other", [])]
+    )
+    train = pd.DataFrame({"phrase": ["a Y"] * 5 + ["z in red"] * 21 + ["x"] * 501})
+    answers = predicted(phrases[phrases.n_boxes > 0], [LEFT] * 5)
+    answers["score"] = [0.1, 0.2, 0.3, 0.6, 0.5]
+    scored = {"it": score_mentions(answers, phrases, boxes)}
+    rows = breakdown.by_frequency(scored, phrases, train, resamples=20)
+    found = {row["bin"]: (row["mentions"], row["value"], row["score"]) for row in rows}
+    assert found == {
+        "never": (1, 1, 0.5),
+        "1-5": (2, 0.5, pytest.approx(0.4)),
+        "21-100": (1, 1, pytest.approx(0.3)),
+        ">500": (1, 1, pytest.approx(0.1)),
+    }
+    text = tables.frequency(rows).loc["it", "1-5 (2)"]
+    assert text.startswith("50.0 [")
+    assert text.endswith(", score 40")
+    equal = {"it": scored["it"].assign(score=1.0)}
+    rows = breakdown.by_frequency(equal, phrases, train, resamples=20)
+    assert {row["score"] for row in rows} == {None}, "equal scores say nothing"
+
+
+def test_each_part_has_its_own_figures_and_differences():
+    phrases, boxes = phrase_table(
+        [(f"i{n}", 0, 1, 0, "it", "other", [LEFT if n % 2 else RIGHT]) for n in range(20)]
+    )
+    both = {
+        "left": score_mentions(predicted(phrases, [LEFT] * 20), phrases, boxes),
+        "right": score_mentions(predicted(phrases, [RIGHT] * 20), phrases, boxes),
+    }
+    names = ["hard" if n % 2 else "easy" for n in range(20)]
+    found = breakdown.by_part(both, names, resamples=20)
+    assert list(found) == ["easy", "hard"]
+    assert found["easy"]["mentions"] == found["hard"]["mentions"] == 10
+    assert found["easy"]["models"]["right"]["accuracy_0.5"]["value"] == 1
+    assert found["hard"]["models"]["right"]["mean_iou"]["value"] == 0
+    assert {row["better"] for row in found["hard"]["differences"]} == {"left"}
+    table = tables.parts(found)
+    assert table.loc["left", "hard (10): mean iou"] == "1.000 [1.000, 1.000]"
+    assert table.loc["left", "easy (10): accuracy 0.5"] == "0.0 [0.0, 0.0]"
+
+
 def test_each_mistake_is_told_from_the_others(worked):
     phrases, boxes = worked
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
@@ -91,12 +117,12 @@ def test_each_mistake_is_told_from_the_others(worked):
     for expected, (row, box) in cases.items():
         predictions = predicted(boxed.iloc[[row]], [box])
         scored = score_mentions(predictions, phrases, boxes)
-        found = breakdown.mistakes(scored, predictions, phrases)
+        found = mistakes.mistakes(scored, predictions, phrases)
         assert found.mistake[row] == expected
         assert set(found.mistake.drop(row)) == {"no answer"}
-    shares = breakdown.mistake_table({"last": found}).loc["last"]
+    shares = mistakes.mistake_table({"last": found}).loc["last"]
     assert shares["no answer"] == pytest.approx(100 * 5 / 6, abs=0.01)
-    assert shares[list(breakdown.MISTAKES)].sum() == pytest.approx(100, abs=0.01)
+    assert shares[list(mistakes.MISTAKES)].sum() == pytest.approx(100, abs=0.01)
 
 
 def test_another_phrases_box_counts_where_it_would_have_been_right(worked):
@@ -105,23 +131,13 @@ def test_another_phrases_box_counts_where_it_would_have_been_right(worked):
     # The two men are confused; each of the others gets a box that is nobody's.
     nobody = (30, 80, 35, 85)
     predictions = predicted(boxed, [RIGHT, LEFT, nobody, RIGHT, nobody, nobody])
-    found = breakdown.mistakes(score_mentions(predictions, phrases, boxes), predictions, phrases)
+    found = mistakes.mistakes(score_mentions(predictions, phrases, boxes), predictions, phrases)
     assert found.another_right.tolist() == [True, True, False, True, False, False]
     # Of man 1, the others are 2, 3 and 4; of man 2 they are 1 twice, 3 and 4.
     np.testing.assert_allclose(found.others_right, [1 / 3, 2 / 4, 0, 1 / 3, 0, np.nan])
-    shares = breakdown.mistake_table({"it": found}).loc["it"]
+    shares = mistakes.mistake_table({"it": found}).loc["it"]
     assert shares["another object of its category"] == 50
     assert shares["missed, another's box right"] == 50
-
-
-def test_coverage_adds_up_to_the_boxes_area():
-    from scene_utils.box_ops import coverage
-
-    share = coverage(np.float32([[0, 0, 0.5, 0.5], [0, 0, 1, 0.2]]), cells=10)
-    assert share.shape == (10, 10)
-    assert share[0, 0] == 1
-    assert share[0, 9] == share[4, 0] == 0.5, "rows run down, columns across"
-    assert share.mean() == pytest.approx((0.25 + 0.2) / 2)
 
 
 def scored_with(score, hits):
@@ -156,7 +172,7 @@ def test_scores_that_are_all_equal_have_no_calibration():
 def test_picked_mentions_are_of_different_pictures_and_of_their_group():
     rng = np.random.default_rng(1)
     seen = scored_with(rng.random(600), rng.random(600) < 0.5).assign(iou_merged=rng.random(600))
-    picked = breakdown.pick(seen, each=4, scores=True)
+    picked = mistakes.pick(seen, each=4, scores=True)
     by_group = picked.groupby("group", sort=False)
     assert by_group.image_id.nunique().tolist() == [4, 4, 4, 4]
     ends = by_group.iou_merged.agg(["min", "max"])
@@ -177,9 +193,9 @@ def many():
     for image in range(30):
         x, y = image % 5 * 12, image % 7 * 8
         rows += [
-            (f"i{image}", 0, 1, "the left one", "people", [(x, y, x + 20, y + 20)]),
-            (f"i{image}", 0, 2, "the right one", "people", [(x + 30, y, x + 50, y + 20)]),
-            (f"i{image}", 1, 3, "it", "other", []),
+            (f"i{image}", 0, 1, 0, "the left one", "people", [(x, y, x + 20, y + 20)]),
+            (f"i{image}", 0, 2, 0, "the right one", "people", [(x + 30, y, x + 50, y + 20)]),
+            (f"i{image}", 1, 3, 0, "it", "other", []),
         ]
     return phrase_table(rows)[0]
 
@@ -193,7 +209,7 @@ def of_truth(phrases, reads=True, looks=True):
     }
     first = boxed.image_id.iloc[0]
 
-    def predict(texts, categories, pictures):
+    def predict(texts, pictures):
         found = []
         for text, picture in zip(texts, pictures, strict=True):
             picture = (picture or "nothing") if looks else first
@@ -226,7 +242,7 @@ def test_questions_change_what_they_say_and_nothing_else(many):
         assert len(table) == 60, change
         same = {
             column: (before[column].to_numpy() == table[column].to_numpy())
-            for column in ("text", "category", "picture")
+            for column in ("text", "picture")
         }
         assert same["picture"].all() == (change not in perturbations.CHANGES[2:]), change
         assert same["text"].all() == (change not in perturbations.CHANGES[:2]), change
@@ -248,17 +264,15 @@ def test_questions_change_what_they_say_and_nothing_else(many):
 def test_a_picture_with_one_object_has_no_other_phrase_to_swap():
     phrases, _ = phrase_table(
         [
-            ("a", 0, 1, "a dog", "animals", [LEFT]),
-            ("a", 1, 1, "it", "animals", [LEFT]),
-            ("b", 0, 1, "a cat", "animals", [LEFT]),
-            ("b", 0, 2, "a tree", "other", []),
+            ("a", 0, 1, 0, "a dog", "animals", [LEFT]),
+            ("a", 1, 1, 0, "it", "animals", [LEFT]),
+            ("b", 0, 1, 0, "a cat", "animals", [LEFT]),
+            ("b", 0, 2, 0, "a tree", "other", []),
         ]
     )
     asked = perturbations.questions(phrases)
     swapped = asked[asked.change == "another phrase"]
-    assert swapped[["image_id", "text", "category"]].to_numpy().tolist() == [
-        ["b", "a tree", "other"]
-    ]
+    assert swapped[["image_id", "text"]].to_numpy().tolist() == [["b", "a tree"]]
     shuffled = asked[asked.change == "shuffled words"]
     assert shuffled.text.tolist() == ["dog a", "cat a"]
 
@@ -282,7 +296,8 @@ def test_a_model_that_does_not_read_or_does_not_look_loses_nothing_by_it(many):
     assert deaf.value["blank picture"] > 0.2
     assert blind.value[["another picture", "blank picture"]].eq(0).all()
     assert blind.same[["another picture", "blank picture"]].eq(1).all()
-    text = perturbations.table({"deaf": deaf.reset_index()}).loc["deaf", "another phrase"]
+    rows = {"deaf": deaf.reset_index().to_dict("records")}
+    text = tables.perturbations(rows).loc["deaf", "another phrase"]
     assert text == "50.0, fall 0.0 [0.0, 0.0]"
 
 

@@ -20,6 +20,7 @@ from scene_utils.dataset import entities, sample
 from scene_utils.features import encode
 from scene_utils.features.backbones import load_backbone
 from scene_utils.source import train
+from scene_utils.study import readme_tables
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, m
         expected.sort_values(key, ignore_index=True)[sides],
         atol=0.5,
     )
-    asked = answers.load_beside(cache, "probes", ["seed", "constant"])
+    asked = answers.load_beside(cache, "perturbations", ["seed", "constant"])
     phrases = pd.read_parquet(cache / "phrases.parquet")
     test = answers.test_mentions(phrases, root)
     falls = perturbations.falls(asked["seed"], test, resamples=20).set_index("change")
@@ -256,7 +257,12 @@ def test_an_untrained_backbone_is_called_so_in_the_caption_and_the_table(tmp_pat
     described = {"name": "x", "split": "test", "images": 1, "mentions": 2, "train_images": 3}
     made_with = {"backbone": label, "vectors": "glove50", "seed": 0}
     path = tmp_path / "metrics.json"
-    metrics_file.write_metrics(path, described, made_with, {"seed": {"merged": metrics_of}})
-    printed = metrics_file.markdown(metrics_file.read_metrics(path))
+    labels = {"seed": "seed (EfficientNet-Lite0, untrained)"}
+    models = {"seed": {"merged": metrics_of}}
+    metrics_file.write_metrics(path, described, made_with, labels, models)
+    printed = readme_tables.markdown(metrics_file.read_metrics(path))
     assert "efficientnet_lite0 (untrained)" in printed
-    assert "| seed | .500 [.400, .600] | 50.0 [40.0, 60.0] |" in printed
+    assert (
+        "| seed (EfficientNet-Lite0, untrained) | .500 [.400, .600] | 50.0 [40.0, 60.0] |"
+        in printed
+    )

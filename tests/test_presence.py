@@ -9,6 +9,7 @@ from scene_utils.analysis import breakdown, perturbations
 from scene_utils.dataset import entities
 from scene_utils.grid import train
 from scene_utils.grid.train import Mentions
+from scene_utils.study import tables
 
 
 def test_the_logistic_curve_is_the_one_that_made_the_data():
@@ -70,7 +71,7 @@ def test_presence_area_agrees_with_pairs_counted():
         assert kind["area"]["low"] < expected < kind["area"]["high"]
         assert kind["kept"] == pytest.approx((present >= 0.5).mean())
         assert kind["flagged"] == pytest.approx((other < 0.5).mean())
-    rows = breakdown.presence_table({"grid": found})
+    rows = tables.presence({"grid": found})
     assert rows.phrases.tolist() == ["any phrase", "absent things"]
     assert (rows["own, other"] == "60, 60").all()
     assert (rows["own kept (%)"] == f"{100 * (present >= 0.5).mean():.1f}").all()
@@ -86,4 +87,4 @@ def test_phrases_that_the_other_picture_uses_too_are_no_absent_things():
 def test_a_model_without_presence_gives_none():
     table, phrases = asked_of(np.full(4, np.nan), np.full(4, np.nan))
     assert breakdown.presence(table, phrases) == {}
-    assert breakdown.presence_table({}).empty
+    assert tables.presence({}).empty

@@ -1,10 +1,11 @@
-"""What decides whether a box is right, which mistakes are made, and what a score is worth.
+"""What decides whether a box is right, and what a score is worth.
 
 Pure functions on `metrics.score_mentions`' rows and the entities tables; boxes are the one box
 type. Everything here is about the merged box at IoU .5, the field's usual figure.
 """
 
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 
 from scene_utils import box_ops
 from scene_utils.analysis import metrics, perturbations
-from scene_utils.dataset.entities import MENTION_KEY as KEY
 from scene_utils.stats import area_under_roc
 from scene_utils.words import tokenize
 
@@ -38,6 +38,9 @@ BINS = {
     "boxes of the phrase": [1, 2, 3, 4, 6],
     "words unknown to GloVe": [0, 1],
 }
+# Highest number of each bin; the last bin is open.
+FREQUENCIES = (0, 5, 20, 100, 500)
+PART_METRICS = ("mean_iou", "accuracy_0.5")
 
 
 def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
@@ -49,30 +52,30 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
     centre. Each column is an ordered categorical.
     """
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
-    relative = box_ops.to_relative(
-        boxed[box_ops.COLUMNS].to_numpy(np.float32),
-        boxed.width.to_numpy(),
-        boxed.height.to_numpy(),
-    )
-    words, which = _words(boxed.phrase)
-    objects = boxed.groupby(["image_id", "category"]).phrase_id.transform("nunique")
+    relative = box_ops.relative(boxed)
+    which, different = pd.factorize(boxed.phrase)
+    words = [tokenize(phrase) for phrase in different]
+
+    def of_words(value: Callable[[list[str]], int]) -> np.ndarray:
+        return np.array([value(found) for found in words])[which]
+
     numbers = {
         "box area (% of the picture)": 100 * box_ops.area(relative),
-        "words in the phrase": np.maximum([len(found) for found in words], 1)[which],
-        "objects of its category": objects,
+        "words in the phrase": np.maximum(of_words(len), 1),
+        "objects of its category": boxed.groupby(["image_id", "category"]).phrase_id.transform(
+            "nunique"
+        ),
         "boxes of the phrase": boxed.n_boxes,
-        "words unknown to GloVe": np.array([sum(w not in known for w in ws) for ws in words])[
-            which
-        ],
+        "words unknown to GloVe": of_words(lambda them: sum(w not in known for w in them)),
     }
     table = {name: _binned(np.asarray(values), BINS[name]) for name, values in numbers.items()}
-    has = {
-        name: np.array([not set(listed.split()).isdisjoint(found) for found in words])[which]
-        for name, listed in (("colour", COLOURS), ("other", OTHERS), ("relation", RELATIONS))
-    }
-    attribute = np.where(has["colour"], "colour, pattern", np.where(has["other"], "other", "none"))
+    colour, other, relation = (
+        of_words(lambda them, listed=listed: not listed.isdisjoint(them))
+        for listed in (set(words.split()) for words in (COLOURS, OTHERS, RELATIONS))
+    )
+    attribute = np.where(colour, "colour, pattern", np.where(other, "other", "none"))
     table["attribute word"] = _ordered(attribute, ["none", "colour, pattern", "other"])
-    table["relation word"] = _ordered(np.where(has["relation"], "yes", "no"), ["no", "yes"])
+    table["relation word"] = _ordered(np.where(relation, "yes", "no"), ["no", "yes"])
     third = np.clip(((relative[:, :2] + relative[:, 2:]) / 2 * 3).astype(int), 0, 2)
     for axis, name, labels in (
         (0, "place across", ["left", "middle", "right"]),
@@ -80,12 +83,6 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
     ):
         table[name] = _ordered(np.array(labels)[third[:, axis]], labels)
     return pd.DataFrame(table)
-
-
-def _words(phrases: pd.Series) -> tuple[list[list[str]], np.ndarray]:
-    """Words of each different phrase, and which of them each mention has."""
-    codes, different = pd.factorize(phrases)
-    return [tokenize(phrase) for phrase in different], codes
 
 
 def _ordered(values: np.ndarray, labels: list[str]) -> pd.Categorical:
@@ -131,6 +128,60 @@ def by_group(
         for model, figure in zip(scored, figures, strict=True)
     ]
     return pd.DataFrame(rows)
+
+
+def by_frequency(
+    scored: dict[str, pd.DataFrame],
+    phrases: pd.DataFrame,
+    train: pd.DataFrame,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[dict]:
+    """Accuracy at IoU .5 by how often a phrase's last word stands in the phrases of `train`.
+
+    A row a model and bin: model, bin, mentions, value, low, high, and `score`, the mean of the
+    answered ones, None for a model whose scores are all equal. A phrase without a word counts as
+    never seen; bins without a mention are left out.
+    """
+    counts = Counter(word for phrase in train.phrase for word in tokenize(phrase))
+    last = [(tokenize(phrase) or [""])[-1] for phrase in phrases[phrases.n_boxes > 0].phrase]
+    place = np.searchsorted(FREQUENCIES, [counts[word] for word in last])
+    labels = ["never", *(f"{a + 1}-{b}" for a, b in pairwise(FREQUENCIES)), f">{FREQUENCIES[-1]}"]
+    bins = pd.Categorical.from_codes(place, labels, ordered=True)
+    table = by_group(scored, pd.DataFrame({"seen": bins}), 1, resamples, seed)
+    rows = table.drop(columns="what").to_dict("records")
+    for row in rows:
+        mentions = scored[row["model"]]
+        mean = mentions.score[mentions.answered & (bins == row["bin"])].mean()
+        differ = mentions.score.nunique() > 1 and not np.isnan(mean)
+        row["score"] = round(float(mean), 6) if differ else None
+    return rows
+
+
+def by_part(
+    scored: dict[str, pd.DataFrame], parts: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> dict[str, dict]:
+    """Each part of a split by itself; `parts` names that of each mention, merged boxes.
+
+    Of each part: `mentions`, `models`, by name the figures of `PART_METRICS`, and `differences`,
+    rows of `metrics.differences`.
+    """
+    found = {}
+    for part in sorted(set(parts)):
+        own = {name: table[np.asarray(parts) == part] for name, table in scored.items()}
+        own = {name: table.reset_index(drop=True) for name, table in own.items()}
+        images = next(iter(own.values())).image_id
+        everyone = np.ones((len(images), 1), bool)
+        columns = [metrics.METRICS.index(name) for name in PART_METRICS]
+        models = {}
+        for name, table in own.items():
+            values = metrics.metric_values(table, "merged")[:, columns]
+            (figures,) = metrics.grouped(values, everyone, images, resamples, seed)
+            models[name] = dict(zip(PART_METRICS, figures, strict=True))
+        apart = metrics.differences(own, "merged", PART_METRICS, resamples, seed)
+        found[part] = {"mentions": len(images), "models": models}
+        found[part]["differences"] = apart.to_dict("records")
+    return found
 
 
 def calibration(scored: pd.DataFrame, bins: int = 10, resamples: int = 1000, seed: int = 0):
@@ -207,139 +258,3 @@ def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: i
         "false_alarms": (np.cumsum(mine) / mine.sum())[at].round(5).tolist(),
         "found": (np.cumsum(~mine) / (~mine).sum())[at].round(5).tolist(),
     }
-
-
-def presence_table(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
-    """A row a model and kind: area under the ROC curve with its interval, and what .5 does."""
-    rows = [
-        {
-            "model": model,
-            "phrases": kind,
-            "own, other": "{:,}, {:,}".format(*of["mentions"]),
-            "area": "{value:.3f} [{low:.3f}, {high:.3f}]".format(**of["area"]),
-            "own kept (%)": f"{100 * of['kept']:.1f}",
-            "other flagged (%)": f"{100 * of['flagged']:.1f}",
-        }
-        for model, kinds in found.items()
-        for kind, of in kinds.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-MISTAKES = (
-    "right",
-    "another object of its category",
-    "another object",
-    "too large",
-    "too small",
-    "beside it",
-    "nowhere near",
-    "no answer",
-)
-
-
-def mistakes(
-    scored: pd.DataFrame, predictions: pd.DataFrame, phrases: pd.DataFrame
-) -> pd.DataFrame:
-    """For each row of `scored`: what became of its box, and whether another's would be right.
-
-    `mistake` is the first of `MISTAKES` that holds: IoU .5 with the truth; IoU .5 with the merged
-    box of another phrase id of the picture, of the same category or not; the box holds .8 of the
-    truth's area (too large); .8 of the box lies in the truth (too small); it touches the truth
-    (beside it); it does not. `another_right`: the first box of another phrase id of the picture
-    reaches IoU .5 with this mention's truth. `others_right`: the share of those that do, what a
-    mention answered with the wrong phrase would get; NaN where the picture has no other.
-    """
-    boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
-    boxed = boxed.astype(dict.fromkeys(KEY[1:], "int64"))
-    first = predictions[predictions["rank"] == 1][[*KEY, *box_ops.COLUMNS]]
-    table = scored[[*KEY, "category"]].merge(boxed[[*KEY, *box_ops.COLUMNS]], on=KEY, how="left")
-    guess = table[KEY].merge(first, on=KEY, how="left")[box_ops.COLUMNS].to_numpy(np.float32)
-    guess = np.nan_to_num(guess)
-    truth = table[box_ops.COLUMNS].to_numpy(np.float32)
-
-    objects = boxed.drop_duplicates(["image_id", "phrase_id"])
-    own = table[["image_id", "phrase_id", "category"]].reset_index(names="row")
-    pairs = own.merge(objects, on="image_id", suffixes=("", "_other"))
-    pairs = pairs[pairs.phrase_id != pairs.phrase_id_other]
-    rows = pairs["row"].to_numpy()
-    hit = box_ops.iou(guess[rows], pairs[box_ops.COLUMNS].to_numpy(np.float32)) >= 0.5
-    same = (pairs.category == pairs.category_other).to_numpy()
-    falls_on = {
-        name: np.bincount(rows[chosen], minlength=len(table)) > 0
-        for name, chosen in (("same", hit & same), ("other", hit & ~same))
-    }
-
-    iou = scored.iou_merged.to_numpy()
-    low, high = np.maximum(guess[:, :2], truth[:, :2]), np.minimum(guess[:, 2:], truth[:, 2:])
-    shared = box_ops.area(np.concatenate([low, high], axis=1))
-    kinds = [
-        (~scored.answered.to_numpy(), "no answer"),
-        (iou >= 0.5, "right"),
-        (falls_on["same"], "another object of its category"),
-        (falls_on["other"], "another object"),
-        (shared >= 0.8 * box_ops.area(truth), "too large"),
-        (shared >= 0.8 * box_ops.area(guess), "too small"),
-        (shared > 0, "beside it"),
-    ]
-    mistake = np.select([kind for kind, _ in kinds], [name for _, name in kinds], "nowhere near")
-
-    # The other way round: boxes that the picture's other phrases got, against this one's truth.
-    pairs = own[["row", "image_id", "phrase_id"]].merge(
-        first, on="image_id", suffixes=("", "_other")
-    )
-    pairs = pairs[pairs.phrase_id != pairs.phrase_id_other]
-    rows = pairs["row"].to_numpy()
-    hit = box_ops.iou(truth[rows], pairs[box_ops.COLUMNS].to_numpy(np.float32)) >= 0.5
-    hits, others = (
-        np.bincount(rows[hit], minlength=len(table)),
-        np.bincount(rows, minlength=len(table)),
-    )
-    return pd.DataFrame(
-        {
-            "mistake": _ordered(mistake, list(MISTAKES)),
-            "another_right": hits > 0,
-            "others_right": np.divide(
-                hits, others, out=np.full(len(table), np.nan), where=others > 0
-            ),
-        }
-    )
-
-
-def mistake_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Shares of mentions in %, a row a model: each of `MISTAKES`, and of the missed ones those
-    that another phrase's box of the picture would have answered rightly."""
-    rows = {}
-    for model, table in found.items():
-        share = table.mistake.value_counts(normalize=True, sort=False) * 100
-        missed = table.mistake != "right"
-        rows[model] = {name: float(share.get(name, 0)) for name in MISTAKES}
-        rows[model]["missed, another's box right"] = 100 * float(
-            table.another_right[missed].mean() if missed.any() else 0
-        )
-        rows[model]["a random other's box right"] = 100 * float(table.others_right.mean())
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").round(2)
-
-
-def pick(seen: pd.DataFrame, each: int = 3, scores: bool = False, seed: int = 0) -> pd.DataFrame:
-    """Mentions to look at: `seen` with a column `group`, `each` rows a group.
-
-    The best tenth's, those around the median and the worst tenth's by `iou_merged`, drawn at
-    random, each of another picture; with `scores` also the misses of the highest score.
-    """
-    table = seen[seen.answered].sample(frac=1, random_state=seed)
-    table = table.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
-    tenth = max(len(table) // 10, each)
-    middle = max(len(table) // 2 - tenth // 2, 0)
-    parts = [
-        (table[:tenth].sample(frac=1, random_state=seed), "best tenth"),
-        (table[middle : middle + tenth].sample(frac=1, random_state=seed), "around the median"),
-        (table[-tenth:].sample(frac=1, random_state=seed), "worst tenth"),
-    ]
-    if scores:
-        missed = table[table.iou_merged < 0.5]
-        parts.append((missed.sort_values("score", ascending=False, kind="stable"), "surest misses"))
-    return pd.concat(
-        [part.drop_duplicates("image_id")[:each].assign(group=name) for part, name in parts],
-        ignore_index=True,
-    )

@@ -1,4 +1,8 @@
-"""The figures of notebook 05, from tables that hold their numbers."""
+"""The figures of notebook 05, from tables that hold their numbers.
+
+A model looks the same in all figures. Its name may be followed by its inputs in brackets, as a
+label has them; `note`, a figure's title, says what its numbers rest on.
+"""
 
 from collections.abc import Sequence
 
@@ -6,34 +10,66 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from scene_utils import box_ops
-from scene_utils.analysis import breakdown, metrics, perturbations
+from scene_utils.analysis import metrics, perturbations
+from scene_utils.analysis.mistakes import MISTAKES
 from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
 
-# A model looks the same in all figures; the order of the marks serves those that have no colour.
 LOOKS = {
-    "constant": {"color": "black", "ls": "--"},
-    "per-category": {"color": COLOURS[5]},
+    "best constant": {"color": "black", "ls": "--"},
+    "best per category": {"color": COLOURS[5]},
     "text-only": {"color": COLOURS[0]},
     "image-only": {"color": COLOURS[4]},
-    "seed-mse": {"color": "#8a8a8a"},
-    "seed": {"color": COLOURS[1]},
+    "source-mse": {"color": "#8a8a8a"},
+    "source": {"color": COLOURS[1]},
     "grid": {"color": COLOURS[2]},
 }
+# Their order serves those that have no colour.
 MARKERS = "osD^vP"
 GREY = "#8a8a8a"
+MISTAKE_COLOURS = (
+    *("#009E73", "#0072B2", "#56B4E9", "#E69F00", "#F0C36D", "#CC79A7", "#999999", "#444444"),
+)
 
 
 def _look(name: str) -> dict:
-    return LOOKS.get(name, {"color": COLOURS[3]})
+    return LOOKS.get(name.split(" (")[0], {"color": COLOURS[3]})
 
 
-def _bars(figures: Sequence[dict], scale: float) -> tuple[np.ndarray, np.ndarray]:
+def _bars(figures: Sequence[dict], scale: float = 100) -> tuple[np.ndarray, np.ndarray]:
     """Values `(n,)` and lengths of the error bars `(2, n)` of figures with low and high."""
     value, low, high = (np.array([f[k] for f in figures]) * scale for k in ("value", "low", "high"))
     return value, np.clip(np.stack([value - low, high - value]), 0, None)
+
+
+def _curve(axis: Axes, places, figures: Sequence[dict], name: str, number: int, **style) -> None:
+    """Figures in % above `places`, with their intervals, as the line of the model `name`."""
+    values, ends = _bars(figures)
+    style = {"marker": MARKERS[number % len(MARKERS)], "ms": 5, "capsize": 2, "label": name} | style
+    axis.errorbar(places, values, yerr=ends, **_look(name) | style)
+
+
+def _marks(axis: Axes, rows: dict[str, list[tuple[float, dict]]], spread: float, labels) -> None:
+    """Figures in % beside the labelled rows, a mark a model; `rows` has (row, figure) of each."""
+    for number, (name, found) in enumerate(rows.items()):
+        values, ends = _bars([figure for _, figure in found])
+        shift = np.linspace(-spread, spread, len(rows))[number]
+        marker, colour = MARKERS[number % len(MARKERS)], _look(name)["color"]
+        style = {"fmt": marker, "ms": 5, "capsize": 2, "color": colour, "label": name}
+        axis.errorbar(values, [row + shift for row, _ in found], xerr=ends, **style)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.grid(axis="y", visible=False)
+
+
+def _finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6) -> Figure:
+    """Give the figure its title, and where an axis is given, the legend of that below it."""
+    if axis is not None:
+        handles = axis.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=columns)
+    figure.suptitle(note)
+    return figure
 
 
 @styled
@@ -46,9 +82,12 @@ def model_bars(
 ) -> Figure:
     """Mean IoU and accuracy at IoU .5 with 95 % intervals: references above, models below."""
     everything = references | models
-    names = [f"{name} (oracle)" if name in oracles else name for name in everything]
+    names = [
+        f"{name} (oracle)" if name in oracles else name.replace(" (", "\n(") for name in everything
+    ]
     colours = [GREY if name not in models else COLOURS[0] for name in everything]
-    figure, axes = new_figure(7.5, 0.9 + 0.28 * len(names), ncols=2, sharey=True)
+    height = 0.28 * len(names) + 0.14 * sum("\n" in name for name in names)
+    figure, axes = new_figure(7.5, 0.9 + height, ncols=2, sharey=True)
     for axis, metric, label, scale in (
         (axes[0, 0], "mean_iou", "mean IoU", 1),
         (axes[0, 1], "accuracy_0.5", "accuracy at IoU .5 (% of mentions)", 100),
@@ -63,15 +102,16 @@ def model_bars(
             # On the line of the constant box it would be hard to read.
             patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
             axis.text(after, place, text, va="center", fontsize=8.5, bbox=patch)
-        if "constant" in models:
-            line = models["constant"][protocol][metric]["value"] * scale
+        if "best constant" in references:
+            line = references["best constant"][protocol][metric]["value"] * scale
             axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
         axis.set_xlabel(label)
         axis.set_xlim(0, highest.max() * 1.14)
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
-    figure.suptitle(f"{note}\nblue: models, grey: references, dashed: constant box, bars: 95 %")
-    return figure
+    return _finish(
+        figure, f"{note}\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
+    )
 
 
 @styled
@@ -79,32 +119,18 @@ def category_points(models: dict[str, dict], note: str) -> Figure:
     """Recall at 1 in each category with 95 % intervals, any and merged box, one mark a model."""
     recall = {name: result["recall"] for name, result in models.items()}
     counts = {kind: found["mentions"] for kind, found in next(iter(recall.values()))["any"].items()}
+    labels = [f"{kind} ({count:,})" for kind, count in counts.items()]
     figure, axes = new_figure(7.5, 0.9 + 0.45 * len(counts), ncols=2, sharex=True, sharey=True)
-    shifts = np.linspace(-0.26, 0.26, len(recall))
     for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
-        for number, (name, found) in enumerate(recall.items()):
-            values, ends = _bars([found[protocol][kind]["1"] for kind in counts], 100)
-            axis.errorbar(
-                values,
-                np.arange(len(counts)) + shifts[number],
-                xerr=ends,
-                fmt=MARKERS[number % len(MARKERS)],
-                ms=5,
-                capsize=2,
-                lw=1.2,
-                label=name,
-                color=_look(name)["color"],
-            )
+        rows = {
+            name: list(enumerate(found[protocol][kind]["1"] for kind in counts))
+            for name, found in recall.items()
+        }
+        _marks(axis, rows, 0.26, labels)
         axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
-        axis.grid(axis="y", visible=False)
         axis.axhline(0.5, color="#bbbbbb", lw=0.8)
-    axes[0, 0].set_yticks(
-        range(len(counts)), [f"{kind} ({count:,})" for kind, count in counts.items()]
-    )
     axes[0, 0].invert_yaxis()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -114,25 +140,14 @@ def recall_curves(models: dict[str, dict], note: str) -> Figure:
     places = [*map(str, metrics.RANKS), "upper_bound"]
     for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
         for number, (name, result) in enumerate(models.items()):
-            values, ends = _bars([result["recall"][protocol]["all"][k] for k in places], 100)
-            axis.errorbar(
-                np.arange(len(places)),
-                values,
-                yerr=ends,
-                marker=MARKERS[number % len(MARKERS)],
-                ms=5,
-                capsize=2,
-                label=name,
-                **_look(name),
-            )
+            found = result["recall"][protocol]["all"]
+            _curve(axis, range(len(places)), [found[k] for k in places], name, number)
         axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
         axis.set_xlabel("boxes that may answer")
         axis.set_title(f"{protocol} box")
         axis.set_ylim(0, 100)
     axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -163,10 +178,10 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     for side in axis.spines.values():
         side.set_visible(False)
     figure.colorbar(image, label="row minus column (points)")
-    figure.suptitle(
-        f"{note}\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
+    return _finish(
+        figure,
+        f"{note}\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0",
     )
-    return figure
 
 
 @styled
@@ -188,9 +203,7 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
     for axis in axes[0]:
         axis.axvline(0.5, color="grey", lw=1, ls=":")
         axis.set_xlim(0, 1)
-    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note, axes[0, 1])
 
 
 @styled
@@ -206,18 +219,8 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
         here = groups[groups.what == what]
         bins = list(dict.fromkeys(here.bin))
         for number, (name, of_model) in enumerate(here.groupby("model", sort=False)):
-            values, ends = _bars(of_model.to_dict("records"), 100)
-            axis.errorbar(
-                [bins.index(label) for label in of_model.bin],
-                values,
-                yerr=ends,
-                marker=MARKERS[number % len(MARKERS)],
-                ms=4,
-                lw=1.2,
-                capsize=2,
-                label=name,
-                **_look(name),
-            )
+            places = [bins.index(label) for label in of_model.bin]
+            _curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
         axis.set_xticks(range(len(bins)), bins)
         crowded = sum(map(len, bins)) > 24
         axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
@@ -226,9 +229,7 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
     axes[0, 0].set_ylim(0)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -244,11 +245,11 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     for axis, (name, share) in zip(axes[0], maps.items(), strict=True):
         first = axis.imshow(share, vmin=0, vmax=most, **place)
         axis.set_title(name)
-    for axis, (name, share) in zip(axes[1, 1:], apart.items(), strict=True):
+    for axis, share in zip(axes[1, 1:], apart.values(), strict=True):
         second = axis.imshow(share, cmap="PuOr", vmin=-widest, vmax=widest, **place)
-        axis.set_title(f"{name} minus truth")
         axis.set_xlabel("x (of the width)")
     axes[1, 0].set_axis_off()
+    axes[1, 1].set_ylabel("minus the truth")
     for axis in axes.flat:
         axis.grid(visible=False)
         axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
@@ -256,8 +257,7 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     axes[0, 0].set_ylabel("y (of the height)")
     figure.colorbar(first, ax=axes[0], label="boxes over it (%)")
     figure.colorbar(second, ax=axes[1], label="points")
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note)
 
 
 def _square(right: float) -> tuple[Figure, Axes]:
@@ -275,16 +275,12 @@ def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
     """Accuracy at IoU .5 against mean score in equally filled bins, with 95 % intervals."""
     figure, axis = _square(1)
     for number, (name, table) in enumerate(tables.items()):
-        values, ends = _bars(table.to_dict("records"), 100)
         label = f"{name}, mean error {100 * table.attrs['error']:.1f} points"
-        marker = MARKERS[number % len(MARKERS)]
-        style = {"marker": marker, "ms": 5, "capsize": 2} | _look(name)
-        axis.errorbar(table.score, values, yerr=ends, label=label, **style)
+        _curve(axis, table.score, table.to_dict("records"), name, number, label=label)
     axis.set_xlabel("score of the box (mean of the bin)")
     axis.set_ylabel("IoU .5 reached (% of the bin)")
     axis.legend(loc="upper left")
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note)
 
 
 @styled
@@ -293,98 +289,61 @@ def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
     figure, axis = _square(100)
     for name, kinds in found.items():
         for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
-            area = curve["area"]
-            label = f"{name}, {kind}: area {area['value']:.3f}"
-            style = _look(name) | {"ls": dashes}
-            axis.plot(
-                100 * np.array(curve["false_alarms"]),
-                100 * np.array(curve["found"]),
-                label=label,
-                **style,
-            )
+            alarms, hits = (100 * np.array(curve[key]) for key in ("false_alarms", "found"))
+            label = f"{name}, {kind}: area {curve['area']['value']:.3f}"
+            axis.plot(alarms, hits, label=label, **_look(name) | {"ls": dashes})
     axis.set_xlabel("phrases of the picture that are flagged (%)")
     axis.set_ylabel("phrases of another picture that are flagged (%)")
     axis.legend(loc="lower right")
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note)
 
 
 @styled
 def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     """What became of each model's boxes: one stacked bar a model."""
-    kinds = [name for name in breakdown.MISTAKES if table[name].max() > 0]
-    colours = dict(
-        zip(
-            breakdown.MISTAKES,
-            [
-                "#009E73",
-                "#0072B2",
-                "#56B4E9",
-                "#E69F00",
-                "#F0C36D",
-                "#CC79A7",
-                "#999999",
-                "#444444",
-            ],
-            strict=True,
-        )
-    )
     figure, axes = new_figure(7.5, 1.5 + 0.33 * len(table))
     axis = axes[0, 0]
     left = np.zeros(len(table))
-    for kind in kinds:
+    for kind, colour in zip(MISTAKES, MISTAKE_COLOURS, strict=True):
         values = table[kind].to_numpy()
-        axis.barh(table.index, values, left=left, color=colours[kind], height=0.7, label=kind)
-        for place, (start, value) in enumerate(zip(left, values, strict=True)):
-            if value >= 5:
-                text = {"ha": "center", "va": "center", "fontsize": 8.5}
-                dark = kind in ("right", "another object of its category", "no answer")
-                axis.text(
-                    start + value / 2, place, f"{value:.0f}", color="w" if dark else "k", **text
-                )
+        if values.max() == 0:
+            continue
+        axis.barh(table.index, values, left=left, color=colour, height=0.7, label=kind)
+        dark = kind in ("right", "another object of its category", "no answer")
+        text = {"ha": "center", "va": "center", "fontsize": 8.5, "color": "w" if dark else "k"}
+        for place in np.flatnonzero(values >= 5):
+            value = values[place]
+            axis.text(left[place] + value / 2, place, f"{value:.0f}", **text)
         left += values
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
     axis.set_xlabel("mentions (%)")
     axis.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=4)
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note, axis, columns=4)
 
 
 @styled
-def probe_points(found: dict[str, pd.DataFrame], note: str) -> Figure:
-    """Fall of accuracy under each change of `probes`, with 95 % intervals, one mark a model."""
+def perturbation_points(found: dict[str, pd.DataFrame], note: str) -> Figure:
+    """Fall of accuracy under each change of `perturbations`, with 95 % intervals."""
     figure, axes = new_figure(7.5, 3.6)
     axis = axes[0, 0]
-    shifts = np.linspace(-0.28, 0.28, len(found))
-    for number, (name, table) in enumerate(found.items()):
-        values, ends = _bars(table.to_dict("records"), 100)
-        axis.errorbar(
-            values,
-            [perturbations.CHANGES.index(change) + shifts[number] for change in table.change],
-            xerr=ends,
-            fmt=MARKERS[number % len(MARKERS)],
-            ms=5,
-            capsize=2,
-            label=name,
-            color=_look(name)["color"],
-        )
+    changes = perturbations.CHANGES
+    rows = {
+        name: [(changes.index(row["change"]), row) for row in table.to_dict("records")]
+        for name, table in found.items()
+    }
     axis.axvline(0, color="grey", lw=1)
-    axis.set_yticks(range(len(perturbations.CHANGES)), perturbations.CHANGES)
+    _marks(axis, rows, 0.28, changes)
     axis.invert_yaxis()
     axis.set_xlabel("fall of accuracy at IoU .5 (points)")
-    axis.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=6)
-    figure.suptitle(note)
-    return figure
+    return _finish(figure, note, axis)
 
 
 @styled
 def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
     """Pictures with truth and prediction: dicts of image, phrase, truth, guess, iou and group.
 
-    `group` (may be "") starts a row of its own where it changes.
+    `group` (may be "") starts a row of its own where it changes; `score` is shown where it is.
     """
     groups: dict[str, list[dict]] = {}
     for item in items:
@@ -403,20 +362,12 @@ def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
             draw_boxes(axis, item["image"], both, colours=(TRUTH, GUESS), styles=("-", "--"))
             score = f", score {item['score']:.2f}" if "score" in item else ""
             axis.set_title(f"{_cut(item['phrase'])}\nIoU {item['iou']:.2f}{score}", fontsize=8.5)
-        if name:
-            row[0].text(
-                -0.04, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center"
-            )
-    figure.legend(
-        handles=[
-            Patch(fill=False, ec=TRUTH, lw=2, label="truth"),
-            Rectangle((0, 0), 1, 1, fill=False, ec=GUESS, lw=2, ls="--", label="prediction"),
-        ],
-        loc="outside lower center",
-        ncols=2,
-    )
-    figure.suptitle(title)
-    return figure
+        place = {"transform": row[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
+        row[0].text(-0.04, 0.5, name, **place)
+    truth = Patch(fill=False, ec=TRUTH, lw=2, label="truth")
+    guess = Patch(fill=False, ec=GUESS, lw=2, ls="--", label="prediction")
+    figure.legend(handles=[truth, guess], loc="outside lower center", ncols=2)
+    return _finish(figure, title)
 
 
 def _cut(phrase: str, longest: int = 34) -> str:

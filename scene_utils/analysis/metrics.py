@@ -9,7 +9,9 @@ of several categories in each of them, here it counts in the first as written, s
 add up to all: of the 14,481 boxed test mentions 77 have two categories.
 """
 
+import json
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +31,36 @@ METRICS = ["mean_iou", *(f"accuracy_{threshold}" for threshold in THRESHOLDS), "
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
-    """Read and check a prediction file; see `check_predictions`."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: expected a parquet file of predictions, found no file")
+    """Read and check a prediction file, CSV or JSON by its ending, else parquet.
+
+    JSON holds a list of rows, or an object of columns; .jsonl a row a line. Raises
+    FileNotFoundError, and ValueError that says what was expected and found, see
+    `check_predictions`.
+    """
+    path = Path(path)
+    kind = {".csv": "CSV", ".json": "JSON", ".jsonl": "JSON"}.get(path.suffix.lower(), "parquet")
+    wanted = f"{path}: expected a {kind} file of predictions with columns {PREDICTION_COLUMNS}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{wanted}, found no file")
     try:
-        table = pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises several types on damaged files
-        raise ValueError(f"{path}: expected a parquet file of predictions, got {error}") from error
+        table = {"CSV": _read_csv, "JSON": _read_json, "parquet": pd.read_parquet}[kind](path)
+    except Exception as error:  # pyarrow and pandas raise several types on damaged files
+        other = " (CSV files end in .csv, JSON in .json)" if kind == "parquet" else ""
+        raise ValueError(f"{wanted}, got {error}{other}") from error
     return check_predictions(table, str(path))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # Without further care "007" becomes a number, and the phrase "nan" no phrase.
+    numbers = {name: [""] for name in PREDICTION_COLUMNS if name not in ("image_id", "phrase")}
+    texts = {"image_id": "str", "phrase": "str"}
+    return pd.read_csv(path, dtype=texts, na_values=numbers, keep_default_na=False)
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    text = path.read_text(encoding="utf-8")
+    rows = map(json.loads, text.splitlines()) if path.suffix.lower() == ".jsonl" else None
+    return pd.DataFrame(json.loads(text) if rows is None else rows).reset_index(drop=True)
 
 
 def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.DataFrame:
@@ -64,10 +88,10 @@ def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.Data
         raise ValueError(f"{name}: expected rank to count from 1, got {table['rank'].min()}")
     try:
         corners = table[box_ops.COLUMNS].to_numpy(np.float32)
+        table["score"] = table["score"].astype("float64")
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: expected numbers in {', '.join(box_ops.COLUMNS)}, got {error}"
-        ) from error
+        columns = ", ".join([*box_ops.COLUMNS, "score"])
+        raise ValueError(f"{name}: expected numbers in {columns}, got {error}") from error
     table[box_ops.COLUMNS] = box_ops.check(corners, name)
     twice = table.duplicated([*KEY, "rank"])
     if twice.any():
@@ -102,7 +126,7 @@ def score_mentions(
     table["candidates"] = np.bincount(rows, minlength=len(table))
     merged = truth[box_ops.COLUMNS].to_numpy(np.float32)[rows]
     for protocol, iou, points in (
-        ("merged", box_ops.iou(guess, merged), _points_into(guess, merged)),
+        ("merged", box_ops.iou(guess, merged), box_ops.holds_centre(merged, guess)),
         ("any", *_best_of_each(given, guess, boxes)),
     ):
         for name, last in (("iou", 1), ("top5", 5), ("top10", 10), ("best", np.inf)):
@@ -123,13 +147,8 @@ def _best_of_each(given: pd.DataFrame, guess: np.ndarray, boxes: pd.DataFrame):
     number = pairs["guess"].to_numpy()
     iou, points = np.zeros(len(guess)), np.zeros(len(guess), bool)
     np.maximum.at(iou, number, box_ops.iou(guess[number], single))
-    np.logical_or.at(points, number, _points_into(guess[number], single))
+    np.logical_or.at(points, number, box_ops.holds_centre(single, guess[number]))
     return iou, points
-
-
-def _points_into(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    centre = (guess[:, :2] + guess[:, 2:]) / 2
-    return ((centre >= truth[:, :2]) & (centre < truth[:, 2:])).all(axis=1)
 
 
 def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
@@ -223,20 +242,24 @@ def evaluate(
         "answered": int(scored.answered.sum()),
         "predictions_not_asked_for": int((~given.isin(asked)).sum()),
         "bootstrap": {"unit": "image", "resamples": resamples, "seed": seed, "level": 0.95},
+        "recall": {},
     }
-    everything = np.ones((len(scored), 1), bool)
-    kinds = [name for name in CATEGORIES if (scored.category == name).any()]
-    groups = np.stack([everything[:, 0], *((scored.category == name) for name in kinds)], axis=1)
-    result["recall"] = {}
+    groups = {"all": np.ones(len(scored), bool)}
+    groups |= {kind: (scored.category == kind).to_numpy() for kind in CATEGORIES}
+    groups = {name: group for name, group in groups.items() if group.any()}
     for protocol in PROTOCOLS:
-        values = metric_values(scored, protocol)
-        (figures,) = grouped(values, everything, scored.image_id, resamples, seed)
+
+        def means(values: np.ndarray, *names: str) -> list[list[dict]]:
+            members = np.stack([groups[name] for name in names], axis=1)
+            return grouped(values, members, scored.image_id, resamples, seed)
+
+        (figures,) = means(metric_values(scored, protocol), "all")
         result[protocol] = dict(zip(METRICS, figures, strict=True))
-        recall = grouped(recall_values(scored, protocol), groups, scored.image_id, resamples, seed)
+        recall = means(recall_values(scored, protocol), *groups)
         result["recall"][protocol] = {
-            name: {"mentions": int(group.sum())}
+            name: {"mentions": int(groups[name].sum())}
             | dict(zip((*map(str, RANKS), "upper_bound"), figures, strict=True))
-            for name, group, figures in zip(("all", *kinds), groups.T, recall, strict=True)
+            for name, figures in zip(groups, recall, strict=True)
         }
     return result
 
@@ -260,58 +283,17 @@ def differences(
         if not scored[name][KEY].equals(keys):
             raise ValueError(f"expected the same mentions for {names[0]} and {name}, got others")
     values = [metric_values(scored[name], protocol)[:, columns] for name in names]
-    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     rows = []
-    if pairs:
-        apart = np.concatenate([values[i] - values[j] for i, j in pairs], axis=1)
+    for i, j in combinations(range(len(names)), 2):
+        apart = values[i] - values[j]
         low, high = bootstrap(apart, scored[names[0]].image_id, resamples, seed)
-        numbers = np.stack([apart.mean(axis=0), low, high], axis=1)
-        tasks = [(i, j, metric) for i, j in pairs for metric in metrics]
-        for (i, j, metric), (value, below, above) in zip(tasks, numbers, strict=True):
-            if value < 0:
-                i, j, value, below, above = j, i, -value, -above, -below
-            real = bool(below > 0 or above < 0)
+        for metric, *ends in zip(metrics, apart.mean(axis=0), low, high, strict=True):
+            better, worse = names[i], names[j]
+            if ends[0] < 0:
+                better, worse, ends = worse, better, [-ends[0], -ends[2], -ends[1]]
             rows.append(
-                {"better": names[i], "worse": names[j], "metric": metric}
-                | figure(value, below, above)
-                | {"real": real}
+                {"better": better, "worse": worse, "metric": metric}
+                | figure(*ends)
+                | {"real": bool(ends[1] > 0 or ends[2] < 0)}
             )
     return pd.DataFrame(rows, columns=["better", "worse", "metric", "value", "low", "high", "real"])
-
-
-def table(results: dict[str, dict], protocol: str = "merged") -> pd.DataFrame:
-    """One row a model, one column a metric, as `value [low, high]`; IoU in 1, the rest in %."""
-    rows = {}
-    for model, result in results.items():
-        rows[model] = {
-            metric.replace("_", " "): _cell(result[protocol][metric], metric) for metric in METRICS
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-
-
-def _cell(figure: dict, metric: str) -> str:
-    value, low, high = figure["value"], figure["low"], figure["high"]
-    if metric == "mean_iou":
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]".replace("0.", ".")
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def recall_table(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
-    """One row a model: recall at 1, 5, 10 and the upper bound over all mentions, in %."""
-    rows = {}
-    for model, result in results.items():
-        found = result["recall"][protocol]["all"]
-        rows[model] = {f"R@{rank}": _cell(found[str(rank)], "recall") for rank in RANKS}
-        rows[model]["upper bound"] = _cell(found["upper_bound"], "recall")
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-
-
-def category_table(results: dict[str, dict], protocol: str = "any", rank: int = 1) -> pd.DataFrame:
-    """One row a model, one column a category with its number of mentions: recall at `rank`, %."""
-    rows = {}
-    for model, result in results.items():
-        rows[model] = {
-            f"{name} ({found['mentions']:,})": f"{100 * found[str(rank)]['value']:.1f}"
-            for name, found in result["recall"][protocol].items()
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")

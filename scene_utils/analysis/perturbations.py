@@ -1,9 +1,9 @@
 """Does a model read the phrase, and does it look at the picture? Take one away and see.
 
-A model is a callable, so that any kind can be asked: `predict(phrases, categories, pictures)` with
-three sequences of n gives the first box of each, `(n, 4)` as fractions of the picture. `pictures`
-holds image ids; `BLANK` stands for a picture that is grey throughout. Nothing here knows of
-networks or features: `answers.predictor` makes such a callable from a trained model.
+A model is a callable, so that any kind can be asked: `predict(phrases, pictures)` with two
+sequences of n gives the first box of each, `(n, 4)` as fractions of the picture. `pictures` holds
+image ids; `BLANK` stands for a picture that is grey throughout. Nothing here knows of networks or
+features: `predictions.make` makes such a callable of a trained model.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from scene_utils import box_ops
 from scene_utils.analysis import metrics
 from scene_utils.dataset.entities import MENTION_KEY as KEY
 
-Predict = Callable[[Sequence[str], Sequence[str], Sequence[str]], np.ndarray]
+Predict = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 BLANK = ""
 GREY = 128  # of 0 to 255, in all three channels
@@ -26,7 +26,7 @@ PAIRS = (ASKED, CHANGES[2])
 
 
 def questions(phrases: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """What is asked of each boxed mention: its key, `change`, `text`, `category`, `picture`.
+    """What is asked of each boxed mention: its key, `change`, `text`, `picture`.
 
     `another phrase`: a random mention of another phrase id of the same picture, boxed or not; left
     out where there is none. `shuffled words`: the same words in another order; left out where
@@ -35,14 +35,10 @@ def questions(phrases: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     rng = np.random.default_rng(seed)
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
-    asked = boxed[KEY].assign(
-        change=ASKED, text=boxed.phrase, category=boxed.category, picture=boxed.image_id
-    )
+    asked = boxed[KEY].assign(change=ASKED, text=boxed.phrase, picture=boxed.image_id)
     other = _another_phrase(boxed, phrases.reset_index(drop=True), rng)
     swapped = asked[other >= 0].assign(
-        change=CHANGES[0],
-        text=phrases.phrase.to_numpy()[other[other >= 0]],
-        category=phrases.category.to_numpy()[other[other >= 0]],
+        change=CHANGES[0], text=phrases.phrase.to_numpy()[other[other >= 0]]
     )
     codes, different = pd.factorize(boxed.phrase)
     shuffled = np.array([_shuffle(phrase, rng) for phrase in different], object)[codes]
@@ -85,7 +81,7 @@ def _shuffle(phrase: str, rng) -> str:
 
 def ask(predict: Predict, asked: pd.DataFrame) -> pd.DataFrame:
     """The answers to `questions`: key, `change`, and the box as fractions of the picture."""
-    boxes = predict(asked.text.tolist(), asked.category.tolist(), asked.picture.tolist())
+    boxes = predict(asked.text.tolist(), asked.picture.tolist())
     boxes = np.asarray(boxes, np.float32)
     if boxes.shape != (len(asked), 4) or not np.isfinite(boxes).all():
         raise ValueError(f"expected ({len(asked)}, 4) finite numbers, got {boxes.shape}")
@@ -105,11 +101,7 @@ def falls(
     """
     boxed = phrases[phrases.n_boxes > 0].astype(dict.fromkeys(KEY[1:], "int64"))
     truth = boxed[KEY].copy()
-    truth[box_ops.COLUMNS] = box_ops.to_relative(
-        boxed[box_ops.COLUMNS].to_numpy(np.float32),
-        boxed.width.to_numpy(),
-        boxed.height.to_numpy(),
-    )
+    truth[box_ops.COLUMNS] = box_ops.relative(boxed)
     answered = answered.astype(dict.fromkeys(KEY[1:], "int64"))
     before = answered[answered.change == ASKED].merge(truth, on=KEY, suffixes=("", "_true"))
     rows = []
@@ -134,17 +126,3 @@ def falls(
             | {"same": round(float(box_ops.iou(asked, changed).mean()), 6)}
         )
     return pd.DataFrame(rows)
-
-
-def table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a model, one column a change: accuracy after it, and the fall with its interval."""
-    rows = {}
-    for model, falls_of in found.items():
-        rows[model] = {
-            row.change: (
-                f"{100 * row.changed:.1f}, fall {100 * row.value:.1f} "
-                f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
-            )
-            for row in falls_of.itertuples()
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")

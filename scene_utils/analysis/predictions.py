@@ -1,10 +1,10 @@
-"""The models' answers to the test split, kept in the cache: made once, then only read.
+"""The models' boxes on the test split, kept in the cache: made once, then only read.
 
 `predictions/<model>.parquet` (every phrase; `entities.PREDICTION_COLUMNS`), and beside it
-`probes/<model>.parquet` (`perturbations.ask`) and `photos/<model>.parquet` (the photos of
-`data/photos`).
+`perturbations/<model>.parquet` (`perturbations.ask`), `photos/<model>.parquet` (the photos of
+`data/photos`) and, of a grid model, `presence/<model>.parquet`.
 `predictions/<model>.json`, written last, has the fingerprint of what they were made from. Reading
-them needs no TensorFlow; `make` imports it where an answer is missing or stale. A table of
+them needs no TensorFlow; `make` imports it where predictions are missing or stale. A table of
 predictions without a folder in `models/` was put there by hand, and is read as it is.
 """
 
@@ -20,29 +20,27 @@ from scene_utils.analysis import metrics, perturbations
 from scene_utils.dataset import entities
 from scene_utils.paths import PHOTOS, atomic, write_text
 
-# The order in which models stand in tables; others follow. Other losses of the seed stay out.
 # `grid+sentence` is the grid model where all phrases of a sentence are asked together.
 TOGETHER = "grid+sentence"
-ORDER = (
-    "constant",
-    "per-category",
-    "text-only",
-    "image-only",
-    "seed-mse",
-    "seed",
-    "grid",
-    TOGETHER,
-)
+# The order in which models stand in tables; others follow. Other losses of `source` stay out.
+ORDER = ("text-only", "image-only", "source-mse", "source", "grid", TOGETHER)
+TRUE_NAMES = {
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "efficientnet_lite2": "EfficientNet-Lite2",
+    "resnet50": "ResNet50",
+    "glove50": "GloVe 50",
+    "glove300": "GloVe 300",
+}
 PHOTO_PHRASES = PHOTOS / "phrases.csv"
 
 
 def names(cache: Path) -> list[str]:
-    """Models that have answers or can give them, in the order of the tables."""
+    """Models that have answered or can answer, in the order of the tables."""
     found = {path.parent.name for path in cache.glob("models/*/settings.json")}
     found |= {path.stem for path in cache.glob("predictions/*.parquet")}
     if (_folder(cache, TOGETHER) / "context.json").is_file():
         found.add(TOGETHER)
-    others = sorted(name for name in found - {*ORDER} if not name.startswith("seed-"))
+    others = sorted(name for name in found - {*ORDER} if not name.startswith("source-"))
     return [name for name in ORDER if name in found] + others
 
 
@@ -54,6 +52,21 @@ def settings(cache: Path, name: str) -> dict:
     """What a model was made with, as its training wrote it down; {} where that is not known."""
     path = _folder(cache, name) / "settings.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def label(cache: Path, name: str) -> str:
+    """A model's name with the inputs that made it; the name alone where these are not known.
+
+    Such as "source (EfficientNet-Lite0, GloVe 50)", or "grid (2 x EfficientNet-Lite2, GloVe 50)".
+    """
+    made_with, inputs = settings(cache, name), []
+    if "backbone" in made_with and name != "text-only":
+        count = f"{made_with['members']} x " if made_with.get("members", 1) > 1 else ""
+        inputs.append(count + TRUE_NAMES.get(made_with["backbone"], made_with["backbone"]))
+        inputs += ["untrained"] if made_with["untrained"] else []
+    if "vectors" in made_with and name != "image-only":
+        inputs.append(TRUE_NAMES.get(made_with["vectors"], made_with["vectors"]))
+    return f"{name} ({', '.join(inputs)})" if inputs else name
 
 
 def seeds(cache: Path, name: str) -> list[int]:
@@ -100,39 +113,72 @@ def stale(cache: Path) -> list[str]:
 
 
 def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: int = 0) -> None:
-    """Answer everything with the models `wanted`. `seed` is of the probes' random choices."""
+    """Answer everything with the models `wanted`. `seed` is of the perturbations' choices."""
     from scene_utils import models
     from scene_utils.features import encode
+    from scene_utils.features.pixels import squeeze_pictures
 
-    phrases = pd.read_parquet(cache / "phrases.parquet")
     store = encode.open_chosen(cache)
-    test = test_mentions(phrases, root)
-    readable = test[test.image_id.isin(store.row)]
-    asked = perturbations.questions(readable, seed)
-    backbones: dict = {}
+    test = test_mentions(pd.read_parquet(cache / "phrases.parquet"), root)
+    test = test[test.image_id.isin(store.row)]
+    ids = list(test.image_id.unique())
+    asked = perturbations.questions(test, seed)
     for name in wanted:
-        localizer = models.load_model(_folder(cache, name))
-        backbone = None
+        model = models.load_model(_folder(cache, name))
+        is_grid = model.settings["model"] == "grid"
+        pictures = store
+        if is_grid:
+            folder = entities.image_folder(root)
+            pictures = squeeze_pictures(folder, ids, model.size, cache / "test_pictures")
         if name == TOGETHER:
-            pictures = _test_pictures(cache, root, readable, localizer.size)
-            table = localizer.predict(readable, pictures, sentences=True)
+            table = model.predict(test, pictures, sentences=True)
             _write(cache, name, {"predictions": table})
             continue
-        if isinstance(localizer, models.GridLocalizer):
-            _write(cache, name, _grid_answers(localizer, cache, root, readable, asked))
-            continue
-        if localizer.sees:
-            made_with = localizer.settings["weights_sha256"]
-            if made_with not in backbones:
-                backbones[made_with] = models.backbone_of(localizer, weights or None)
-            backbone = backbones[made_with]
-        tables = {
-            "predictions": models.predict_phrases(localizer, readable, store),
-            "probes": perturbations.ask(predictor(localizer, store, backbone), asked),
-        }
-        if localizer.sees:
-            tables["photos"] = _photo_answers(localizer, backbone)
+        tables = {"predictions": models.predict_phrases(model, test, pictures)}
+        backbone = models.backbone_of(model, weights or None) if is_grid or model.sees else None
+        look = _looker(model, pictures, ids, backbone)
+        tables["perturbations"] = perturbations.ask(lambda *them, look=look: look(*them)[0], asked)
+        if is_grid:
+            pairs = asked[asked.change.isin(perturbations.PAIRS)]
+            tables["presence"] = pairs[[*entities.MENTION_KEY, "change", "text", "picture"]].assign(
+                present=look(pairs.text.tolist(), pairs.picture.tolist())[1]
+            )
+        if is_grid or model.sees:
+            tables["photos"] = photos = photo_phrases()[["photo", "phrase"]]
+            photos[box_ops.COLUMNS] = np.concatenate(
+                [
+                    models.first_boxes(model, PHOTOS / f"{photo}.jpg", of.tolist(), backbone)
+                    for photo, of in photos.groupby("photo", sort=False).phrase
+                ]
+            )
         _write(cache, name, tables)
+
+
+def _looker(model, store, ids: list[str], backbone):
+    """A model as a callable: boxes `(n, 4)` and `present` `(n,)`, or None, of n phrases and n `ids`
+    of the store, or `BLANK`."""
+    rows = {image_id: row for row, image_id in enumerate([*ids, perturbations.BLANK])}
+    if model.settings["model"] == "grid":
+        grey = np.full((1, model.size, model.size, 3), perturbations.GREY, np.uint8)
+        seen = np.concatenate([store.pictures[[store.row[image_id] for image_id in ids]], grey])
+    elif model.sees:
+        from scene_utils.features.encode import pooled_features
+
+        grey = np.full((1, backbone.size, backbone.size, 3), perturbations.GREY, np.float32)
+        known = store.array(ids)
+        seen = np.concatenate([known, pooled_features(backbone, grey).astype(known.dtype)])
+
+    def look(phrases, pictures):
+        chosen = np.array([rows[image_id] for image_id in pictures], np.int32)
+        if model.settings["model"] == "grid":
+            boxes, _, present = model.relative_boxes(phrases, seen, chosen, 1)
+            return boxes[:, 0], present
+        nothing = [""] * len(phrases)
+        if not model.sees:
+            return model.relative_boxes(phrases, nothing, None), None
+        return model.relative_boxes(phrases, nothing, seen, chosen), None
+
+    return look
 
 
 def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
@@ -142,85 +188,6 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
         with atomic(cache / folder / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     write_text(stamp, json.dumps({"fingerprint": _fingerprint(cache, name)}) + "\n")
-
-
-def _test_pictures(cache: Path, root: Path, test: pd.DataFrame, size: int):
-    from scene_utils.features.pixels import squeeze_pictures
-
-    folder = entities.image_folder(root)
-    return squeeze_pictures(folder, test.image_id.unique(), size, cache / "test_pictures")
-
-
-def _grid_answers(localizer, cache: Path, root: Path, test: pd.DataFrame, asked) -> dict:
-    size = localizer.size
-    store = _test_pictures(cache, root, test, size)
-    grey = np.full((1, size, size, 3), perturbations.GREY, np.uint8)
-    everything = np.concatenate([store.pictures[: len(store.row)], grey])
-
-    def predict(phrases, categories, pictures) -> np.ndarray:
-        rows = [len(store.row) if i == perturbations.BLANK else store.row[i] for i in pictures]
-        return localizer.relative_boxes(phrases, everything, np.array(rows), 1)[0][:, 0]
-
-    pairs = asked[asked.change.isin(perturbations.PAIRS)]
-    rows = pairs.picture.map(store.row).to_numpy(int)
-    present = pairs[[*entities.MENTION_KEY, "change", "text", "picture"]].copy()
-    present["present"] = localizer.relative_boxes(pairs.text.tolist(), everything, rows, 1)[2]
-    photos = photo_phrases()
-    guesses = [
-        answer.boxes
-        for photo, group in photos.groupby("photo", sort=False)
-        for answer in localizer.ground(PHOTOS / f"{photo}.jpg", group.phrase.tolist(), top_k=1)
-    ]
-    answered = photos[["photo", "phrase"]].copy()
-    answered[box_ops.COLUMNS] = np.concatenate(guesses)
-    return {
-        "predictions": localizer.predict(test, store),
-        "probes": perturbations.ask(predict, asked),
-        "presence": present,
-        "photos": answered,
-    }
-
-
-def predictor(localizer, store, backbone=None) -> perturbations.Predict:
-    """A `models.Localizer` and its feature store as the callable that `probes` asks.
-
-    `backbone` is what the store's features come from; it is needed for the blank picture alone,
-    and may be None for a model that does not see.
-    """
-
-    def predict(phrases, categories, pictures) -> np.ndarray:
-        if not localizer.sees:
-            return localizer.relative_boxes(phrases, categories, None)
-        codes, ids = pd.factorize(np.asarray(pictures, object))
-        blank = np.array([image_id == perturbations.BLANK for image_id in ids])
-        known = store.array([image_id for image_id in ids if image_id != perturbations.BLANK])
-        features = np.empty((len(ids), *known.shape[1:]), known.dtype)
-        features[~blank] = known
-        if blank.any():
-            features[blank] = _blank_features(backbone).astype(known.dtype)
-        return localizer.relative_boxes(phrases, categories, features, codes.astype(np.int32))
-
-    return predict
-
-
-def _blank_features(backbone) -> np.ndarray:
-    from scene_utils.features.encode import pooled_features
-
-    grey = np.full((1, backbone.size, backbone.size, 3), perturbations.GREY, np.float32)
-    return pooled_features(backbone, grey)
-
-
-def _photo_answers(localizer, backbone) -> pd.DataFrame:
-    table = photo_phrases()
-    guesses = np.concatenate(
-        [
-            localizer.ground(PHOTOS / f"{photo}.jpg", group.phrase.tolist(), backbone)
-            for photo, group in table.groupby("photo", sort=False)
-        ]
-    )
-    answered = table[["photo", "phrase"]].copy()
-    answered[box_ops.COLUMNS] = guesses
-    return answered
 
 
 def photo_phrases() -> pd.DataFrame:
@@ -241,6 +208,6 @@ def load(cache: Path) -> dict[str, pd.DataFrame]:
 
 
 def load_beside(cache: Path, folder: str, wanted: list[str]) -> dict[str, pd.DataFrame]:
-    """Tables of `probes` or `photos` of those models that have one."""
+    """Tables of `perturbations`, `presence` or `photos` of those models that have one."""
     paths = {name: cache / folder / f"{name}.parquet" for name in wanted}
     return {name: pd.read_parquet(path) for name, path in paths.items() if path.is_file()}

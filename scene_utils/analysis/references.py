@@ -12,17 +12,8 @@ from scene_utils.analysis import metrics
 from scene_utils.dataset import entities
 
 GRIDS = (7, 14, 28)
+BEST = ("best constant", "best per category")
 ORACLES = ("largest box", *(f"grid {n}x{n}{end}" for n in GRIDS for end in ("", ", best")))
-
-
-def relative_truth(mentions: pd.DataFrame) -> np.ndarray:
-    """Merged boxes of boxed mentions as fractions of the picture, `(n, 4)` float32 in [0, 1]."""
-    relative = box_ops.to_relative(
-        mentions[box_ops.COLUMNS].to_numpy(np.float32),
-        mentions.width.to_numpy(),
-        mentions.height.to_numpy(),
-    )
-    return np.clip(relative, 0, 1)
 
 
 def reference_boxes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -35,7 +26,7 @@ def reference_boxes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.nda
     all area: a miss); `grid 7x7, best`, the box of whole cells with the highest IoU, which is made
     of the borders on either side of each side of the truth.
     """
-    fitted, truth = relative_truth(train), relative_truth(test)
+    fitted, truth = box_ops.relative(train), box_ops.relative(test)
     constants = {
         "mean box": fitted.mean(axis=0),
         "whole image": np.float32([0, 0, 1, 1]),
@@ -95,20 +86,4 @@ def predictions(phrases: pd.DataFrame, split: str) -> dict[str, pd.DataFrame]:
     return {
         name: as_predictions(test, relative)
         for name, relative in reference_boxes(train, test).items()
-    }
-
-
-def report(
-    phrases: pd.DataFrame,
-    boxes: pd.DataFrame,
-    split: str,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, dict]:
-    """`metrics.evaluate` of every reference on the boxed mentions of `split`."""
-    asked = phrases[phrases.split == split]
-    boxes = boxes[boxes.image_id.isin(asked.image_id)]
-    return {
-        name: metrics.evaluate(table, asked, boxes, resamples, seed)
-        for name, table in predictions(phrases, split).items()
     }

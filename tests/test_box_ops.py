@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scene_utils import box_ops
@@ -178,3 +179,25 @@ def test_best_constant_beats_a_grid_of_boxes(rng):
 def test_best_constant_finds_the_only_box():
     only = np.float32([0.25, 0.4, 0.75, 0.9])
     np.testing.assert_allclose(box_ops.best_constant(np.tile(only, (5, 1))), only, atol=0.002)
+
+
+def test_coverage_adds_up_to_the_boxes_area():
+    share = box_ops.coverage(np.float32([[0, 0, 0.5, 0.5], [0, 0, 1, 0.2]]), cells=10)
+    assert share.shape == (10, 10)
+    assert share[0, 0] == 1
+    assert share[0, 9] == share[4, 0] == 0.5, "rows run down, columns across"
+    assert share.mean() == pytest.approx((0.25 + 0.2) / 2)
+
+
+def test_a_centre_on_the_excluded_side_is_outside():
+    truth = np.float32([[0, 0, 4, 4]] * 3)
+    guess = np.float32([[0, 0, 2, 8], [3, 3, 5, 4], [-1, -1, 1, 1]])
+    assert box_ops.holds_centre(truth, guess).tolist() == [False, False, True]
+
+
+def test_relative_takes_each_rows_own_picture():
+    table = pd.DataFrame([[10, 20, 110, 95]] * 2, columns=box_ops.COLUMNS)
+    found = box_ops.relative(table.assign(width=[200, 400], height=[100, 200]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0], [0.05, 0.2, 0.55, 0.95])
+    np.testing.assert_allclose(found[1], found[0] / 2)

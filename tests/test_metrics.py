@@ -9,25 +9,17 @@ import pytest
 
 from scene_utils.analysis import metrics
 from scene_utils.analysis.metrics import bootstrap, check_predictions, metric_values, score_mentions
+from scene_utils.dataset.entities import MENTION_KEY as KEY
+from scene_utils.study import tables
+from tests.makers import SIDES, phrase_table
 
-KEY = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
-SIDES = ["x_min", "y_min", "x_max", "y_max"]
 METRICS = ["mean_iou", "accuracy_0.3", "accuracy_0.5", "accuracy_0.7", "pointing"]
 
 
 def truth_tables(mentions, boxes):
     """`mentions` are keys, `boxes` {(image_id, phrase_id): boxes}: the two tables of Entities."""
-    rows = []
-    for image_id, sentence_id, phrase_id, word in mentions:
-        own = np.array(boxes.get((image_id, phrase_id), []), float).reshape(-1, 4)
-        merged = [*own[:, :2].min(axis=0), *own[:, 2:].max(axis=0)] if len(own) else [np.nan] * 4
-        rows.append((image_id, sentence_id, phrase_id, word, "it", "other", len(own), *merged))
-    phrases = pd.DataFrame(rows, columns=[*KEY, "phrase", "category", "n_boxes", *SIDES])
-    flat = [(*key, *box) for key, own in boxes.items() for box in own]
-    types = {"sentence_id": "int8", "phrase_id": "int32", "first_word_index": "int16"}
-    types |= dict.fromkeys(SIDES, "float32")
-    boxes = pd.DataFrame(flat, columns=["image_id", "phrase_id", *SIDES])
-    return phrases.astype(types), boxes.astype({k: types[k] for k in ["phrase_id", *SIDES]})
+    rows = [(*key, "it", "other", boxes.get((key[0], key[2]), [])) for key in mentions]
+    return phrase_table(rows)
 
 
 def predicted(rows, name="predictions"):
@@ -349,6 +341,57 @@ def test_a_file_of_predictions_comes_back_as_written(tmp_path):
     )
 
 
+def odd_columns():
+    """What a reader that guesses types would lose: ids with zeros before them, odd phrases."""
+    return columns(image_id=["007", "007"], phrase=["nan", 'a "big", red\nthing'])
+
+
+def write_as(table, path):
+    kind = path.suffix.upper().removeprefix(".")
+    if kind == "CSV":
+        table.to_csv(path, index=False)
+    else:
+        table.to_json(path, orient="records", lines=kind == "JSONL")
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.json", "mine.jsonl", "MINE.CSV"])
+def test_csv_and_json_of_the_same_columns_are_read_as_parquet_is(name, tmp_path):
+    table = odd_columns().assign(score=[0.1 + 0.2, np.nan])
+    table.to_parquet(tmp_path / "mine.parquet")
+    write_as(table[table.columns[::-1]], tmp_path / name)
+    expected = metrics.read_predictions(tmp_path / "mine.parquet")
+    found = metrics.read_predictions(tmp_path / name)
+    assert found.image_id.tolist() == ["007", "007"]
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+
+
+def test_json_of_columns_is_read_too(tmp_path):
+    odd_columns().to_json(tmp_path / "mine.json")
+    found = metrics.read_predictions(tmp_path / "mine.json")
+    assert found.phrase.tolist() == odd_columns().phrase.tolist()
+
+
+WRONG_FILES = {
+    "other columns.csv": (b"id;x_min\n1;2\n", "got ['id;x_min']"),
+    "other columns.json": (b'{"predictions": [1, 2]}', "got ['predictions']"),
+    "no JSON.json": (b"image_id,x_min\n", "expected a JSON file of predictions with columns"),
+    "a number.json": (b"7", "expected a JSON file of predictions with columns"),
+    "no CSV.csv": (b"\xff\xfe\x00\x81", "expected a CSV file of predictions with columns"),
+    "empty.csv": (b"", "expected a CSV file of predictions with columns"),
+    "text.txt": (b"image_id,x_min\n", "(CSV files end in .csv, JSON in .json)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_a_file_of_another_kind_is_told_what_was_expected_and_found(name, tmp_path):
+    content, reason = WRONG_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="first_word_index") as caught:
+        metrics.read_predictions(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: expected ")
+    assert reason in str(caught.value)
+
+
 BAD_TABLES = {
     "fraction": (columns(phrase_id=[1.5, 1]), "expected integers in phrase_id"),
     "word": (columns(first_word_index=["one", "two"]), "expected integers in first_word_index"),
@@ -360,6 +403,7 @@ BAD_TABLES = {
     "no height": (columns(y_max=[0.0, 4.0]), "got [0.0, 0.0, 9.0, 0.0] in row 0"),
     "no number": (columns(y_min=[np.nan, 1]), "in row 0"),
     "infinite": (columns(x_max=[np.inf, 4]), "in row 0"),
+    "word as score": (columns(score=["high", "1"]), "expected numbers in x_min, y_min"),
     "word as side": (columns(x_min=["left", "1"]), "expected numbers in x_min, y_min"),
 }
 
@@ -431,7 +475,7 @@ def test_table_shows_shares_as_percent():
         "mean box": {"any": dict.fromkeys(METRICS, figure)},
         "perfect": {"any": dict.fromkeys(METRICS, perfect)},
     }
-    table = metrics.table(results, "any")
+    table = tables.scores(results, "any")
     assert table.index.tolist() == ["mean box", "perfect"]
     assert list(table) == [metric.replace("_", " ") for metric in METRICS]
     assert table.loc["mean box"].tolist() == [".250 [.200, .300]"] + ["25.0 [20.0, 30.0]"] * 4

@@ -1,0 +1,112 @@
+"""Which mistakes a model makes, and mentions to look at; merged boxes at IoU .5 throughout."""
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import box_ops
+from scene_utils.dataset.entities import MENTION_KEY as KEY
+
+MISTAKES = (
+    "right",
+    "another object of its category",
+    "another object",
+    "too large",
+    "too small",
+    "beside it",
+    "nowhere near",
+    "no answer",
+)
+
+
+def mistakes(
+    scored: pd.DataFrame, predictions: pd.DataFrame, phrases: pd.DataFrame
+) -> pd.DataFrame:
+    """For each row of `scored`: what became of its box, and whether another's would be right.
+
+    `mistake` is the first of `MISTAKES` that holds: IoU .5 with the truth; IoU .5 with the merged
+    box of another phrase id of the picture, of the same category or not; the box holds .8 of the
+    truth's area (too large); .8 of the box lies in the truth (too small); it touches the truth
+    (beside it); it does not. `another_right`: the first box of another phrase id of the picture
+    reaches IoU .5 with this mention's truth. `others_right`: the share of those that do, what a
+    mention answered with the wrong phrase would get; NaN where the picture has no other.
+    """
+    boxed = phrases[phrases.n_boxes > 0].astype(dict.fromkeys(KEY[1:], "int64"))
+    first = predictions[predictions["rank"] == 1][[*KEY, *box_ops.COLUMNS]]
+    table = scored[[*KEY, "category"]].merge(boxed[[*KEY, *box_ops.COLUMNS]], on=KEY, how="left")
+    guess = table[KEY].merge(first, on=KEY, how="left")[box_ops.COLUMNS].to_numpy(np.float32)
+    guess = np.nan_to_num(guess)
+    truth = table[box_ops.COLUMNS].to_numpy(np.float32)
+    own = table[["image_id", "phrase_id", "category"]].reset_index(names="row")
+
+    def against_others(mine: np.ndarray, theirs: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        pairs = own.merge(theirs, on="image_id", suffixes=("", "_other"))
+        pairs = pairs[pairs.phrase_id != pairs.phrase_id_other]
+        corners = pairs[box_ops.COLUMNS].to_numpy(np.float32)
+        return pairs, box_ops.iou(mine[pairs["row"]], corners) >= 0.5
+
+    def count(rows: pd.Series) -> np.ndarray:
+        return np.bincount(rows, minlength=len(table))
+
+    pairs, hit = against_others(guess, boxed.drop_duplicates(["image_id", "phrase_id"]))
+    same = (pairs.category == pairs.category_other).to_numpy()
+    shared = box_ops.intersection(guess, truth)
+    kinds = {
+        "no answer": ~scored.answered.to_numpy(),
+        "right": scored.iou_merged.to_numpy() >= 0.5,
+        "another object of its category": count(pairs["row"][hit & same]) > 0,
+        "another object": count(pairs["row"][hit & ~same]) > 0,
+        "too large": shared >= 0.8 * box_ops.area(truth),
+        "too small": shared >= 0.8 * box_ops.area(guess),
+        "beside it": shared > 0,
+    }
+    mistake = np.select(list(kinds.values()), list(kinds), "nowhere near")
+    # The other way round: boxes that the picture's other phrases got, against this one's truth.
+    pairs, hit = against_others(truth, first)
+    hits, others = count(pairs["row"][hit]), count(pairs["row"])
+    share = np.divide(hits, others, out=np.full(len(table), np.nan), where=others > 0)
+    return pd.DataFrame(
+        {
+            "mistake": pd.Categorical(mistake, list(MISTAKES)),
+            "another_right": hits > 0,
+            "others_right": share,
+        }
+    )
+
+
+def mistake_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Shares of mentions in %, a row a model: each of `MISTAKES`, and of the missed ones those
+    that another phrase's box of the picture would have answered rightly."""
+    rows = {}
+    for model, table in found.items():
+        share = table.mistake.value_counts(normalize=True, sort=False) * 100
+        missed = table.mistake != "right"
+        rows[model] = {name: float(share.get(name, 0)) for name in MISTAKES}
+        rows[model]["missed, another's box right"] = 100 * float(
+            table.another_right[missed].mean() if missed.any() else 0
+        )
+        rows[model]["a random other's box right"] = 100 * float(table.others_right.mean())
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").round(2)
+
+
+def pick(seen: pd.DataFrame, each: int = 3, scores: bool = False, seed: int = 0) -> pd.DataFrame:
+    """Mentions to look at: `seen` with a column `group`, `each` rows a group.
+
+    The best tenth's, those around the median and the worst tenth's by `iou_merged`, drawn at
+    random, each of another picture; with `scores` also the misses of the highest score.
+    """
+    table = seen[seen.answered].sample(frac=1, random_state=seed)
+    table = table.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
+    tenth = max(len(table) // 10, each)
+    middle = max(len(table) // 2 - tenth // 2, 0)
+    parts = [
+        (table[:tenth].sample(frac=1, random_state=seed), "best tenth"),
+        (table[middle : middle + tenth].sample(frac=1, random_state=seed), "around the median"),
+        (table[-tenth:].sample(frac=1, random_state=seed), "worst tenth"),
+    ]
+    if scores:
+        missed = table[table.iou_merged < 0.5]
+        parts.append((missed.sort_values("score", ascending=False, kind="stable"), "surest misses"))
+    return pd.concat(
+        [part.drop_duplicates("image_id")[:each].assign(group=name) for part, name in parts],
+        ignore_index=True,
+    )
