@@ -1,4 +1,4 @@
-"""What decides, which mistakes, calibration and probes, on small cases worked by hand."""
+"""What decides, which mistakes, calibration and perturbations, on small cases worked by hand."""
 
 import numpy as np
 import pandas as pd

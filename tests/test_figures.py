@@ -10,13 +10,15 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from scene_utils import box_ops, paths, plots
 from scene_utils.analysis import metrics_file, predictions
 from scene_utils.dataset import entities, sample
+from scene_utils.study import readme_tables, tables
 
 # Presence needs a grid model: `test_presence` has that table.
-TABLES = ["models", "recall", "categories", "differences", "probes", "mistakes", "misses"]
+TABLES = ["models", "recall", "categories", "differences", "frequency", "mistakes", "misses"]
 
 
 def answer(phrases, spread, count, rng):
@@ -44,7 +46,7 @@ def project(tmp_path_factory):
     test = found.phrases[found.phrases.split == "test"].reset_index(drop=True)
     rng = np.random.default_rng(0)
     (cache / "predictions").mkdir()
-    for name, spread, count in (("constant", 0.3, 1), ("seed", 0.1, 1), ("grid", 0.03, 12)):
+    for name, spread, count in (("text-only", 0.3, 1), ("source", 0.1, 1), ("grid", 0.03, 12)):
         answer(test, spread, count, rng).to_parquet(cache / f"predictions/{name}.parquet")
     (root / "data/photos").symlink_to(paths.PHOTOS)
     (root / "requirements.lock").symlink_to(paths.ROOT / "requirements.lock")
@@ -92,7 +94,7 @@ def test_figures_come_as_png_and_svg_and_a_model_with_ranks_gets_its_own(drawn):
     kinds = {
         suffix: {path.stem for path in drawn[1].glob(f"*{suffix}")} for suffix in (".png", ".svg")
     }
-    assert kinds[".png"] == kinds[".svg"]
+    assert kinds[".png"] - kinds[".svg"] == {"gallery"}, "photos are kept as PNG alone"
     wanted = "models categories recall differences iou_distribution what_decides"
     wanted += " where_answers_lie calibration mistakes gallery"
     assert kinds[".png"] == set(wanted.split())
@@ -101,7 +103,7 @@ def test_figures_come_as_png_and_svg_and_a_model_with_ranks_gets_its_own(drawn):
 @pytest.mark.slow
 def test_drawing_again_gives_the_same_bytes(project, drawn):
     before = hashes(drawn[1])
-    assert len(before) == 21
+    assert len(before) == 20
     for path in drawn[1].glob("*.*"):
         path.unlink()
     draw(project)
@@ -113,19 +115,61 @@ def test_metrics_hold_what_their_description_says(drawn):
     metrics = metrics_file.read_metrics(drawn[1] / "metrics.json")
     described = re.findall(r"^    (\w+)  ", metrics_file.__doc__, re.MULTILINE)
     assert set(metrics) == set(described)
-    assert list(metrics["models"]) == ["constant", "seed", "grid"]
+    assert list(metrics["models"]) == ["text-only", "source", "grid"]
     assert list(metrics["calibration"]) == ["grid"]
     recall = {name: found["recall"]["any"]["all"] for name, found in metrics["models"].items()}
-    assert recall["seed"]["1"] == recall["seed"]["upper_bound"]
+    assert recall["source"]["1"] == recall["source"]["upper_bound"]
     assert recall["grid"]["1"]["value"] < recall["grid"]["upper_bound"]["value"]
     pairs = {(row["better"], row["worse"]) for row in metrics["differences"]}
-    assert pairs == {("grid", "seed"), ("grid", "constant"), ("seed", "constant")}
-    shares = metrics["mistakes"]["seed"]
+    assert {("grid", "source"), ("grid", "text-only"), ("source", "best constant")} <= pairs
+    shares = metrics["mistakes"]["source"]
     assert shares["right"] == pytest.approx(
-        100 * metrics["models"]["seed"]["merged"]["accuracy_0.5"]["value"], abs=0.01
+        100 * metrics["models"]["source"]["merged"]["accuracy_0.5"]["value"], abs=0.01
     )
     path = str(drawn[1].parent.parent)
     assert path not in json.dumps(metrics)
+
+
+@pytest.mark.slow
+def test_an_equal_run_touches_no_file(project, drawn):
+    metrics = drawn[1] / "metrics.json"
+    known = json.loads(metrics.read_text())
+    known["code"]["date"] = known["versions"]["python"] = "of an earlier day"
+    metrics.write_text(json.dumps(known, indent=1) + "\n")
+    before = {path: path.stat().st_mtime_ns for path in drawn[1].glob("*.*")}
+    draw(project)
+    assert {path: path.stat().st_mtime_ns for path in drawn[1].glob("*.*")} == before
+    known["models"]["grid"]["mentions"] += 1
+    metrics.write_text(json.dumps(known, indent=1) + "\n")
+    draw(project)
+    assert json.loads(metrics.read_text())["code"]["date"] != "of an earlier day"
+
+
+def coloured(colour):
+    figure, axes = plots.new_figure(2, 2)
+    axes[0, 0].plot([0, 1], color=colour)
+    return figure
+
+
+def test_a_figure_is_written_only_where_it_differs(tmp_path):
+    plots.save(coloured("red"), tmp_path / "a.png")
+    files = [tmp_path / "a.png", tmp_path / "a.svg"]
+    # The same pixels, compressed otherwise, as another machine would have left them.
+    Image.open(files[0]).convert("RGB").save(files[0], compress_level=1)
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    plots.save(coloured("red"), tmp_path / "a.png")
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
+    plots.save(coloured("blue"), tmp_path / "a.png")
+    assert not {path.read_bytes() for path in files} & {content for content, _ in before}
+    files[0].write_bytes(b"damaged")
+    plots.save(coloured("blue"), tmp_path / "a.png")
+    assert Image.open(files[0]).size == (300, 300)
+
+
+def test_photos_are_kept_as_png_alone_and_maps_as_svg_too(tmp_path):
+    plots.save(plots.picture_grid([(np.zeros((9, 9, 3), np.uint8), [], ["x"])]), tmp_path / "a.png")
+    plots.save(plots.coverage_map(np.float32([[0, 0, 1, 1]]), "x"), tmp_path / "b.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "b.svg"]
 
 
 def test_a_readers_own_style_changes_nothing(tmp_path):
@@ -145,7 +189,7 @@ def test_a_readers_own_style_changes_nothing(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path):
-    for name in ("seed", "seed-giou", "zebra", "constant"):
+    for name in ("source", "source-giou", "zebra", "text-only"):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "settings.json").write_text('{"fingerprint": "x"}')
     (tmp_path / "predictions").mkdir()
@@ -153,8 +197,23 @@ def cache(tmp_path):
     return tmp_path
 
 
-def test_models_stand_in_one_order_and_other_losses_of_the_seed_stay_out(cache):
-    assert predictions.names(cache) == ["constant", "seed", "grid", "zebra"]
+def test_models_stand_in_one_order_and_other_losses_of_the_source_stay_out(cache):
+    assert predictions.names(cache) == ["text-only", "source", "grid", "zebra"]
+
+
+def test_labels_say_which_inputs_made_a_model(cache):
+    made_with = {"backbone": "resnet50", "vectors": "glove300", "untrained": True}
+    for name in ("source", "text-only", "image-only"):
+        (cache / "models" / name).mkdir(exist_ok=True)
+        (cache / f"models/{name}/settings.json").write_text(json.dumps(made_with))
+    assert predictions.label(cache, "source") == "source (ResNet50, untrained, GloVe 300)"
+    assert predictions.label(cache, "text-only") == "text-only (GloVe 300)"
+    assert predictions.label(cache, "image-only") == "image-only (ResNet50, untrained)"
+    assert predictions.label(cache, "grid") == "grid", "put there by hand"
+    pair = made_with | {"members": 2, "untrained": False, "backbone": "own.h5"}
+    (cache / "models/grid").mkdir()
+    (cache / "models/grid/settings.json").write_text(json.dumps(pair))
+    assert predictions.label(cache, "grid") == "grid (2 x own.h5, GloVe 300)"
 
 
 def test_a_grid_model_with_context_answers_whole_sentences_too(cache):
@@ -172,15 +231,17 @@ def test_a_grid_model_with_context_answers_whole_sentences_too(cache):
 
 
 def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
-    assert predictions.stale(cache) == ["constant", "seed", "zebra"], "grid was put there by hand"
-    for name in ("constant", "seed", "zebra"):
+    assert predictions.stale(cache) == ["text-only", "source", "zebra"], (
+        "grid was put there by hand"
+    )
+    for name in ("text-only", "source", "zebra"):
         stamp = {"fingerprint": predictions._fingerprint(cache, name)}
         (cache / f"predictions/{name}.json").write_text(json.dumps(stamp))
     assert predictions.stale(cache) == []
-    (cache / "models/seed/settings.json").write_text('{"fingerprint": "y"}')
-    assert predictions.stale(cache) == ["seed"]
+    (cache / "models/source/settings.json").write_text('{"fingerprint": "y"}')
+    assert predictions.stale(cache) == ["source"]
     (cache / "entities.json").write_text("new phrases")
-    assert predictions.stale(cache) == ["constant", "seed", "zebra"]
+    assert predictions.stale(cache) == ["text-only", "source", "zebra"]
 
 
 def test_no_answers_say_what_to_do(tmp_path):
@@ -189,8 +250,6 @@ def test_no_answers_say_what_to_do(tmp_path):
 
 
 def test_photo_phrases_have_boxes_inside_photos_that_are_there():
-    from PIL import Image
-
     table = predictions.photo_phrases()
     box_ops.check(table[box_ops.COLUMNS].to_numpy())
     for photo, group in table.groupby("photo"):
@@ -207,10 +266,11 @@ def test_photo_phrases_have_boxes_inside_photos_that_are_there():
 def readme(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr(paths, "figures", lambda profile: drawn[1].parent / profile)
     path = tmp_path / "README.md"
-    names = [name for name in TABLES if name != "probes"]
     path.write_text(
         "# Study\n\nBefore.\n\n"
-        + "\n\n".join(f"<!-- table:sample/{name} -->\nas it was\n<!-- /table -->" for name in names)
+        + "\n\n".join(
+            f"<!-- table:sample/{name} -->\nas it was\n<!-- /table -->" for name in TABLES
+        )
         + "\n\nAfter.\n"
     )
     return path
@@ -247,10 +307,24 @@ def test_tables_are_written_between_their_marks_and_nowhere_else(project, readme
 
 
 @pytest.mark.slow
+def test_all_pages_of_the_project_are_filled_where_none_is_named(project, readme):
+    pages = [project / name for name in ("README.md", "figures/sample/README.md")]
+    for page in pages:
+        page.write_text(readme.read_text())
+    answer = command(project, "--check")
+    assert answer.returncode == 1
+    assert all(f"{page}: tables differ" in answer.stderr for page in pages)
+    assert command(project).returncode == 0
+    assert pages[0].read_text() == pages[1].read_text() != readme.read_text()
+    assert command(project, "--check").returncode == 0
+    pages[1].unlink()
+
+
+@pytest.mark.slow
 def test_a_figure_that_differs_by_one_digit_fails_the_check(project, readme):
     command(project, readme)
     text = readme.read_text()
-    row = next(line for line in text.splitlines() if line.startswith("| seed |"))
+    row = next(line for line in text.splitlines() if line.startswith("| source |"))
     digit = re.search(r"\d(?= \[)", row)
     changed = row[: digit.start()] + str((int(digit[0]) + 1) % 10) + row[digit.end() :]
     readme.write_text(text.replace(row, changed, 1))
@@ -265,16 +339,16 @@ def test_a_figure_that_differs_by_one_digit_fails_the_check(project, readme):
         ("<!-- table:sample/models --> x <!-- /table -->", "on a line of its own"),
         ("<!-- table:sample/nonsense -->\n<!-- /table -->", "got 'sample/nonsense'"),
         ("<!-- table:nowhere/models -->\n<!-- /table -->", "expected figures of notebook 05"),
-        ("<!-- table:sample/probes -->\n<!-- /table -->", "sample/probes: expected its figures"),
+        ("<!-- table:sample/parts -->\n<!-- /table -->", "sample/parts: expected its figures"),
     ],
 )
 def test_marks_that_cannot_be_filled_are_refused(text, message, readme):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        metrics_file.fill_tables(text)
+        readme_tables.fill(text)
 
 
 def test_text_without_marks_stays_as_it_is():
-    assert metrics_file.fill_tables("# Title\n\ntext\n") == "# Title\n\ntext\n"
+    assert readme_tables.fill("# Title\n\ntext\n") == "# Title\n\ntext\n"
 
 
 def test_differences_are_shown_both_ways_and_chance_is_marked():
@@ -298,7 +372,7 @@ def test_differences_are_shown_both_ways_and_chance_is_marked():
             "real": False,
         },
     ]
-    table = metrics_file.difference_table(pd.DataFrame(rows), ["a", "b", "c"], "accuracy_0.5")
+    table = tables.differences(pd.DataFrame(rows), ["a", "b", "c"])
     assert table.loc["b", "a"] == "+5.0 [1.0, 9.0]"
     assert table.loc["a", "b"] == "-5.0 [-9.0, -1.0]"
     assert table.loc["c", "b"] == "~ +1.0 [-2.0, 4.0]"
@@ -306,19 +380,19 @@ def test_differences_are_shown_both_ways_and_chance_is_marked():
 
 
 @pytest.mark.slow
-def test_a_table_of_probes_is_written(drawn):
+def test_a_table_of_perturbations_is_written(drawn):
     metrics = metrics_file.read_metrics(drawn[1] / "metrics.json")
     row = {"change": "blank picture", "mentions": 9, "asked": 0.5, "changed": 0.2, "value": 0.3}
     row |= {"low": 0.1, "high": 0.4, "real": True, "same": 0.1}
-    text = metrics_file.TABLES["probes"](metrics | {"probes": {"seed": [row]}})
-    assert "| seed | 20.0, fall 30.0 [10.0, 40.0] |" in text
+    text = readme_tables.TABLES["perturbations"](metrics | {"perturbations": {"source": [row]}})
+    assert "| source | 20.0, fall 30.0 [10.0, 40.0] |" in text
 
 
 @pytest.mark.slow
 def test_every_table_has_a_caption_that_says_what_it_rests_on(drawn):
     metrics = metrics_file.read_metrics(drawn[1] / "metrics.json")
-    for name in set(TABLES) - {"probes"}:
-        last = metrics_file.TABLES[name](metrics).splitlines()[-1]
+    for name in TABLES:
+        last = readme_tables.TABLES[name](metrics).splitlines()[-1]
         assert "embedded sample, split test: 16 images" in last, name
         assert "trained on 24 images" in last, name
-    assert set(metrics_file.TABLES) == {*TABLES, "presence", "ablation"}
+    assert set(readme_tables.TABLES) > set(TABLES)
