@@ -202,6 +202,7 @@ def run_ablation(arguments: argparse.Namespace) -> None:
         paths.figures(arguments.profile) / "ablation.json",
         [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS),
         [int(seed) for seed in arguments.seeds.split(",")],
+        epochs=chosen.train.epochs,
         pictures_per_step=chosen.grid.pictures_per_step,
         progressive=chosen.grid.progressive,
     )
