@@ -29,9 +29,7 @@ LOOKS = {
 # Their order serves those that have no colour.
 MARKERS = "osD^vP"
 GREY = "#8a8a8a"
-MISTAKE_COLOURS = (
-    *("#009E73", "#0072B2", "#56B4E9", "#E69F00", "#F0C36D", "#CC79A7", "#999999", "#444444"),
-)
+MISTAKE_COLOURS = [COLOURS[n] for n in (2, 0, 5, 1)] + ["#F0C36D", COLOURS[4], "#999999", "#444444"]
 
 
 def _look(name: str) -> dict:
@@ -74,13 +72,10 @@ def _finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 
 
 @styled
 def model_bars(
-    models: dict[str, dict],
-    references: dict[str, dict],
-    oracles: Sequence[str],
-    note: str,
-    protocol: str = "merged",
+    models: dict[str, dict], references: dict[str, dict], oracles: Sequence[str], note: str
 ) -> Figure:
-    """Mean IoU and accuracy at IoU .5 with 95 % intervals: references above, models below."""
+    """Mean IoU and accuracy at IoU .5, merged box, with 95 % intervals: references above, models
+    below."""
     everything = references | models
     names = [
         f"{name} (oracle)" if name in oracles else name.replace(" (", "\n(") for name in everything
@@ -92,7 +87,7 @@ def model_bars(
         (axes[0, 0], "mean_iou", "mean IoU", 1),
         (axes[0, 1], "accuracy_0.5", "accuracy at IoU .5 (% of mentions)", 100),
     ):
-        values, ends = _bars([item[protocol][metric] for item in everything.values()], scale)
+        values, ends = _bars([item["merged"][metric] for item in everything.values()], scale)
         axis.barh(names, values, color=colours, height=0.65)
         axis.errorbar(values, names, xerr=ends, fmt="none", ecolor="black", capsize=2.5, lw=1)
         highest = values + ends[1]
@@ -103,15 +98,13 @@ def model_bars(
             patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
             axis.text(after, place, text, va="center", fontsize=8.5, bbox=patch)
         if "best constant" in references:
-            line = references["best constant"][protocol][metric]["value"] * scale
+            line = references["best constant"]["merged"][metric]["value"] * scale
             axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
-        axis.set_xlabel(label)
-        axis.set_xlim(0, highest.max() * 1.14)
+        axis.set(xlabel=label, xlim=(0, highest.max() * 1.14))
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
-    return _finish(
-        figure, f"{note}\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
-    )
+    note += "\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
+    return _finish(figure, note)
 
 
 @styled
@@ -143,9 +136,7 @@ def recall_curves(models: dict[str, dict], note: str) -> Figure:
             found = result["recall"][protocol]["all"]
             _curve(axis, range(len(places)), [found[k] for k in places], name, number)
         axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
-        axis.set_xlabel("boxes that may answer")
-        axis.set_title(f"{protocol} box")
-        axis.set_ylim(0, 100)
+        axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
     axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
     return _finish(figure, note, axes[0, 0])
 
@@ -175,13 +166,10 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     axis.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axis.set_yticks(range(len(names)), names)
     axis.grid(visible=False)
-    for side in axis.spines.values():
-        side.set_visible(False)
+    axis.spines[:].set_visible(False)
     figure.colorbar(image, label="row minus column (points)")
-    return _finish(
-        figure,
-        f"{note}\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0",
-    )
+    note += "\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
+    return _finish(figure, note)
 
 
 @styled
@@ -195,14 +183,11 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
         axes[0, 0].stairs(100 * share / len(values), edges, **line)
         reached = 1 - np.searchsorted(np.sort(values), grid, side="left") / len(values)
         axes[0, 1].plot(grid, 100 * reached, label=name, **line)
-    axes[0, 0].set_xlabel("IoU (bins of .05)")
-    axes[0, 0].set_ylabel("mentions (%)")
-    axes[0, 1].set_xlabel("IoU threshold")
-    axes[0, 1].set_ylabel("mentions that reach it (%)")
-    axes[0, 1].set_ylim(0, 100)
+    axes[0, 0].set(xlabel="IoU (bins of .05)", ylabel="mentions (%)", xlim=(0, 1))
+    ylabel = "mentions that reach it (%)"
+    axes[0, 1].set(xlabel="IoU threshold", ylabel=ylabel, xlim=(0, 1), ylim=(0, 100))
     for axis in axes[0]:
         axis.axvline(0.5, color="grey", lw=1, ls=":")
-        axis.set_xlim(0, 1)
     return _finish(figure, note, axes[0, 1])
 
 
@@ -224,8 +209,7 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
         axis.set_xticks(range(len(bins)), bins)
         crowded = sum(map(len, bins)) > 24
         axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
-        axis.set_xlim(-0.4, max(len(bins) - 0.6, 0.6))
-        axis.set_xlabel(what)
+        axis.set(xlabel=what, xlim=(-0.4, max(len(bins) - 0.6, 0.6)))
     for axis in axes[:, 0]:
         axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
     axes[0, 0].set_ylim(0)
@@ -252,8 +236,7 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     axes[1, 1].set_ylabel("minus the truth")
     for axis in axes.flat:
         axis.grid(visible=False)
-        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
-        axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
+        axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axes[0, 0].set_ylabel("y (of the height)")
     figure.colorbar(first, ax=axes[0], label="boxes over it (%)")
     figure.colorbar(second, ax=axes[1], label="points")
@@ -265,8 +248,7 @@ def _square(right: float) -> tuple[Figure, Axes]:
     figure, axes = new_figure(5.6, 4.4)
     axis = axes[0, 0]
     axis.plot([0, right], [0, 100], color="grey", lw=1, ls=":")
-    axis.set_xlim(0, right)
-    axis.set_ylim(0, 100)
+    axis.set(xlim=(0, right), ylim=(0, 100))
     return figure, axis
 
 
@@ -277,8 +259,7 @@ def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
     for number, (name, table) in enumerate(tables.items()):
         label = f"{name}, mean error {100 * table.attrs['error']:.1f} points"
         _curve(axis, table.score, table.to_dict("records"), name, number, label=label)
-    axis.set_xlabel("score of the box (mean of the bin)")
-    axis.set_ylabel("IoU .5 reached (% of the bin)")
+    axis.set(xlabel="score of the box (mean of the bin)", ylabel="IoU .5 reached (% of the bin)")
     axis.legend(loc="upper left")
     return _finish(figure, note)
 
@@ -316,8 +297,7 @@ def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
             axis.text(left[place] + value / 2, place, f"{value:.0f}", **text)
         left += values
     axis.invert_yaxis()
-    axis.set_xlim(0, 100)
-    axis.set_xlabel("mentions (%)")
+    axis.set(xlabel="mentions (%)", xlim=(0, 100))
     axis.grid(axis="y", visible=False)
     return _finish(figure, note, axis, columns=4)
 

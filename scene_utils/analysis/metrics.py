@@ -201,21 +201,18 @@ def figure(value: float, low: float, high: float) -> dict[str, float]:
 
 
 def grouped(
-    values: np.ndarray,
-    groups: np.ndarray,
-    clusters: Sequence,
-    resamples: int = 1000,
-    seed: int = 0,
+    values: np.ndarray, groups: np.ndarray, clusters: Sequence, **draws: int
 ) -> list[list[dict]]:
     """Means of each column within each group, with intervals: a list a group of figures.
 
-    `values` `(n, m)`, `groups` `(n, g)` bool, each with a mention in it.
+    `values` `(n, m)`, `groups` `(n, g)` bool, each with a mention in it; `draws` are `resamples`
+    and `seed` of `bootstrap`, here and wherever they are handed on.
     """
     m = values.shape[1]
     weights = np.repeat(groups.astype(np.float64), m, axis=1)
     tiled = np.tile(values, groups.shape[1])
     means = (tiled * weights).sum(axis=0) / weights.sum(axis=0)
-    low, high = bootstrap(tiled, clusters, resamples, seed, weights)
+    low, high = bootstrap(tiled, clusters, weights=weights, **draws)
     flat = [figure(*numbers) for numbers in zip(means, low, high, strict=True)]
     return [flat[start : start + m] for start in range(0, len(flat), m)]
 
@@ -251,7 +248,7 @@ def evaluate(
 
         def means(values: np.ndarray, *names: str) -> list[list[dict]]:
             members = np.stack([groups[name] for name in names], axis=1)
-            return grouped(values, members, scored.image_id, resamples, seed)
+            return grouped(values, members, scored.image_id, resamples=resamples, seed=seed)
 
         (figures,) = means(metric_values(scored, protocol), "all")
         result[protocol] = dict(zip(METRICS, figures, strict=True))
@@ -268,8 +265,7 @@ def differences(
     scored: dict[str, pd.DataFrame],
     protocol: str = "merged",
     metrics: Sequence[str] = ("mean_iou", "accuracy_0.5"),
-    resamples: int = 1000,
-    seed: int = 0,
+    **draws: int,
 ) -> pd.DataFrame:
     """Each model against each later one on the same mentions, by paired bootstrap over images.
 
@@ -286,7 +282,7 @@ def differences(
     rows = []
     for i, j in combinations(range(len(names)), 2):
         apart = values[i] - values[j]
-        low, high = bootstrap(apart, scored[names[0]].image_id, resamples, seed)
+        low, high = bootstrap(apart, scored[names[0]].image_id, **draws)
         for metric, *ends in zip(metrics, apart.mean(axis=0), low, high, strict=True):
             better, worse = names[i], names[j]
             if ends[0] < 0:
