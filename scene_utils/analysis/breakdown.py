@@ -101,10 +101,7 @@ def _binned(values: np.ndarray, edges: list[int]) -> pd.Categorical:
 
 
 def by_group(
-    scored: dict[str, pd.DataFrame],
-    described: pd.DataFrame,
-    least: int = 10,
-    **draws: int,
+    scored: dict[str, pd.DataFrame], described: pd.DataFrame, least: int = 10, **draws: int
 ) -> pd.DataFrame:
     """Accuracy at IoU .5 of each model in each bin of each column of `described`.
 
@@ -130,10 +127,7 @@ def by_group(
 
 
 def by_frequency(
-    scored: dict[str, pd.DataFrame],
-    phrases: pd.DataFrame,
-    train: pd.DataFrame,
-    **draws: int,
+    scored: dict[str, pd.DataFrame], phrases: pd.DataFrame, train: pd.DataFrame, **draws: int
 ) -> list[dict]:
     """Accuracy at IoU .5 by how often a phrase's last word stands in the phrases of `train`.
 
@@ -238,9 +232,7 @@ def presence(
 def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int) -> dict:
     both = pd.concat([own, other])
     images, names = pd.factorize(both.image_id)
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
-    )
+    draws = metrics.draw_clusters(len(names), resamples, seed)
     scores = (own.present.to_numpy(), other.present.to_numpy())
     weights = (draws[:, images[: len(own)]], draws[:, images[len(own) :]])
     low, high = np.percentile(area_under_roc(*scores, *weights), [2.5, 97.5])

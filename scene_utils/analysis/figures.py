@@ -17,23 +17,19 @@ from scene_utils.analysis import metrics, perturbations
 from scene_utils.analysis.mistakes import MISTAKES
 from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
 
-LOOKS = {
-    "best constant": {"color": "black", "ls": "--"},
-    "best per category": {"color": COLOURS[5]},
-    "text-only": {"color": COLOURS[0]},
-    "image-only": {"color": COLOURS[4]},
-    "source-mse": {"color": "#8a8a8a"},
-    "source": {"color": COLOURS[1]},
-    "grid": {"color": COLOURS[2]},
+GREY = "#8a8a8a"
+COLOUR_OF = {
+    **{"best constant": "black", "best per category": COLOURS[5], "source-mse": GREY},
+    **{"text-only": COLOURS[0], "image-only": COLOURS[4], "source": COLOURS[1], "grid": COLOURS[2]},
 }
 # Their order serves those that have no colour.
 MARKERS = "osD^vP"
-GREY = "#8a8a8a"
 MISTAKE_COLOURS = [COLOURS[n] for n in (2, 0, 5, 1)] + ["#F0C36D", COLOURS[4], "#999999", "#444444"]
 
 
 def _look(name: str) -> dict:
-    return LOOKS.get(name.split(" (")[0], {"color": COLOURS[3]})
+    colour = COLOUR_OF.get(name.split(" (")[0], COLOURS[3])
+    return {"color": colour, "ls": "--" if colour == "black" else "-"}
 
 
 def _bars(figures: Sequence[dict], scale: float = 100) -> tuple[np.ndarray, np.ndarray]:
@@ -83,20 +79,17 @@ def model_bars(
     colours = [GREY if name not in models else COLOURS[0] for name in everything]
     height = 0.28 * len(names) + 0.14 * sum("\n" in name for name in names)
     figure, axes = new_figure(7.5, 0.9 + height, ncols=2, sharey=True)
-    for axis, metric, label, scale in (
-        (axes[0, 0], "mean_iou", "mean IoU", 1),
-        (axes[0, 1], "accuracy_0.5", "accuracy at IoU .5 (% of mentions)", 100),
-    ):
+    columns = (("mean_iou", "mean IoU"), ("accuracy_0.5", "accuracy at IoU .5 (% of mentions)"))
+    for axis, (metric, label), scale in zip(axes[0], columns, (1, 100), strict=True):
         values, ends = _bars([item["merged"][metric] for item in everything.values()], scale)
         axis.barh(names, values, color=colours, height=0.65)
         axis.errorbar(values, names, xerr=ends, fmt="none", ecolor="black", capsize=2.5, lw=1)
         highest = values + ends[1]
         for place, value in enumerate(values):
             text = f"{value:.1f}" if scale == 100 else f"{value:.3f}".lstrip("0")
-            after = highest[place] + highest.max() * 0.02
-            # On the line of the constant box it would be hard to read.
-            patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-            axis.text(after, place, text, va="center", fontsize=8.5, bbox=patch)
+            # The patch keeps it readable on the line of the constant box.
+            style = {"va": "center", "fontsize": 8.5, "bbox": {"fc": "w", "ec": "none", "pad": 0.8}}
+            axis.text(highest[place] + highest.max() * 0.02, place, text, **style)
         if "best constant" in references:
             line = references["best constant"]["merged"][metric]["value"] * scale
             axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
@@ -325,25 +318,22 @@ def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
 
     `group` (may be "") starts a row of its own where it changes; `score` is shown where it is.
     """
-    groups: dict[str, list[dict]] = {}
+    lines: list[list[dict]] = []
     for item in items:
-        groups.setdefault(item["group"], []).append(item)
-    lines = [
-        (name if start == 0 else "", members[start : start + columns])
-        for name, members in groups.items()
-        for start in range(0, len(members), columns)
-    ]
+        if not lines or len(lines[-1]) == columns or lines[-1][0]["group"] != item["group"]:
+            lines.append([])
+        lines[-1].append(item)
     figure, axes = new_figure(7.5, 2.2 * len(lines) + 0.5, nrows=len(lines), ncols=columns)
     for axis in axes.flat:
         axis.set_axis_off()
-    for row, (name, members) in zip(axes, lines, strict=True):
+    for row, members in zip(axes, lines, strict=True):
         for axis, item in zip(row, members, strict=False):
             both = np.stack([item["truth"], item["guess"]])
             draw_boxes(axis, item["image"], both, colours=(TRUTH, GUESS), styles=("-", "--"))
             score = f", score {item['score']:.2f}" if "score" in item else ""
             axis.set_title(f"{_cut(item['phrase'])}\nIoU {item['iou']:.2f}{score}", fontsize=8.5)
         place = {"transform": row[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
-        row[0].text(-0.04, 0.5, name, **place)
+        row[0].text(-0.04, 0.5, members[0]["group"], **place)
     truth = Patch(fill=False, ec=TRUTH, lw=2, label="truth")
     guess = Patch(fill=False, ec=GUESS, lw=2, ls="--", label="prediction")
     figure.legend(handles=[truth, guess], loc="outside lower center", ncols=2)

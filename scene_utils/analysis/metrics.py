@@ -164,6 +164,11 @@ def recall_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
     return (scored[names].to_numpy() >= 0.5).astype(np.float64)
 
 
+def draw_clusters(n: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of n clusters stands in each resample of n, `(resamples, n)` whole numbers."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
 def bootstrap(
     values: np.ndarray,
     clusters: Sequence,
@@ -185,8 +190,7 @@ def bootstrap(
         np.stack([np.bincount(codes, column, n) for column in columns.T], axis=1)
         for columns in (values * weights, weights)
     )
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    draws = draws.astype(np.float64)
+    draws = draw_clusters(n, resamples, seed).astype(np.float64)
     drawn, sizes = np.broadcast_arrays(draws @ sums, draws @ sizes)
     # A small group may be missing from a resample, which then says nothing about it.
     means = np.divide(drawn, sizes, out=np.full(drawn.shape, np.nan), where=sizes > 0)
