@@ -14,6 +14,40 @@
 # %% [markdown]
 # # 6 Query widget
 #
+# First ten lines that ask the shipped model, to copy into a notebook of your own. Then the widget.
+
+# %% tags=["parameters"]
+profile = "sample"  # one of profiles.toml, where all settings stand
+data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or the embedded sample
+changes = ""  # settings that differ this time, in the words that profiles.toml explains
+
+# %%
+from scene_utils import paths, runtime
+from scene_utils.study import settings as profiles
+
+runtime.check()
+# %matplotlib inline
+settings = profiles.load(profile, data, changes)
+
+# %% tags=["example"]
+import numpy as np
+from ipywidgets import interact
+
+from scene_utils import images, load_model, plots
+
+model = load_model("grid")
+photo = images.open_image(paths.PHOTOS / "astronaut.jpg")
+
+
+@interact(phrase="an orange suit")
+def ask(phrase):
+    answer = model.ground(photo, phrase)
+    return images.with_box(photo, answer.boxes[0])
+
+
+# %% [markdown]
+# ## The widget
+#
 # Choose a picture or bring your own, type a phrase, press Enter. **Phrase** shows the box, the
 # model's second thoughts, where it looked and which words counted. **Sentence** finds all phrases
 # of a sentence, each in its colour. **Compare** sets the model beside the source system and a box
@@ -22,34 +56,23 @@
 #
 # Scenes are answered by the model of this profile, photos by the one that ships.
 
-# %% tags=["parameters"]
-profile = "sample"
-data = ""
-weights = ""
-
 # %%
-import numpy as np
-
-from scene_utils import images, paths, plots, runtime
 from scene_utils.widget import app, catalogue
 from scene_utils.widget import models as widget_models
 
-runtime.check()
-pictures = catalogue.catalogue(profile, data)
-models = widget_models.Models(profile, weights)
+pictures = catalogue.catalogue(profile, str(settings.root) if settings.real else "")
+models = widget_models.Models(profile, settings.weights)
 
 # %% tags=["page"]
 app.query_widget(pictures, models)
 
 # %% [markdown]
-# The same from code:
+# ## From code, several phrases at once
+#
+# The flag is wrong: it is cut in two by the picture's border and the woman.
 
-# %%
-from scene_utils import load_localizer
-
-picture = images.open_image(paths.PHOTOS / "astronaut.jpg")
-asked = ["a woman", "an orange suit", "the flag"]
-answers = load_localizer().ground(picture, asked)
-items = [(np.asarray(picture), answer.boxes[:1], [answer.phrase]) for answer in answers]
+# %% tags=["example"]
+answers = model.ground(photo, ["a woman", "an orange suit", "the flag"])
+items = [(np.asarray(photo), answer.boxes[:1], [answer.phrase]) for answer in answers]
 figure = plots.picture_grid(items, "the shipped model")
 plots.save(figure, paths.figures(profile) / "query.png")

@@ -192,42 +192,27 @@ def cache_verify(arguments: argparse.Namespace) -> None:
         print("no feature store yet: run `make features`")
 
 
-def run_bench(arguments: argparse.Namespace) -> None:
-    from scene_utils import plots
-    from tests.benchmarks import __main__ as bench
-    from tests.benchmarks import plot
-
-    out = Path(arguments.out)
-    only = [name for name in arguments.only.split(",") if name]
-    result = bench.run(only, out, arguments.profile, arguments.data_root)
-    plots.save(plot.speed(result), out.with_suffix(".png"))
-    print(f"{out} and its plot, {out.with_suffix('.png')}")
-
-
 def run_ablation(arguments: argparse.Namespace) -> None:
-    from scene_utils.study import ablation, ablation_plots, ablation_table
+    from scene_utils.study import ablation, ablation_table, settings
 
-    out = paths.figures(arguments.profile) / "ablation.json"
-    rows = [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS)
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    root = paths.data_root(arguments.profile, arguments.data_root)
+    chosen = settings.load(arguments.profile, changes=arguments.changes)
     done = ablation.run(
         paths.cache(arguments.profile),
-        root,
-        out,
-        rows,
-        seeds,
-        pictures_per_step=arguments.pictures_per_step,
-        progressive=arguments.progressive == "true",
+        chosen.root,
+        paths.figures(arguments.profile) / "ablation.json",
+        [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS),
+        [int(seed) for seed in arguments.seeds.split(",")],
+        pictures_per_step=chosen.grid.pictures_per_step,
+        progressive=chosen.grid.progressive,
     )
     print(ablation_table.table(done).to_string())
-    ablation_plots.save_all(done, out.parent, f"{arguments.profile}, val")
+    print("run notebook 04b for the figures")
 
 
 def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils.study import run_notebook
 
-    parameters = run_notebook.parse_parameters(arguments.parameter)
+    parameters = dict(pair.split("=", 1) for pair in arguments.parameter)
     run_notebook.run_notebook(Path(arguments.script), Path(arguments.target), parameters)
 
 
@@ -261,13 +246,11 @@ def main() -> None:
     command.add_argument("--save", default="", help="also write the picture with the best boxes")
     command.set_defaults(run=ground)
 
-    command = commands.add_parser("ablation", help="train and score the grid model's ablation rows")
+    command = commands.add_parser("ablation", help="train and score rows of the ablation")
     command.add_argument("--profile", required=True)
-    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
+    command.add_argument("--changes", default="", help="settings that differ, as name=value")
     command.add_argument("--rows", default="", help="names with ; between them; default: all")
     command.add_argument("--seeds", default="0", help="with , between them")
-    command.add_argument("--pictures-per-step", type=int, default=16, help="of the grid model")
-    command.add_argument("--progressive", choices=("true", "false"), default="true", help="as well")
     command.set_defaults(run=run_ablation)
 
     command = commands.add_parser("evaluate", help="score a prediction file")
@@ -313,13 +296,6 @@ def main() -> None:
     command = kinds.add_parser("verify", help="compare every shard with its hash")
     command.add_argument("folder", nargs="*", help="stores; default: all of data/cache")
     command.set_defaults(run=cache_verify)
-
-    command = commands.add_parser("bench", help="measure speed into figures/bench.json")
-    command.add_argument("--only", default="", metavar="A,B", help="only these sections")
-    command.add_argument("--profile", default="sample", help="whose run the section engines takes")
-    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
-    command.add_argument("--out", default=str(paths.ROOT / "figures/bench.json"))
-    command.set_defaults(run=run_bench)
 
     command = commands.add_parser("notebook", help="execute a notebook script")
     command.add_argument("script")

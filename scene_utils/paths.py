@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,19 @@ def write_array(target: Path, array: np.ndarray) -> str:
     with atomic(target) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Make `target` a copy of the folder `source`, whole: nothing of an older one stays in it.
+
+    It is copied beside `target` first, so a failure while copying leaves the older one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        shutil.copytree(source, Path(scratch, "new"))
+        if target.exists():
+            os.replace(target, Path(scratch, "old"))
+        os.replace(Path(scratch, "new"), target)
 
 
 def data_root(profile: str, data: str = "") -> Path:

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from scene_utils import box_ops
@@ -108,43 +105,6 @@ def draw_boxes(
             )
 
 
-@styled
-def learning_curves(histories: dict[str, pd.DataFrame], note: str) -> Figure:
-    """Validation mean IoU against epoch, one line a run."""
-    figure, axes = new_figure(7.5, 3.6)
-    axis = axes[0, 0]
-    for number, (name, history) in enumerate(histories.items()):
-        if len(history) > 1:
-            # The palette has six colours; what follows them is told apart by its dashes.
-            style = ("-", "-.")[number // len(COLOURS) % 2]
-            axis.plot(history["epoch"], history["val_mean_iou"], label=name, lw=1.8, ls=style)
-        else:
-            style = (":", "--")[number % 2]
-            axis.axhline(history["val_mean_iou"].iloc[0], color="grey", ls=style, label=name)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("mean IoU on val")
-    axis.legend(ncols=2)
-    axis.set_title(note)
-    return figure
-
-
-@styled
-def box_sizes(areas: dict[str, np.ndarray], note: str) -> Figure:
-    """Histogram of box area as a share of the picture, one line a group."""
-    figure, axes = new_figure(7.5, 3.2)
-    axis = axes[0, 0]
-    edges = np.linspace(0, 100, 41)
-    for name, values in areas.items():
-        axis.hist(100 * values, edges, histtype="step", density=True, lw=1.8, label=name)
-    axis.set_xlabel("box area (% of the picture)")
-    axis.set_ylabel("density (per %)")
-    axis.set_xlim(0, 100)
-    axis.legend()
-    axis.set_title(note)
-    return figure
-
-
 def _tiles(count: int, columns: int, title: str, above: float) -> tuple[Figure, np.ndarray]:
     """A figure with room for `count` pictures, and `above` inches for its title."""
     rows = -(-count // columns)
@@ -168,52 +128,4 @@ def picture_grid(
         draw_boxes(axis, image, boxes, phrases)
         if len(boxes) == 0 and phrases:
             axis.set_title(phrases[0])
-    return figure
-
-
-@styled
-def readings(
-    items: Sequence[tuple[np.ndarray, str, np.ndarray, np.ndarray]], note: str, columns: int = 3
-) -> Figure:
-    """Pictures `(h, w, 3)`, each under its phrase, with the answer's box `(4,)` in its own pixels
-    and in blue where it was looked `(cells, cells)` for what the phrase tells the thing by."""
-    title = f"box: the answer; blue: where the anchor is looked for ({note})"
-    figure, axes = _tiles(len(items), columns, title, 0.5)
-    blue = LinearSegmentedColormap.from_list("looked", [f"{COLOURS[0]}00", f"{COLOURS[0]}d0"])
-    for axis, (image, phrase, box, looked) in zip(axes, items, strict=False):
-        grey = image.mean(axis=-1, keepdims=True)
-        draw_boxes(axis, (0.6 * image + 0.4 * grey).astype(np.uint8), box[None], colours=[GUESS])
-        axis.imshow(
-            looked, blue, extent=(0, image.shape[1], image.shape[0], 0), interpolation="bilinear"
-        )
-        axis.set_title(phrase)
-    return figure
-
-
-@styled
-def coverage_map(relative: np.ndarray, note: str, cells: int = 50) -> Figure:
-    """Share of boxes, `(n, 4)` as fractions of the picture, that cover each place."""
-    share = 100 * box_ops.coverage(relative, cells)
-    figure, axes = new_figure(5.0, 4.0)
-    axis = axes[0, 0]
-    shown = axis.imshow(share, cmap="cividis", vmin=0, extent=(0, 1, 1, 0))
-    axis.set_xlabel("x (fraction of the width)")
-    axis.set_ylabel("y (fraction of the height)")
-    axis.grid(visible=False)
-    figure.colorbar(shown, label="boxes that cover it (%)")
-    axis.set_title(note)
-    return figure
-
-
-@styled
-def token_coverage(counts: np.ndarray, note: str) -> Figure:
-    """Share of running words that the n most frequent words make up; counts `(words,)` falling."""
-    figure, axes = new_figure(7.5, 3.2)
-    axis = axes[0, 0]
-    axis.plot(np.arange(1, len(counts) + 1), 100 * np.cumsum(counts) / counts.sum(), lw=1.8)
-    axis.set_xscale("log")
-    axis.set_xlabel("most frequent words kept (number, log scale)")
-    axis.set_ylabel("running words (%)")
-    axis.set_ylim(0, 100)
-    axis.set_title(note)
     return figure

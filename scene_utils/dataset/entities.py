@@ -178,7 +178,7 @@ def image_ids(root: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.jpg")} if folder.is_dir() else set()
 
 
-def _opener(root: Path) -> Callable[[str], bytes | None]:
+def opener(root: Path) -> Callable[[str], bytes | None]:
     """A function from a name (`Annotations/<id>.xml`) to the file's bytes, None if missing."""
     archive = root / "annotations.zip"
     if (root / "Sentences").is_dir():
@@ -251,7 +251,7 @@ def read_entities(
         ids = {image_id: split for split in present for image_id in read_ids(root, split)}
         if not ids:
             raise FileNotFoundError(f"{root}: expected train.txt, val.txt or test.txt, found none")
-    read, unrelated = _opener(root), _unrelated(root)
+    read, unrelated = opener(root), _unrelated(root)
     mentions: list[tuple] = []
     box_rows: list[tuple[str, int]] = []
     corners: list[np.ndarray] = []

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 # Which inputs each learned model of the study may use: (picture, phrase).
-INPUTS = {"seed": (True, True), "text-only": (False, True), "image-only": (True, False)}
+INPUTS = {"source": (True, True), "text-only": (False, True), "image-only": (True, False)}
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")

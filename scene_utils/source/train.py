@@ -33,7 +33,7 @@ MODELS = (*BLIND, *model_module.INPUTS)
 class Settings:
     """What a run depends on beside its data."""
 
-    model: str = "seed"
+    model: str = "source"
     loss: str = "giou"
     epochs: int = 40
     batch_size: int = 256

@@ -76,17 +76,3 @@ def durations(folder: Path) -> dict[str, float]:
             notebook = json.loads(path.read_text(encoding="utf-8"))
             found[path.stem] = notebook["metadata"]["papermill"]["duration"]
     return found
-
-
-def parse_parameters(pairs: list[str]) -> dict:
-    """`name=value` pairs to a dict; a value is JSON where it reads as such, else text."""
-    parameters = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"expected name=value, got {pair!r}")
-        try:
-            parameters[name] = json.loads(value)
-        except json.JSONDecodeError:
-            parameters[name] = value
-    return parameters

@@ -90,7 +90,8 @@ def running(words: list[str], environment: dict[str, str], url: str) -> Iterator
 
 
 def write_page(source: Path, target: Path, **parameters: str) -> Path:
-    """Write to `target` what a page needs of notebook 06: all up to the cell tagged `page`.
+    """Write to `target` what a page needs of notebook 06: all up to the cell tagged `page`, but for
+    the cells tagged `example`.
 
     `parameters` take the place of the notebook's own. The page runs the notebook by itself. Raises
     ValueError for a notebook without such a cell.
@@ -101,6 +102,8 @@ def write_page(source: Path, target: Path, **parameters: str) -> Path:
         raise ValueError(f"{source}: expected a notebook with a cell tagged 'page', found none")
     book.cells = book.cells[: 1 + next(n for n, tag in enumerate(tags) if "page" in tag)]
     for cell, tag in zip(book.cells, tags, strict=False):
+        if "example" in tag:
+            cell.source = ""
         if "parameters" in tag:
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scene_utils.widget.page", description=__doc__)
     parser.add_argument("--profile", default="sample", help="whose scenes are shown")
     parser.add_argument("--data", default="", help="folder of Flickr30k Entities")
-    parser.add_argument("--weights", default="", help="backbone weights, if elsewhere")
+    parser.add_argument("--changes", default="", help="settings that differ, as weights=PATH")
     parameters = vars(parser.parse_args())
     target = paths.build(parameters["profile"]) / "query_widget.ipynb"
     words, environment = command(write_page(SCRIPT, target, **parameters))
