@@ -174,11 +174,11 @@ def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int)
     return found
 
 
-def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> pd.DataFrame | None:
+def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> dict | None:
     """Score against accuracy in `bins` equally filled bins, or None where all scores are equal.
 
-    A row a bin: score (mean), mentions, value, low, high; `attrs["error"]` is the expected
-    calibration error, the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
+    Gives `bins`, rows of score (mean), mentions, value, low, high, and `error`, the expected
+    calibration error: the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
     Mentions without a box are left out.
     """
     answered = scored[scored.answered]
@@ -187,17 +187,16 @@ def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> pd.DataFr
         return None
     edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)))
     place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
-    groups = place[:, None] == np.arange(len(edges) - 1)
-    groups = groups[:, groups.any(axis=0)]
+    groups = place[:, None] == np.unique(place)
     hits = (answered.iou_merged.to_numpy() >= 0.5).astype(np.float64)[:, None]
     found = metrics.grouped(hits, groups, answered.image_id, **draws)
-    table = pd.DataFrame(
+    rows = [
         {"score": float(score[group].mean()), "mentions": int(group.sum())} | figures[0]
         for group, figures in zip(groups.T, found, strict=True)
-    )
-    error = np.average(np.abs(table.score - table.value), weights=table.mentions)
-    table.attrs["error"] = round(float(error), 6)
-    return table
+    ]
+    apart = [abs(row["score"] - row["value"]) for row in rows]
+    error = np.average(apart, weights=[row["mentions"] for row in rows])
+    return {"error": round(float(error), 6), "bins": rows}
 
 
 def presence(

@@ -246,12 +246,13 @@ def _square(right: float) -> tuple[Figure, Axes]:
 
 
 @styled
-def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
+def calibration_curve(found: dict[str, dict], note: str) -> Figure:
     """Accuracy at IoU .5 against mean score in equally filled bins, with 95 % intervals."""
     figure, axis = _square(1)
-    for number, (name, table) in enumerate(tables.items()):
-        label = f"{name}, mean error {100 * table.attrs['error']:.1f} points"
-        _curve(axis, table.score, table.to_dict("records"), name, number, label=label)
+    for number, (name, curve) in enumerate(found.items()):
+        label = f"{name}, mean error {100 * curve['error']:.1f} points"
+        places = [row["score"] for row in curve["bins"]]
+        _curve(axis, places, curve["bins"], name, number, label=label)
     axis.set(xlabel="score of the box (mean of the bin)", ylabel="IoU .5 reached (% of the bin)")
     axis.legend(loc="upper left")
     return _finish(figure, note)
