@@ -54,10 +54,11 @@ def project(tmp_path_factory):
 
 
 def draw(project):
-    """Run notebook 05 as a script, which a percent notebook is; returns what it printed."""
+    """Run notebooks 05 and 05b as scripts, which they are; returns what they printed."""
     code = (
         "import runpy, sys, matplotlib; matplotlib.use('agg')\n"
-        f"runpy.run_path({str(paths.ROOT / 'notebooks/05_iou_analysis.py')!r})\n"
+        f"for name in ('05_iou_analysis', '05b_more'):\n"
+        f"    runpy.run_path(f'{paths.ROOT}/notebooks/{{name}}.py')\n"
         "print('loaded:', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
     environment = os.environ | {
