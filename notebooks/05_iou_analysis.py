@@ -79,7 +79,8 @@ boxes = boxes[boxes.image_id.isin(test.image_id)]
 predictions = kept.load(cache)
 names = list(predictions)
 ours = [name for name in names if name != kept.TOGETHER][-1]
-shown = [references.BEST[0], *(n for n in ("text-only", "source", ours) if n in names)]
+others = ("text-only", "source", ours, kept.TOGETHER)
+shown = [references.BEST[0], *(name for name in names if name in others)]
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -95,9 +96,7 @@ described = {
     "mentions": results[ours]["mentions"],
     "train_images": int(fitted_on.image_id.nunique()),
 }
-note = f"{described['name']}, test, {described['mentions']:,} mentions"
-if any("untrained" in label for label in labels.values()):
-    note += ", untrained"
+note = metrics_file.note(described, labels)
 print(f"{note} of {described['images']:,} images; {described['train_images']:,} train images")
 
 # %% [markdown]
@@ -217,10 +216,7 @@ metrics = metrics_file.write_metrics(
     mistakes=faults.mistake_table(found).to_dict("index"),
     misses=misses,
     unread=sample_errors.unread(scenes.values()) if scenes else {},
-    calibration={
-        name: {"error": curve.attrs["error"], "bins": curve.to_dict("records")}
-        for name, curve in calibration.items()
-    },
+    calibration=calibration,
     presence={name: kinds for name, kinds in presence.items() if kinds},
     perturbations={name: table.to_dict("records") for name, table in falls.items()},
 )

@@ -41,7 +41,7 @@ settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")
 results, described = metrics["models"], metrics["data"]
-note = f"{described['name']}, test, {described['mentions']:,} mentions"
+note = metrics_file.note(described, metrics["labels"])
 names = list(results)
 ours = [name for name in names if name != kept.TOGETHER][-1]
 shown = [name for name in names if name in ("text-only", "source", ours, kept.TOGETHER)]
@@ -143,14 +143,10 @@ plots.save(figure, figures / "where_answers_lie.png")
 # Only where a model gives scores that differ.
 
 # %%
-curves = {}
-for name, curve in metrics["calibration"].items():
-    curves[name] = pd.DataFrame(curve["bins"])
-    curves[name].attrs["error"] = curve["error"]
-if curves:
-    figure = draw.calibration_curve(curves, f"{note}, merged box")
+if metrics["calibration"]:
+    figure = draw.calibration_curve(metrics["calibration"], f"{note}, merged box")
     plots.save(figure, figures / "calibration.png")
-print("models with scores:", ", ".join(curves) or "none")
+print("models with scores:", ", ".join(metrics["calibration"]) or "none")
 
 # %% [markdown]
 # ## Is it there at all?

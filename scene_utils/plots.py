@@ -105,16 +105,6 @@ def draw_boxes(
             )
 
 
-def _tiles(count: int, columns: int, title: str, above: float) -> tuple[Figure, np.ndarray]:
-    """A figure with room for `count` pictures, and `above` inches for its title."""
-    rows = -(-count // columns)
-    figure, axes = new_figure(9.6, 2.7 * rows * 3 / columns + above, nrows=rows, ncols=columns)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    figure.suptitle(title)
-    return figure, axes.flat
-
-
 @styled
 def picture_grid(
     items: Sequence[tuple[np.ndarray, Sequence, Sequence[str]]], title: str = "", columns: int = 3
@@ -123,9 +113,13 @@ def picture_grid(
 
     A picture without boxes takes its first phrase as its title.
     """
-    figure, axes = _tiles(len(items), columns, title, 0.4)
-    for axis, (image, boxes, phrases) in zip(axes, items, strict=False):
+    rows = -(-len(items) // columns)
+    figure, axes = new_figure(9.6, 2.7 * rows * 3 / columns + 0.4, nrows=rows, ncols=columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (image, boxes, phrases) in zip(axes.flat, items, strict=False):
         draw_boxes(axis, image, boxes, phrases)
         if len(boxes) == 0 and phrases:
             axis.set_title(phrases[0])
+    figure.suptitle(title)
     return figure

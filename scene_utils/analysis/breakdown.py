@@ -101,11 +101,7 @@ def _binned(values: np.ndarray, edges: list[int]) -> pd.Categorical:
 
 
 def by_group(
-    scored: dict[str, pd.DataFrame],
-    described: pd.DataFrame,
-    least: int = 10,
-    resamples: int = 1000,
-    seed: int = 0,
+    scored: dict[str, pd.DataFrame], described: pd.DataFrame, least: int = 10, **draws: int
 ) -> pd.DataFrame:
     """Accuracy at IoU .5 of each model in each bin of each column of `described`.
 
@@ -121,7 +117,7 @@ def by_group(
                 groups.append(member)
     images = next(iter(scored.values())).image_id
     hits = np.stack([table.iou_merged >= 0.5 for table in scored.values()], axis=1).astype(float)
-    found = metrics.grouped(hits, np.stack(groups, axis=1), images, resamples, seed)
+    found = metrics.grouped(hits, np.stack(groups, axis=1), images, **draws)
     rows = [
         {"model": model, "what": what, "bin": label, "mentions": count} | figure
         for (what, label, count), figures in zip(tasks, found, strict=True)
@@ -131,11 +127,7 @@ def by_group(
 
 
 def by_frequency(
-    scored: dict[str, pd.DataFrame],
-    phrases: pd.DataFrame,
-    train: pd.DataFrame,
-    resamples: int = 1000,
-    seed: int = 0,
+    scored: dict[str, pd.DataFrame], phrases: pd.DataFrame, train: pd.DataFrame, **draws: int
 ) -> list[dict]:
     """Accuracy at IoU .5 by how often a phrase's last word stands in the phrases of `train`.
 
@@ -148,7 +140,7 @@ def by_frequency(
     place = np.searchsorted(FREQUENCIES, [counts[word] for word in last])
     labels = ["never", *(f"{a + 1}-{b}" for a, b in pairwise(FREQUENCIES)), f">{FREQUENCIES[-1]}"]
     bins = pd.Categorical.from_codes(place, labels, ordered=True)
-    table = by_group(scored, pd.DataFrame({"seen": bins}), 1, resamples, seed)
+    table = by_group(scored, pd.DataFrame({"seen": bins}), 1, **draws)
     rows = table.drop(columns="what").to_dict("records")
     for row in rows:
         mentions = scored[row["model"]]
@@ -158,9 +150,7 @@ def by_frequency(
     return rows
 
 
-def by_part(
-    scored: dict[str, pd.DataFrame], parts: Sequence[str], resamples: int = 1000, seed: int = 0
-) -> dict[str, dict]:
+def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int) -> dict[str, dict]:
     """Each part of a split by itself; `parts` names that of each mention, merged boxes.
 
     Of each part: `mentions`, `models`, by name the figures of `PART_METRICS`, and `differences`,
@@ -176,19 +166,19 @@ def by_part(
         models = {}
         for name, table in own.items():
             values = metrics.metric_values(table, "merged")[:, columns]
-            (figures,) = metrics.grouped(values, everyone, images, resamples, seed)
+            (figures,) = metrics.grouped(values, everyone, images, **draws)
             models[name] = dict(zip(PART_METRICS, figures, strict=True))
-        apart = metrics.differences(own, "merged", PART_METRICS, resamples, seed)
+        apart = metrics.differences(own, "merged", PART_METRICS, **draws)
         found[part] = {"mentions": len(images), "models": models}
         found[part]["differences"] = apart.to_dict("records")
     return found
 
 
-def calibration(scored: pd.DataFrame, bins: int = 10, resamples: int = 1000, seed: int = 0):
+def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> dict | None:
     """Score against accuracy in `bins` equally filled bins, or None where all scores are equal.
 
-    A row a bin: score (mean), mentions, value, low, high; `attrs["error"]` is the expected
-    calibration error, the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
+    Gives `bins`, rows of score (mean), mentions, value, low, high, and `error`, the expected
+    calibration error: the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
     Mentions without a box are left out.
     """
     answered = scored[scored.answered]
@@ -197,17 +187,16 @@ def calibration(scored: pd.DataFrame, bins: int = 10, resamples: int = 1000, see
         return None
     edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)))
     place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
-    groups = place[:, None] == np.arange(len(edges) - 1)
-    groups = groups[:, groups.any(axis=0)]
+    groups = place[:, None] == np.unique(place)
     hits = (answered.iou_merged.to_numpy() >= 0.5).astype(np.float64)[:, None]
-    found = metrics.grouped(hits, groups, answered.image_id, resamples, seed)
-    table = pd.DataFrame(
+    found = metrics.grouped(hits, groups, answered.image_id, **draws)
+    rows = [
         {"score": float(score[group].mean()), "mentions": int(group.sum())} | figures[0]
         for group, figures in zip(groups.T, found, strict=True)
-    )
-    error = np.average(np.abs(table.score - table.value), weights=table.mentions)
-    table.attrs["error"] = round(float(error), 6)
-    return table
+    ]
+    apart = [abs(row["score"] - row["value"]) for row in rows]
+    error = np.average(apart, weights=[row["mentions"] for row in rows])
+    return {"error": round(float(error), 6), "bins": rows}
 
 
 def presence(
@@ -242,9 +231,7 @@ def presence(
 def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int) -> dict:
     both = pd.concat([own, other])
     images, names = pd.factorize(both.image_id)
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
-    )
+    draws = metrics.draw_clusters(len(names), resamples, seed)
     scores = (own.present.to_numpy(), other.present.to_numpy())
     weights = (draws[:, images[: len(own)]], draws[:, images[len(own) :]])
     low, high = np.percentile(area_under_roc(*scores, *weights), [2.5, 97.5])

@@ -17,25 +17,19 @@ from scene_utils.analysis import metrics, perturbations
 from scene_utils.analysis.mistakes import MISTAKES
 from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
 
-LOOKS = {
-    "best constant": {"color": "black", "ls": "--"},
-    "best per category": {"color": COLOURS[5]},
-    "text-only": {"color": COLOURS[0]},
-    "image-only": {"color": COLOURS[4]},
-    "source-mse": {"color": "#8a8a8a"},
-    "source": {"color": COLOURS[1]},
-    "grid": {"color": COLOURS[2]},
+GREY = "#8a8a8a"
+COLOUR_OF = {
+    **{"best constant": "black", "best per category": COLOURS[5], "source-mse": GREY},
+    **{"text-only": COLOURS[0], "image-only": COLOURS[4], "source": COLOURS[1], "grid": COLOURS[2]},
 }
 # Their order serves those that have no colour.
 MARKERS = "osD^vP"
-GREY = "#8a8a8a"
-MISTAKE_COLOURS = (
-    *("#009E73", "#0072B2", "#56B4E9", "#E69F00", "#F0C36D", "#CC79A7", "#999999", "#444444"),
-)
+MISTAKE_COLOURS = [COLOURS[n] for n in (2, 0, 5, 1)] + ["#F0C36D", COLOURS[4], "#999999", "#444444"]
 
 
 def _look(name: str) -> dict:
-    return LOOKS.get(name.split(" (")[0], {"color": COLOURS[3]})
+    colour = COLOUR_OF.get(name.split(" (")[0], COLOURS[3])
+    return {"color": colour, "ls": "--" if colour == "black" else "-"}
 
 
 def _bars(figures: Sequence[dict], scale: float = 100) -> tuple[np.ndarray, np.ndarray]:
@@ -74,13 +68,10 @@ def _finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 
 
 @styled
 def model_bars(
-    models: dict[str, dict],
-    references: dict[str, dict],
-    oracles: Sequence[str],
-    note: str,
-    protocol: str = "merged",
+    models: dict[str, dict], references: dict[str, dict], oracles: Sequence[str], note: str
 ) -> Figure:
-    """Mean IoU and accuracy at IoU .5 with 95 % intervals: references above, models below."""
+    """Mean IoU and accuracy at IoU .5, merged box, with 95 % intervals: references above, models
+    below."""
     everything = references | models
     names = [
         f"{name} (oracle)" if name in oracles else name.replace(" (", "\n(") for name in everything
@@ -88,30 +79,25 @@ def model_bars(
     colours = [GREY if name not in models else COLOURS[0] for name in everything]
     height = 0.28 * len(names) + 0.14 * sum("\n" in name for name in names)
     figure, axes = new_figure(7.5, 0.9 + height, ncols=2, sharey=True)
-    for axis, metric, label, scale in (
-        (axes[0, 0], "mean_iou", "mean IoU", 1),
-        (axes[0, 1], "accuracy_0.5", "accuracy at IoU .5 (% of mentions)", 100),
-    ):
-        values, ends = _bars([item[protocol][metric] for item in everything.values()], scale)
+    columns = (("mean_iou", "mean IoU"), ("accuracy_0.5", "accuracy at IoU .5 (% of mentions)"))
+    for axis, (metric, label), scale in zip(axes[0], columns, (1, 100), strict=True):
+        values, ends = _bars([item["merged"][metric] for item in everything.values()], scale)
         axis.barh(names, values, color=colours, height=0.65)
         axis.errorbar(values, names, xerr=ends, fmt="none", ecolor="black", capsize=2.5, lw=1)
         highest = values + ends[1]
         for place, value in enumerate(values):
             text = f"{value:.1f}" if scale == 100 else f"{value:.3f}".lstrip("0")
-            after = highest[place] + highest.max() * 0.02
-            # On the line of the constant box it would be hard to read.
-            patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-            axis.text(after, place, text, va="center", fontsize=8.5, bbox=patch)
+            # The patch keeps it readable on the line of the constant box.
+            style = {"va": "center", "fontsize": 8.5, "bbox": {"fc": "w", "ec": "none", "pad": 0.8}}
+            axis.text(highest[place] + highest.max() * 0.02, place, text, **style)
         if "best constant" in references:
-            line = references["best constant"][protocol][metric]["value"] * scale
+            line = references["best constant"]["merged"][metric]["value"] * scale
             axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
-        axis.set_xlabel(label)
-        axis.set_xlim(0, highest.max() * 1.14)
+        axis.set(xlabel=label, xlim=(0, highest.max() * 1.14))
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
-    return _finish(
-        figure, f"{note}\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
-    )
+    note += "\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
+    return _finish(figure, note)
 
 
 @styled
@@ -143,9 +129,7 @@ def recall_curves(models: dict[str, dict], note: str) -> Figure:
             found = result["recall"][protocol]["all"]
             _curve(axis, range(len(places)), [found[k] for k in places], name, number)
         axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
-        axis.set_xlabel("boxes that may answer")
-        axis.set_title(f"{protocol} box")
-        axis.set_ylim(0, 100)
+        axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
     axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
     return _finish(figure, note, axes[0, 0])
 
@@ -175,13 +159,10 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     axis.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axis.set_yticks(range(len(names)), names)
     axis.grid(visible=False)
-    for side in axis.spines.values():
-        side.set_visible(False)
+    axis.spines[:].set_visible(False)
     figure.colorbar(image, label="row minus column (points)")
-    return _finish(
-        figure,
-        f"{note}\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0",
-    )
+    note += "\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
+    return _finish(figure, note)
 
 
 @styled
@@ -195,14 +176,11 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
         axes[0, 0].stairs(100 * share / len(values), edges, **line)
         reached = 1 - np.searchsorted(np.sort(values), grid, side="left") / len(values)
         axes[0, 1].plot(grid, 100 * reached, label=name, **line)
-    axes[0, 0].set_xlabel("IoU (bins of .05)")
-    axes[0, 0].set_ylabel("mentions (%)")
-    axes[0, 1].set_xlabel("IoU threshold")
-    axes[0, 1].set_ylabel("mentions that reach it (%)")
-    axes[0, 1].set_ylim(0, 100)
+    axes[0, 0].set(xlabel="IoU (bins of .05)", ylabel="mentions (%)", xlim=(0, 1))
+    ylabel = "mentions that reach it (%)"
+    axes[0, 1].set(xlabel="IoU threshold", ylabel=ylabel, xlim=(0, 1), ylim=(0, 100))
     for axis in axes[0]:
         axis.axvline(0.5, color="grey", lw=1, ls=":")
-        axis.set_xlim(0, 1)
     return _finish(figure, note, axes[0, 1])
 
 
@@ -224,8 +202,7 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
         axis.set_xticks(range(len(bins)), bins)
         crowded = sum(map(len, bins)) > 24
         axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
-        axis.set_xlim(-0.4, max(len(bins) - 0.6, 0.6))
-        axis.set_xlabel(what)
+        axis.set(xlabel=what, xlim=(-0.4, max(len(bins) - 0.6, 0.6)))
     for axis in axes[:, 0]:
         axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
     axes[0, 0].set_ylim(0)
@@ -252,8 +229,7 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     axes[1, 1].set_ylabel("minus the truth")
     for axis in axes.flat:
         axis.grid(visible=False)
-        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
-        axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
+        axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axes[0, 0].set_ylabel("y (of the height)")
     figure.colorbar(first, ax=axes[0], label="boxes over it (%)")
     figure.colorbar(second, ax=axes[1], label="points")
@@ -265,20 +241,19 @@ def _square(right: float) -> tuple[Figure, Axes]:
     figure, axes = new_figure(5.6, 4.4)
     axis = axes[0, 0]
     axis.plot([0, right], [0, 100], color="grey", lw=1, ls=":")
-    axis.set_xlim(0, right)
-    axis.set_ylim(0, 100)
+    axis.set(xlim=(0, right), ylim=(0, 100))
     return figure, axis
 
 
 @styled
-def calibration_curve(tables: dict[str, pd.DataFrame], note: str) -> Figure:
+def calibration_curve(found: dict[str, dict], note: str) -> Figure:
     """Accuracy at IoU .5 against mean score in equally filled bins, with 95 % intervals."""
     figure, axis = _square(1)
-    for number, (name, table) in enumerate(tables.items()):
-        label = f"{name}, mean error {100 * table.attrs['error']:.1f} points"
-        _curve(axis, table.score, table.to_dict("records"), name, number, label=label)
-    axis.set_xlabel("score of the box (mean of the bin)")
-    axis.set_ylabel("IoU .5 reached (% of the bin)")
+    for number, (name, curve) in enumerate(found.items()):
+        label = f"{name}, mean error {100 * curve['error']:.1f} points"
+        places = [row["score"] for row in curve["bins"]]
+        _curve(axis, places, curve["bins"], name, number, label=label)
+    axis.set(xlabel="score of the box (mean of the bin)", ylabel="IoU .5 reached (% of the bin)")
     axis.legend(loc="upper left")
     return _finish(figure, note)
 
@@ -316,8 +291,7 @@ def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
             axis.text(left[place] + value / 2, place, f"{value:.0f}", **text)
         left += values
     axis.invert_yaxis()
-    axis.set_xlim(0, 100)
-    axis.set_xlabel("mentions (%)")
+    axis.set(xlabel="mentions (%)", xlim=(0, 100))
     axis.grid(axis="y", visible=False)
     return _finish(figure, note, axis, columns=4)
 
@@ -345,25 +319,22 @@ def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
 
     `group` (may be "") starts a row of its own where it changes; `score` is shown where it is.
     """
-    groups: dict[str, list[dict]] = {}
+    lines: list[list[dict]] = []
     for item in items:
-        groups.setdefault(item["group"], []).append(item)
-    lines = [
-        (name if start == 0 else "", members[start : start + columns])
-        for name, members in groups.items()
-        for start in range(0, len(members), columns)
-    ]
+        if not lines or len(lines[-1]) == columns or lines[-1][0]["group"] != item["group"]:
+            lines.append([])
+        lines[-1].append(item)
     figure, axes = new_figure(7.5, 2.2 * len(lines) + 0.5, nrows=len(lines), ncols=columns)
     for axis in axes.flat:
         axis.set_axis_off()
-    for row, (name, members) in zip(axes, lines, strict=True):
+    for row, members in zip(axes, lines, strict=True):
         for axis, item in zip(row, members, strict=False):
             both = np.stack([item["truth"], item["guess"]])
             draw_boxes(axis, item["image"], both, colours=(TRUTH, GUESS), styles=("-", "--"))
             score = f", score {item['score']:.2f}" if "score" in item else ""
             axis.set_title(f"{_cut(item['phrase'])}\nIoU {item['iou']:.2f}{score}", fontsize=8.5)
         place = {"transform": row[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
-        row[0].text(-0.04, 0.5, name, **place)
+        row[0].text(-0.04, 0.5, members[0]["group"], **place)
     truth = Patch(fill=False, ec=TRUTH, lw=2, label="truth")
     guess = Patch(fill=False, ec=GUESS, lw=2, ls="--", label="prediction")
     figure.legend(handles=[truth, guess], loc="outside lower center", ncols=2)

@@ -164,6 +164,11 @@ def recall_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
     return (scored[names].to_numpy() >= 0.5).astype(np.float64)
 
 
+def draw_clusters(n: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of n clusters stands in each resample of n, `(resamples, n)` whole numbers."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
 def bootstrap(
     values: np.ndarray,
     clusters: Sequence,
@@ -185,8 +190,7 @@ def bootstrap(
         np.stack([np.bincount(codes, column, n) for column in columns.T], axis=1)
         for columns in (values * weights, weights)
     )
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    draws = draws.astype(np.float64)
+    draws = draw_clusters(n, resamples, seed).astype(np.float64)
     drawn, sizes = np.broadcast_arrays(draws @ sums, draws @ sizes)
     # A small group may be missing from a resample, which then says nothing about it.
     means = np.divide(drawn, sizes, out=np.full(drawn.shape, np.nan), where=sizes > 0)
@@ -201,21 +205,18 @@ def figure(value: float, low: float, high: float) -> dict[str, float]:
 
 
 def grouped(
-    values: np.ndarray,
-    groups: np.ndarray,
-    clusters: Sequence,
-    resamples: int = 1000,
-    seed: int = 0,
+    values: np.ndarray, groups: np.ndarray, clusters: Sequence, **draws: int
 ) -> list[list[dict]]:
     """Means of each column within each group, with intervals: a list a group of figures.
 
-    `values` `(n, m)`, `groups` `(n, g)` bool, each with a mention in it.
+    `values` `(n, m)`, `groups` `(n, g)` bool, each with a mention in it; `draws` are `resamples`
+    and `seed` of `bootstrap`, here and wherever they are handed on.
     """
     m = values.shape[1]
     weights = np.repeat(groups.astype(np.float64), m, axis=1)
     tiled = np.tile(values, groups.shape[1])
     means = (tiled * weights).sum(axis=0) / weights.sum(axis=0)
-    low, high = bootstrap(tiled, clusters, resamples, seed, weights)
+    low, high = bootstrap(tiled, clusters, weights=weights, **draws)
     flat = [figure(*numbers) for numbers in zip(means, low, high, strict=True)]
     return [flat[start : start + m] for start in range(0, len(flat), m)]
 
@@ -251,7 +252,7 @@ def evaluate(
 
         def means(values: np.ndarray, *names: str) -> list[list[dict]]:
             members = np.stack([groups[name] for name in names], axis=1)
-            return grouped(values, members, scored.image_id, resamples, seed)
+            return grouped(values, members, scored.image_id, resamples=resamples, seed=seed)
 
         (figures,) = means(metric_values(scored, protocol), "all")
         result[protocol] = dict(zip(METRICS, figures, strict=True))
@@ -268,8 +269,7 @@ def differences(
     scored: dict[str, pd.DataFrame],
     protocol: str = "merged",
     metrics: Sequence[str] = ("mean_iou", "accuracy_0.5"),
-    resamples: int = 1000,
-    seed: int = 0,
+    **draws: int,
 ) -> pd.DataFrame:
     """Each model against each later one on the same mentions, by paired bootstrap over images.
 
@@ -286,7 +286,7 @@ def differences(
     rows = []
     for i, j in combinations(range(len(names)), 2):
         apart = values[i] - values[j]
-        low, high = bootstrap(apart, scored[names[0]].image_id, resamples, seed)
+        low, high = bootstrap(apart, scored[names[0]].image_id, **draws)
         for metric, *ends in zip(metrics, apart.mean(axis=0), low, high, strict=True):
             better, worse = names[i], names[j]
             if ends[0] < 0:

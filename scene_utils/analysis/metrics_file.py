@@ -102,6 +102,13 @@ def read_metrics(path: Path) -> dict:
     return metrics
 
 
+def note(data: dict, labels: dict[str, str]) -> str:
+    """A figure's title: what it rests on, in short, and whether a backbone's weights are random."""
+    untrained = any("untrained" in label for label in labels.values())
+    text = f"{data['name']}, {data['split']}, {data['mentions']:,} mentions"
+    return text + (", untrained" if untrained else "")
+
+
 def caption(metrics: dict) -> str:
     """One line that says what the figures rest on."""
     data, made = metrics["data"], metrics["made_with"]

@@ -89,9 +89,7 @@ def ask(predict: Predict, asked: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def falls(
-    answered: pd.DataFrame, phrases: pd.DataFrame, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.DataFrame:
     """What each change costs, on the mentions that it can be made for, merged boxes, IoU .5.
 
     A row a change: mentions, `asked` (accuracy as asked, of these mentions), `changed` (accuracy
@@ -115,7 +113,7 @@ def falls(
         )
         hits = [(box_ops.iou(guess, true) >= 0.5).astype(float) for guess in (asked, changed)]
         fall = hits[0] - hits[1]
-        low, high = metrics.bootstrap(fall[:, None], both.image_id, resamples, seed)
+        low, high = metrics.bootstrap(fall[:, None], both.image_id, **draws)
         figure = metrics.figure(fall.mean(), low[0], high[0])
         rows.append(
             {"change": change, "mentions": len(both)}

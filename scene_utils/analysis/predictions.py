@@ -55,13 +55,6 @@ def label(cache: Path, name: str) -> str:
     return grounding.label(settings(cache, name), name)
 
 
-def seeds(cache: Path, name: str) -> list[int]:
-    """The seeds of a model's members, in their order."""
-    folder = _folder(cache, name)
-    members = [folder, *sorted(folder.glob("member*"))]
-    return [json.loads((m / "settings.json").read_text(encoding="utf-8"))["seed"] for m in members]
-
-
 def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
     """Phrases of the test split whose picture the data root holds."""
     here = entities.image_ids(root)
