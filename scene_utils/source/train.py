@@ -58,6 +58,11 @@ class Examples:
     tokens: np.ndarray
     boxes: np.ndarray
 
+    @property
+    def inputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `model.predict` takes."""
+        return self.features, self.rows, self.tokens
+
 
 def make_examples(
     phrases: pd.DataFrame, split: str, store: FeatureStore, vocabulary: Vocabulary, length: int = 12
@@ -95,15 +100,14 @@ def train(
     """Train into `folder` and return the history, a row an epoch.
 
     Writes history.csv (epoch, loss, val_mean_iou, val_accuracy_0.5, seconds), the epoch with the
-    highest val mean IoU as model.keras, vocabulary.txt, and at
-    the end settings.json, in which `blind_box` is the best one box of all train mentions. A finished
-    folder of the same settings, data and code is returned as it
-    is; an unfinished one goes on after its last whole epoch. `made_with` names backbone and
-    vectors, for those who load the model.
+    highest val mean IoU as model.keras, vocabulary.txt, and at the end settings.json, in which
+    `blind_box` is the best one box of all train mentions. A finished folder of the same settings,
+    data and code is returned as it is; an unfinished one goes on after its last whole epoch.
+    `made_with` names backbone and vectors, for those who load the model.
     """
     arrays = [embeddings]
     for examples in (train_set, val_set):
-        arrays += [examples.features, examples.rows, examples.tokens, examples.boxes]
+        arrays += [*examples.inputs, examples.boxes]
     fingerprint = _fingerprint(settings, made_with, *arrays)
     finished = folder / "settings.json"
     started = folder / "started.txt"
@@ -187,9 +191,7 @@ def _fit(
             _reseed_dropout(network, settings.seed, epoch)
             batches = _epoch_batches(train_set, features, settings, epoch)
             loss = network.fit(batches, shuffle=False, verbose=0).history["loss"][0]
-            val_iou = box_ops.iou(
-                predict(network, val_set.features, val_set.rows, val_set.tokens), val_set.boxes
-            )
+            val_iou = box_ops.iou(predict(network, *val_set.inputs), val_set.boxes)
             row = _val_row(epoch, loss, val_iou, time.perf_counter() - start)
             # Best model, then history, then state: a kill between them only repeats the epoch.
             if row["val_mean_iou"] > max((r["val_mean_iou"] for r in rows), default=-1):

@@ -28,6 +28,7 @@ from scene_utils.grid.network import load_grid
 from scene_utils.grid.train import GridSettings, Mentions, open_sets, train_members
 from scene_utils.paths import write_text
 from scene_utils.source import train
+from scene_utils.source.model import predict
 from scene_utils.study import ablation_table
 
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
@@ -104,7 +105,7 @@ def _source(settings, phrases, vocabulary, embeddings, vectors, store, folder) -
     made_with = encode.origin(store) | vectors
     train.train(settings, *sets, embeddings, vocabulary, made_with, folder)
     network = keras.models.load_model(folder / "model.keras", compile=False)
-    found = train.predict(network, sets[1])
+    found = predict(network, *sets[1].inputs)
     return {
         "pictures": len(sets[0].features),
         "val": _figures(found, sets[1].boxes, sets[1].rows),
