@@ -76,7 +76,7 @@ pictures_go_to = paths.build(profile) if settings.real else paths.figures(profil
 def with_boxes(mentions: pd.DataFrame) -> tuple:
     """A picture, boxes in its own pixels (it may be stored smaller), and their phrases."""
     first = mentions.iloc[0]
-    picture = np.asarray(images.open_image(folder / f"{first.image_id}.jpg"))
+    picture = np.asarray(images.open_image(images.picture_file(folder, first.image_id)))
     pixels = box_ops.to_pixels(box_ops.relative(mentions), picture.shape[1], picture.shape[0])
     return picture, pixels, mentions.phrase.tolist()
 

@@ -108,7 +108,7 @@ items = []
 for query in (0, 7):
     cosines = matrix @ matrix[query]
     for rank, row in enumerate(np.argsort(-cosines, kind="stable")[:5]):
-        picture = np.asarray(images.open_image(folder / f"{readable[row]}.jpg"))
+        picture = np.asarray(images.open_image(images.picture_file(folder, readable[row])))
         items.append((picture, [], [f"cosine {cosines[row]:.2f}" if rank else "query"]))
 figure = plots.picture_grid(items, f"nearest pictures, {backbone.label}", columns=5)
 plots.save(figure, pictures_go_to / "nearest_pictures.png")

@@ -142,7 +142,7 @@ else:
     for axis in axes.flat:
         axis.set_axis_off()
     for column, ((image_id, _), pair) in zip(axes.T, pairs.items(), strict=False):
-        picture = images.open_image(entities.image_folder(root) / f"{image_id}.jpg")
+        picture = images.open_image(images.picture_file(entities.image_folder(root), image_id))
         for axis, answer in zip(column, grid.ground(picture, pair, top_k=1), strict=True):
             grey = np.asarray(picture.convert("L").convert("RGB"))
             plots.draw_boxes(axis, grey, answer.boxes, colours=[plots.GUESS])

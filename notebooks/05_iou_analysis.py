@@ -173,7 +173,7 @@ seen = seen.merge(first[sides], on=entities.MENTION_KEY, suffixes=("", "_guess")
 items = []
 for _, mention in faults.pick(seen, scores=ours in calibration).iterrows():
     scale = 320 / max(mention.width, mention.height)
-    picture = images.open_image(entities.image_folder(root) / f"{mention.image_id}.jpg")
+    picture = images.open_image(images.picture_file(entities.image_folder(root), mention.image_id))
     # It may be stored squeezed; it is shown as the original was, whose pixels boxes are in.
     picture = picture.resize((round(mention.width * scale), round(mention.height * scale)))
     item = {"image": np.asarray(picture), "phrase": mention.phrase, "iou": mention.iou_merged}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
-# Twice a 50-megapixel camera; past it a small file can unpack to gigabytes.
 GREY = 128  # of a picture without content, of 0 to 255, in all three channels
+# Twice a 50-megapixel camera; past it a small file can unpack to gigabytes.
 LARGEST_PIXELS = 100_000_000
 # More than any such picture takes, uncompressed with 16 bits a colour.
 LARGEST_BYTES = 1_000_000_000
@@ -22,6 +22,9 @@ KINDS = [kind for kind in KINDS if kind in Image.OPEN]  # a build may lack some
 _FILTERS = threading.Lock()
 _SUFFIX = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg")}
 
+ENDINGS = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG")
+
+# Or an opened file, or anything that NumPy takes for an array, such as a tensor.
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
 
 
@@ -30,30 +33,20 @@ class ImageError(ValueError):
 
 
 def open_image(source: ImageSource, name: str = "") -> Image.Image:
-    """A path, bytes, PIL image or array (H, W), (H, W, 3) or (H, W, 4) uint8 to a PIL RGB image.
+    """A path, bytes, opened file, PIL image or array (H, W[, 1, 3 or 4]) to a PIL RGB image.
 
-    EXIF orientation is applied, transparency is laid on white, grey and CMYK become RGB, 16-bit
-    grey is scaled to 8, and of an animation the first frame is taken. Raises ImageError.
+    EXIF orientation is applied, transparency is laid on white, grey and CMYK become RGB, and of an
+    animation the first frame is taken. Values of an array, or of a picture of floats, run to 1 (or
+    true), to 255 or to 65,535, whichever is the least that holds them. Raises ImageError.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "picture")
     try:
         if isinstance(source, Image.Image):
             image = source
-        elif isinstance(source, np.ndarray):
-            channels = source.shape[2:]
-            if (
-                source.dtype != np.uint8
-                or source.ndim < 2
-                or channels not in ((), (3,), (4,))
-                or source.size == 0
-            ):
-                raise ImageError(
-                    f"{name}: expected uint8 (height, width[, 3 or 4]), got {source.dtype} "
-                    f"{source.shape}"
-                )
-            image = Image.fromarray(source)
+        elif hasattr(source, "__array__") and not isinstance(source, memoryview):
+            image = Image.fromarray(_eight_bit(np.asarray(source), name))
         else:
-            content = source if isinstance(source, bytes) else read_file(Path(source))
+            content = _content(source, name)
             with _FILTERS, warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 image = Image.open(io.BytesIO(content), formats=KINDS)
@@ -62,7 +55,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
                 f"{name}: expected at most {LARGEST_PIXELS // 1_000_000} megapixels, got "
                 f"{image.width} x {image.height}"
             )
-        return _to_rgb(image)
+        return _to_rgb(image, name)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -78,6 +71,70 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
             f"{name}: expected a whole picture (JPEG, PNG, ...), got one that cannot be decoded: "
             f"{error}"
         ) from error
+
+
+def _content(source, name: str) -> bytes:
+    if isinstance(source, str | Path):
+        return read_file(Path(source))
+    if callable(getattr(source, "read", None)):
+        source = source.read(LARGEST_BYTES + 1)
+    if not isinstance(source, bytes | bytearray | memoryview):
+        raise ImageError(
+            f"{name}: expected a path, bytes, an opened file, a PIL image or an array, got "
+            f"{type(source).__name__}"
+        )
+    if len(source) > LARGEST_BYTES:
+        raise ImageError(f"{name}: expected at most {LARGEST_BYTES:,} bytes, got more")
+    return bytes(source)
+
+
+def _eight_bit(array: np.ndarray, name: str) -> np.ndarray:
+    """An array of numbers as uint8 `(H, W)` or `(H, W, 3 or 4)`; see `open_image`."""
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or not array.size:
+        raise ImageError(
+            f"{name}: expected an array (height, width[, 1, 3 or 4]), got {array.dtype} "
+            f"{array.shape}"
+        )
+    array = array[..., 0] if array.shape[2:] == (1,) else array
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"{name}: expected an array of numbers, got {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if not 0 <= low <= high <= 65535:  # what is no number is neither
+        raise ImageError(
+            f"{name}: expected values from 0 to 1, 255 or 65,535, got {low:g} to {high:g}"
+        )
+    if array.dtype.kind in "fb" and high <= 1:
+        top = 1
+    else:
+        top = 255 if high <= 255 and array.dtype != np.uint16 else 65535
+    return np.uint8(np.round(array.astype(np.float32) / top * 255))
+
+
+def picture_file(folder: Path, image_id: str) -> Path:
+    """The picture of an id in a folder, under the first of `ENDINGS` that is there; where none is,
+    the path that was expected."""
+    paths = (Path(folder) / f"{image_id}{ending}" for ending in ENDINGS)
+    return next((path for path in paths if path.is_file()), Path(folder) / f"{image_id}.jpg")
+
+
+def picture_files(folder: Path) -> dict[str, Path]:
+    """All pictures of a folder by their ids."""
+    files = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    return {path.stem: path for path in files if path.suffix in ENDINGS}
+
+
+def check_folder(folder: Path, ids: list[str]) -> None:
+    """FileNotFoundError where not one of the ids has a picture in the folder."""
+    if not len(ids) or any(picture_file(folder, image_id).is_file() for image_id in ids):
+        return
+    there = sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
+    instead = f"there is {there[0]} instead" if there else "the folder is empty or missing"
+    raise FileNotFoundError(
+        f"{folder}: expected pictures of {len(ids):,} ids, such as {ids[0]}.jpg, found none of "
+        f"them; {instead}"
+    )
 
 
 def read_file(path: Path) -> bytes:
@@ -103,15 +160,13 @@ def read_file(path: Path) -> bytes:
         raise ImageError(f"{path}: expected a picture, could not read it: {reason}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        values = np.asarray(image, np.float32)
-        top = 65535 if values.max() > 255 else 255
-        image = Image.fromarray(np.uint8(np.clip(values / top * 255, 0, 255)))
+        image = Image.fromarray(_eight_bit(np.asarray(image), name))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")

@@ -14,7 +14,7 @@ import pandas as pd
 
 from scene_utils.dataset import entities
 from scene_utils.grid.localizer import GridLocalizer, load_localizer
-from scene_utils.images import ImageError, open_image
+from scene_utils.images import ImageError, open_image, picture_file
 from scene_utils.paths import PRETRAINED
 from scene_utils.source.answer import SourceModel, load_source
 
@@ -57,7 +57,7 @@ def predict_split(
     sizes = {}
     for image_id in phrases.image_id[phrases.width == 0].unique():
         try:
-            sizes[image_id] = open_image(folder / f"{image_id}.jpg").size
+            sizes[image_id] = open_image(picture_file(folder, image_id)).size
         except ImageError as error:
             problems.append({"file": f"{image_id}.jpg", "reason": f"no size known: {error}"})
             sizes[image_id] = (0, 0)

@@ -94,6 +94,22 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def decode(content: bytes) -> tuple[str, str]:
+    """Text of a file as any system writes it, and what is odd about it, or an empty string.
+
+    UTF-8 and UTF-16 with their marks, UTF-8 without, and what is none of these as Windows writes
+    it in western languages.
+    """
+    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    coding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(coding), ""
+    except UnicodeDecodeError as error:
+        bad = f"byte {content[error.start]:#x} at {error.start:,}"
+        read = content.decode("cp1252", "replace")
+        return read, f"expected UTF-8, got {bad}: read as Windows-1252"
+
+
 def read_finished(path: Path, wanted: dict) -> dict | None:
     """What a finished run left in the JSON file `path`, if all that is `wanted` stands in it.
 

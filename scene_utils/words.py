@@ -4,6 +4,8 @@ Pennington et al., GloVe: Global Vectors for Word Representation, EMNLP 2014. Gl
 on lower-case text split as the Penn Treebank is: "the man's" is `the`, `man`, `'s`.
 """
 
+import gzip
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -24,6 +26,10 @@ BREAKS = frozenset(["and", "or", "but", "while", "as", "then", "to", "from", *",
 DETERMINERS = frozenset(
     ["a", "an", "the", "his", "her", "their", "its", "my", "your", "some", "another"]
 )
+# No real line has over 20,000 bytes; the bound keeps a file without line ends from memory.
+LONGEST_LINE = 100_000
+WIDEST = 5_000  # numbers of a word
+_NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 _TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
 _CONTRACTION = re.compile(r"^(.+?)('s|n't|'re|'ve|'ll|'d|'m)$")
 
@@ -59,31 +65,67 @@ class Vectors:
         return self.matrix.shape[1]
 
 
-def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = None) -> Vectors:
-    """Read GloVe's text format: a word and d numbers a line, separated by single spaces.
+def check_phrases(phrases: str | Iterable[str]) -> list[str]:
+    """The phrases as a list; ValueError that names the first in which there is no word to read."""
+    asked = [phrases] if isinstance(phrases, str) else list(phrases)
+    for number, phrase in enumerate(asked, start=1):
+        if not isinstance(phrase, str) or not tokenize(phrase):
+            raise ValueError(
+                f"phrase {number} of {len(asked)}: expected words that name a thing, such as "
+                f"'a red cup', got {phrase!r:.60}"
+            )
+    return asked
 
-    `words` keeps memory small: only those are kept. The width d is that of the first line. Up to
-    one line in a thousand may be damaged and is passed over; more raise ValueError, which names
-    the file, the line, what was expected and what was received.
+
+def _numbers(line: bytes) -> int:
+    """How many numbers a line ends in, of all but its first part."""
+    parts, count = line.split(), 0
+    for part in reversed(parts[1:]):
+        if not _NUMBER.match(part):
+            break
+        count += 1
+    return count
+
+
+def _first_lines(file, count: int = 20) -> tuple[list[bytes], int]:
+    """Lines of vectors without the mark or header that a file may begin with, and their width."""
+    lines = [file.readline(LONGEST_LINE) for _ in range(count)]
+    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+    # word2vec's text format says first how many lines and numbers follow.
+    if re.fullmatch(rb"\d+ \d+\s*", lines[0]) and _numbers(lines[1]) > 1:
+        lines[0] = b"\n"
+    widths = Counter(filter(None, map(_numbers, lines)))
+    return lines, widths.most_common(1)[0][0] if widths else 0
+
+
+def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = None) -> Vectors:
+    """Read GloVe's text format, or word2vec's: a word, which may hold spaces, and d numbers a line.
+
+    Gzip is read too. `words` keeps memory small: only those are kept. The width d is that of most
+    of the first lines. Up to one line in a thousand may be damaged and is passed over; more raise
+    ValueError, which names the file, the line, what was expected and what was received.
     """
     path = Path(path)
     index: dict[str, int] = {}
     rows: list[np.ndarray] = []
-    dim, total, bad, first_bad = 0, 0, 0, ""
-    with open(path, "rb") as file:
-        # No real line has over 20,000 bytes; the bound keeps a file without line ends from memory.
-        while line := file.readline(100_000):
-            total += 1
-            parts = line.rstrip(b"\r\n").split(b" ")
-            dim = dim or len(parts) - 1
+    total, bad, first_bad = 0, 0, ""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        first, dim = _first_lines(file)
+        rest = iter(lambda: file.readline(LONGEST_LINE), b"")
+        for total, line in enumerate(itertools.chain(filter(None, first), rest), start=1):
+            if not line.strip():
+                continue
+            parts = line.split()
             try:
-                if len(parts) < 2 or len(parts) - 1 != dim:
+                if not 1 <= dim < min(len(parts), WIDEST) or (
+                    len(parts) > dim + 1 and _NUMBER.match(parts[-dim - 1])
+                ):
                     raise ValueError(f"{len(parts) - 1} numbers")
-                word = parts[0].decode("utf-8")
+                word = b" ".join(parts[:-dim]).decode("utf-8")
                 if word in index or (words is not None and word not in words):
                     continue
                 with np.errstate(over="ignore"):  # a number too large is found below
-                    row = np.array(parts[1:], dtype=np.float32)
+                    row = np.array(parts[-dim:], dtype=np.float32)
                 if not np.isfinite(row).all():
                     raise ValueError("a number that is not finite")
             except ValueError as error:

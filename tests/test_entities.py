@@ -167,6 +167,56 @@ def test_without_boxes_only_sentences_and_size_are_read(tmp_path, kind):
     assert sizes.loc["12"].tolist() == [0, 0], "not known without an XML file"
 
 
+ODD = {
+    "decimals": (
+        "Annotations/11.xml",
+        annotation(thing(1, box=("11.5", 21, 110, 220))),
+        "got decimals: read as they are",
+        [10.5, 20, 110, 220],
+    ),
+    "beyond": (
+        "Annotations/11.xml",
+        annotation(thing(1, box=(-5, 21, 9999, 220)), thing(2, box=(600, 1, 700, 9))),
+        "expected boxes within 500 x 375 pixels, got 2 that reach beyond: cut",
+        [0, 20, 500, 220],
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_boxes_are_read_and_listed(odd, tmp_path, kind):
+    name, content, reason, box = ODD[odd]
+    found = read(write_root(tmp_path / "root", GOOD | {name: content}, kind))
+    assert found.problems.values.tolist() == [[name, found.problems.reason[0]]]
+    assert reason in found.problems.reason[0]
+    mine = found.boxes[found.boxes.image_id == "11"]
+    assert mine[box_ops.COLUMNS].to_numpy().tolist() == [box]
+
+
+CAPTION = "[/EN#1/people Señor Müller] runs .\r\n"
+WRITTEN = {
+    "UTF-8": ("utf-8", ""),
+    "UTF-8 with a mark": ("utf-8-sig", ""),
+    "UTF-16": ("utf-16", ""),
+    "Windows": ("cp1252", "expected UTF-8, got byte 0xf1 at 16: read as Windows-1252"),
+}
+
+
+@pytest.mark.parametrize("system", WRITTEN)
+def test_text_of_other_systems_is_read_right_and_what_is_not_utf_8_is_listed(
+    system, tmp_path, kind
+):
+    coding, reason = WRITTEN[system]
+    files = GOOD | {"Sentences/11.txt": CAPTION.encode(coding)}
+    root = write_root(tmp_path / "root", files, kind)
+    for name in ("train.txt", "test.txt"):
+        if (root / name).is_file():
+            (root / name).write_bytes((root / name).read_text().encode(coding))
+    found = read(root)
+    assert found.phrases.phrase[found.phrases.image_id == "11"].tolist() == ["Señor Müller"]
+    assert found.problems.reason.tolist() == ([reason] if reason else [])
+
+
 BOMB = '<!DOCTYPE a [<!ENTITY b "1"><!ENTITY c "&b;&b;&b;&b;">]>'
 XML, SENTENCES = "Annotations/bad.xml", "Sentences/bad.txt"
 MARKED = b"[/EN#1/people A man] runs .\n"
@@ -183,7 +233,7 @@ FAULTS = {
     "missing XML": (XML, None, "missing: its phrases have no box"),
     "oversized": (XML, b"<annotation>" + b" " * 1_000_000 + b"</annotation>", "at most 1,000,000"),
     "no size": (XML, b"<annotation></annotation>", "expected an integer in <size/width>, got None"),
-    "coordinate": (XML, annotation(thing(1, box=(1, "1.5", 5, 5))), "in <ymin>, got '1.5'"),
+    "coordinate": (XML, annotation(thing(1, box=(1, "one", 5, 5))), "in <ymin>, got 'one'"),
     "no coordinate": (XML, annotation(thing(1, box=(1, 1, "", 5))), "in <xmax>, got ''"),
     "endless coordinate": (XML, annotation(thing(1, box=(1, 1, "9" * 400, 5))), "in <xmax>, got"),
     "word as name": (XML, annotation(thing("man", box=(1, 1, 5, 5))), "in <name>, got 'man'"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scene_utils import images
 from scene_utils.images import ImageError, open_image, read_squeezed
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -224,8 +225,6 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(side, tmp_path):
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 5, 3), np.float32),
-        np.zeros((4, 5), np.uint16),
         np.zeros((4, 5, 2), np.uint8),
         np.zeros((4, 5, 5), np.uint8),
         np.zeros((2, 4, 5, 3), np.uint8),
@@ -238,8 +237,98 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(side, tmp_path):
 def test_an_array_that_is_no_picture_is_shown(array):
     with pytest.raises(ImageError) as caught:
         open_image(array, "frame")
-    assert str(caught.value).startswith("frame: expected uint8 (height, width[, 3 or 4]), got ")
+    assert str(caught.value).startswith(
+        "frame: expected an array (height, width[, 1, 3 or 4]), got "
+    )
     assert str(caught.value).endswith(f"{array.dtype} {array.shape}")
+
+
+class Tensor:
+    """As much of a tensor of any framework as NumPy asks for."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda array, png: png,
+        lambda array, png: bytearray(png),
+        lambda array, png: memoryview(png),
+        lambda array, png: io.BytesIO(png),
+        lambda array, png: Tensor(array),
+        lambda array, png: array.astype(np.int64),
+        lambda array, png: array.astype(np.float32),
+        lambda array, png: array / 255,
+        lambda array, png: array.astype(np.uint16) * 257,
+        lambda array, png: Image.fromarray(array),
+    ],
+    ids=[
+        "png",
+        "bytearray",
+        "memoryview",
+        "BytesIO",
+        "tensor",
+        "int64",
+        "255",
+        "1",
+        "uint16",
+        "PIL",
+    ],
+)
+def test_every_form_of_a_picture_gives_the_same_pixels(given, noise):
+    array = np.asarray(noise.convert("RGB"))
+    found = open_image(given(array, encoded(noise, "PNG")))
+    np.testing.assert_array_equal(np.asarray(found), array)
+
+
+def test_an_opened_file_is_a_picture(tmp_path, noise):
+    path = tmp_path / "a.png"
+    noise.save(path)
+    with open(path, "rb") as file:
+        assert open_image(file).tobytes() == open_image(path).tobytes()
+
+
+@pytest.mark.parametrize(("top", "kind"), [(1, "F"), (255, "F"), (65535, "F"), (65535, "I")])
+def test_a_picture_of_other_numbers_is_scaled_by_what_they_say(top, kind, tmp_path):
+    ramp = np.tile(np.linspace(0, top, 32), (8, 1)).astype("f4" if kind == "F" else "i4")
+    path = tmp_path / "a.tiff"
+    Image.fromarray(ramp).save(path)
+    found = np.asarray(open_image(path))[0, :, 0]
+    np.testing.assert_allclose(found, np.linspace(0, 255, 32), atol=1)
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, 1e9])
+def test_numbers_that_are_no_brightness_are_refused(value):
+    array = np.full((4, 5, 3), value, np.float32)
+    with pytest.raises(ImageError, match="expected values from 0 to 1, 255 or 65,535, got"):
+        open_image(array)
+
+
+@pytest.mark.parametrize("thing", [None, 7, {"a": 1}, io.StringIO("text")])
+def test_what_is_no_picture_at_all_is_named(thing):
+    with pytest.raises(ImageError, match=r"expected a path, bytes, an opened file, a PIL image or"):
+        open_image(thing)
+
+
+@pytest.mark.parametrize("name", ["1.JPG", "1.jpeg", "1.PNG"])
+def test_pictures_with_other_usual_endings_are_found(name, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    assert images.picture_file(tmp_path, "1").name == name
+    assert images.picture_files(tmp_path) == {"1": tmp_path / name}
+    images.check_folder(tmp_path, ["0", "1"])
+
+
+def test_a_folder_without_any_of_the_pictures_says_what_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="pictures of 2 ids, such as 1.jpg, .* is empty"):
+        images.check_folder(tmp_path / "none", ["1", "2"])
+    (tmp_path / "one.bmp").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match="there is one.bmp instead"):
+        images.check_folder(tmp_path, ["1"])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])

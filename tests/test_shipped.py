@@ -1,5 +1,6 @@
 """The grid model that ships, as a user meets it: in Python and on the command line."""
 
+import io
 import json
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def test_the_same_picture_as_path_bytes_image_and_array(loaded):
     path = paths.PHOTOS / "coffee.jpg"
     image = Image.open(path)
     ways = [str(path), path, path.read_bytes(), image, np.asarray(image.convert("RGB"))]
+    ways += [io.BytesIO(path.read_bytes())]
     answers = [loaded.ground(way, "a cup", top_k=3) for way in ways]
     for answer in answers[1:]:
         np.testing.assert_array_equal(answer.boxes, answers[0].boxes)
@@ -119,6 +121,18 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path, content, message):
     assert "photo.jpg" in answer.stderr
     assert message in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["grid", "source"])
+def test_phrases_without_words_are_refused_and_none_gives_none(name):
+    model, photo = scene_utils.load_model(name), paths.PHOTOS / "coffee.jpg"
+    assert model.ground(photo, []) == []
+    for phrases in ("", "   ", "?!", ["a cup", "?!"]):
+        with pytest.raises(ValueError, match="expected words that name a thing"):
+            model.ground(photo, phrases)
+    answer = command(photo, "?!", "--model", name)
+    assert answer.returncode == 1
+    assert "error: phrase 1 of 1: expected words that name a thing" in answer.stderr
 
 
 def test_too_many_boxes_are_refused(loaded):

@@ -1,5 +1,6 @@
 """Words as GloVe writes them, vectors from real files, and a vocabulary that survives the disk."""
 
+import gzip
 import tracemalloc
 from collections import Counter
 
@@ -152,9 +153,7 @@ DAMAGE = {
     "no number": ("w5 1 two 3", "two"),
     "not finite": ("w5 1 nan 3", "not finite"),
     "infinite": ("w5 1 inf 3", "not finite"),
-    "two spaces": ("w5 1  2 3", "4 numbers"),
     "only a word": ("w5", "0 numbers"),
-    "nothing": ("", "0 numbers"),
     "not UTF-8": ("\udcff 1 2 3", "decode"),
 }
 
@@ -180,6 +179,40 @@ def test_a_damaged_line_is_passed_over_and_many_are_refused(damage, tmp_path):
     assert message.startswith(f"{path}: ")
     assert "a word and 3 numbers a line; line 6: got " in message
     assert shown in message
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda rows: "\n".join(rows).encode() + b"\n",
+        lambda rows: "\r\n".join(rows).encode(),
+        lambda rows: b"\xef\xbb\xbf" + "\n".join(rows).encode(),
+        lambda rows: f"{len(rows)} 3\n".encode() + "\n".join(rows).encode(),
+        lambda rows: "\n".join(f"{row.replace(' ', chr(9))} " for row in rows[3:]).encode(),
+        lambda rows: gzip.compress("\n".join(rows).encode()),
+    ],
+    ids=["GloVe", "CRLF", "with a mark", "word2vec", "tabs", "gzip"],
+)
+def test_common_forms_of_vectors_are_read(written, tmp_path):
+    rows = [". . . 1 2 3", "at name@domain.com 4 5 6", "2000 .5 1e-3 -2", "café 7 8 9"]
+    rows += [f"w{n} {n} 1 0" for n in range(30)]
+    content = written(rows)
+    path = tmp_path / ("v.txt.gz" if content[:2] == b"\x1f\x8b" else "v.txt")
+    path.write_bytes(content)
+    vectors = read_glove_text(path)
+    assert vectors.dim == 3
+    np.testing.assert_array_equal(vectors.matrix[vectors.index["café"]], [7, 8, 9])
+    if "at name@domain.com" in vectors.index:
+        assert list(vectors.index)[:3] == [". . .", "at name@domain.com", "2000"]
+        np.testing.assert_allclose(vectors.matrix[2], [0.5, 1e-3, -2])
+        assert len(vectors.index) == 34
+
+
+@pytest.mark.parametrize("phrases", ["", "   ", "?!", ["a cup", "..."], ["a cup", None]])
+def test_a_phrase_without_words_is_refused_by_its_number(phrases):
+    number = "1 of 1" if isinstance(phrases, str) else "2 of 2"
+    with pytest.raises(ValueError, match=f"phrase {number}: expected words that name a thing"):
+        text.check_phrases(phrases)
 
 
 def test_one_line_in_a_thousand_may_be_damaged(tmp_path):

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops
-from scene_utils.paths import atomic, write_text
+from scene_utils.images import picture_files
+from scene_utils.paths import atomic, decode, write_text
 from scene_utils.runtime import progress_bar
 
 SPLITS = ("train", "val", "test")
@@ -37,13 +38,15 @@ _PHRASE = re.compile(r"\[/EN#(\d{1,9})/([^\s\]/][^\s\]]*) ([^\[\]]*)\]")
 
 @dataclass(frozen=True)
 class Annotation:
-    """One picture's XML: size in pixels, boxes `(n, 4)` in the box type, and their phrase ids."""
+    """One picture's XML: size in pixels, boxes `(n, 4)` in the box type, their phrase ids, the ids
+    of scenes, and what is odd about the boxes."""
 
     width: int
     height: int
     phrase_ids: list[int]
     boxes: np.ndarray
     scenes: frozenset[int]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,17 @@ def _integer(text: str | None, path: str) -> int:
     raise ValueError(f"expected an integer in <{path}>, got {repr(text)[:60]}")
 
 
+def _coordinate(element: ElementTree.Element, path: str) -> float:
+    text = element.findtext(path)
+    try:
+        number = float(text)
+        if abs(number) < 2**31:
+            return number
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"expected a number in <{path}>, got {repr(text)[:60]}")
+
+
 def parse_size(xml: bytes) -> tuple[int, int]:
     """The original image's (width, height) in pixels, and nothing else of an annotation."""
     root = _root_element(xml)
@@ -127,11 +141,12 @@ def parse_size(xml: bytes) -> tuple[int, int]:
 def parse_annotation(xml: bytes) -> Annotation:
     """One picture's XML. Coordinates become the box type here, and only here.
 
-    Raises ValueError that says what was expected: not XML, no number, a box without area.
+    A box is cut at the picture's edges; one that lies beyond them is left out. Raises ValueError
+    that says what was expected: not XML, no number, a box without area.
     """
     root = _root_element(xml)
     phrase_ids: list[int] = []
-    corners: list[list[int]] = []
+    corners: list[list[float]] = []
     scenes: set[int] = set()
     for item in root.iter("object"):
         names = [_integer(name.text, "name") for name in item.findall("name")]
@@ -140,13 +155,23 @@ def parse_annotation(xml: bytes) -> Annotation:
         box = item.find("bndbox")
         if box is None:
             continue
-        corner = [_number(box, side) for side in ("xmin", "ymin", "xmax", "ymax")]
+        corner = [_coordinate(box, side) for side in ("xmin", "ymin", "xmax", "ymax")]
         phrase_ids.extend(names)
         corners.extend([corner] * len(names))
     boxes = box_ops.from_inclusive(np.reshape(corners, (-1, 4)))
     box_ops.check(boxes, "bndbox (as x_min, y_min, x_max, y_max, 0-based)")
     width, height = _number(root, "size/width"), _number(root, "size/height")
-    return Annotation(width, height, phrase_ids, boxes, frozenset(scenes))
+    remarks = []
+    if any(side != round(side) for corner in corners for side in corner):
+        remarks.append("expected whole numbers as coordinates, got decimals: read as they are")
+    inside = np.clip(boxes, 0, np.float32([width, height, width, height]))
+    if beyond := int((inside != boxes).any(axis=1).sum()):
+        remarks.append(
+            f"expected boxes within {width} x {height} pixels, got {beyond} that reach beyond: cut"
+        )
+    kept = box_ops.area(inside) > 0
+    phrase_ids = [phrase_id for phrase_id, here in zip(phrase_ids, kept, strict=True) if here]
+    return Annotation(width, height, phrase_ids, inside[kept], frozenset(scenes), tuple(remarks))
 
 
 def read_ids(root: Path, split: str) -> list[str]:
@@ -157,7 +182,7 @@ def read_ids(root: Path, split: str) -> list[str]:
             f"{path}: expected a list of image ids, one a line; found no such file. "
             "Name a list NAME.txt of the data root as NAME, or give a path that ends in .txt"
         )
-    ids = path.read_text(encoding="utf-8").split()
+    ids = decode(path.read_bytes())[0].split()
     for image_id in ids:
         if not re.fullmatch(r"[\w-]+", image_id):
             raise ValueError(f"{path}: expected image ids, one a line, got {image_id!r}")
@@ -174,8 +199,7 @@ def image_folder(root: Path) -> Path:
 
 def image_ids(root: Path) -> set[str]:
     """Ids of the pictures that a data root holds."""
-    folder = image_folder(root)
-    return {path.stem for path in folder.glob("*.jpg")} if folder.is_dir() else set()
+    return set(picture_files(image_folder(root)))
 
 
 def opener(root: Path) -> Callable[[str], bytes | None]:
@@ -222,7 +246,7 @@ def _unrelated(root: Path) -> set[tuple[str, int]]:
     if not path.is_file():
         return set()
     found = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in decode(path.read_bytes())[0].splitlines():
         if line.startswith("#") or not line.strip():
             continue
         match = re.fullmatch(r"(\S+)\s+(\d+)", line.strip())
@@ -269,6 +293,7 @@ def read_entities(
             elif boxes:
                 annotation = parse_annotation(xml)
                 width, height, scenes = annotation.width, annotation.height, annotation.scenes
+                problems.extend((name, remark) for remark in annotation.remarks)
                 box_rows.extend((image_id, phrase_id) for phrase_id in annotation.phrase_ids)
                 corners.append(annotation.boxes)
             else:
@@ -278,7 +303,9 @@ def read_entities(
         name = f"Sentences/{image_id}.txt"
         try:
             text = read(name)
-            decoded = (text or b"").decode("utf-8", "replace")
+            decoded, odd = decode(text or b"")
+            if odd:
+                problems.append((name, odd))
             found = parse_sentences(decoded)
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))

@@ -13,6 +13,7 @@ from scene_utils.features import store as feature_store
 from scene_utils.features.backbones import Backbone, weights_hash
 from scene_utils.features.folding import fold_norms
 from scene_utils.features.store import BATCH_SIZE, SHARD_SIZE, Encode, FeatureStore, open_store
+from scene_utils.images import check_folder
 from scene_utils.paths import write_text
 
 ENGINES = ("keras", "openvino", "ray")
@@ -87,6 +88,7 @@ def cache_features(
     OSError that names the file where the disk is full or may not be written.
     """
     images, folder, ids = Path(images), Path(folder), list(ids)
+    check_folder(images, ids)
     made_with = describe(backbone, engine, precision)
     if (folder / feature_store.MANIFEST).is_file():
         feature_store.read_manifest(folder, made_with)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils.images import ImageError, read_squeezed
+from scene_utils.images import ImageError, check_folder, picture_file, read_squeezed
 from scene_utils.paths import atomic, write_text
 from scene_utils.runtime import progress_bar
 
@@ -35,9 +35,11 @@ def squeeze_pictures(
     the disk has no room for it.
     """
     ids = sorted(ids)
+    check_folder(folder, ids)
     target, listing = cache / f"pictures_{size}.npy", cache / f"pictures_{size}.json"
     sizes = [
-        (folder / f"{i}.jpg").stat().st_size if (folder / f"{i}.jpg").is_file() else 0 for i in ids
+        path.stat().st_size if path.is_file() else 0
+        for path in (picture_file(folder, image_id) for image_id in ids)
     ]
     asked = dict(zip(ids, sizes, strict=True))
     if listing.is_file() and target.is_file():
@@ -48,7 +50,7 @@ def squeeze_pictures(
 
     def read(image_id: str):
         try:
-            return read_squeezed(folder / f"{image_id}.jpg", size)[0]
+            return read_squeezed(picture_file(folder, image_id), size)[0]
         except ImageError as error:
             return str(error)
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils.images import ImageError, open_image, read_file, remark, squeeze
+from scene_utils.images import ImageError, open_image, picture_file, read_file, remark, squeeze
 from scene_utils.paths import write_array, write_text
 from scene_utils.runtime import progress_bar
 
@@ -276,7 +276,7 @@ def _hashes(listing: dict) -> list[tuple[str, str]]:
 def _hash_now(images: Path, image_id: str) -> str:
     """SHA-256 of a picture's file; empty where there is no file that could be read."""
     try:
-        return hashlib.sha256(read_file(images / f"{image_id}.jpg")).hexdigest()
+        return hashlib.sha256(read_file(picture_file(images, image_id))).hexdigest()
     except ImageError:
         return ""
 
@@ -301,7 +301,7 @@ class Picture:
 
 def read_picture(images: Path, image_id: str, size: int) -> Picture:
     """`images/<id>.jpg` squeezed to `(size, size, 3)`, or why it cannot be read."""
-    path, sha256 = images / f"{image_id}.jpg", ""
+    path, sha256 = picture_file(images, image_id), ""
     try:
         # Read once, so that the hash is of the very bytes that were decoded.
         content = read_file(path)

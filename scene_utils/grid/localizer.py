@@ -23,7 +23,7 @@ from scene_utils.grid.sentences import Context, Pairs, Together, load_context, p
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, open_image, squeeze
 from scene_utils.paths import PRETRAINED
-from scene_utils.words import Vocabulary, tokenize
+from scene_utils.words import Vocabulary, check_phrases, tokenize
 
 SHIPPED = PRETRAINED / "grid"
 RANKS = 10
@@ -110,7 +110,9 @@ class GridLocalizer:
         """
         if not 1 <= top_k <= 30:
             raise ValueError(f"top_k: expected 1 to 30, got {top_k}")
-        asked = [phrases] if isinstance(phrases, str) else list(phrases)
+        asked = check_phrases(phrases)
+        if not asked:
+            return []
         pairs = pairs_of(phrases_of(sentence, asked), self.vocabulary) if sentence else None
         together = self._together if sentence else None
         picture = open_image(image)

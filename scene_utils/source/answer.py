@@ -18,7 +18,7 @@ from scene_utils.features.encode import FeatureStore, cache_features, describe, 
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, read_squeezed
 from scene_utils.source.model import INPUTS, predict
-from scene_utils.words import Vocabulary
+from scene_utils.words import Vocabulary, check_phrases
 
 
 def with_area(relative: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ class SourceModel:
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list; one box each, however many are
         asked for, since the network gives one. It reads each phrase by itself."""
-        asked = [phrases] if isinstance(phrases, str) else list(phrases)
+        asked = check_phrases(phrases)
         answers = [
             Grounding(phrase, box[None], unknown=tuple(self.vocabulary.unknown(phrase)))
             for phrase, box in zip(asked, self.boxes(image, asked) if asked else [], strict=True)

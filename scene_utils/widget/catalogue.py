@@ -9,7 +9,7 @@ import pandas as pd
 
 from scene_utils import box_ops, paths
 from scene_utils.dataset import entities
-from scene_utils.images import ImageSource
+from scene_utils.images import ImageSource, picture_file
 
 PHOTO, OWN = "photo", "your photo"
 
@@ -64,7 +64,7 @@ def _alt(name: str, phrases: Sequence[str]) -> str:
 def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
     found = []
     for image_id, rows in phrases.groupby("image_id", sort=False):
-        path = folder / f"{image_id}.jpg"
+        path = picture_file(folder, image_id)
         if not path.is_file():
             continue
         boxed = rows[rows.n_boxes > 0].assign(key=lambda table: table.phrase.str.lower())
