@@ -31,8 +31,7 @@ help: ## this list
 
 env: .venv/.done ## create .venv from requirements.lock
 .venv/.done: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	  sys.exit(None if (3, 11) <= v <= (3, 13) else "expected Python 3.11 to 3.13, got %d.%d: set PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "expected Python 3.11 to 3.13, got %d.%d: set PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -42,7 +41,6 @@ lock: ## resolve pyproject.toml into requirements.lock, with hashes, for all pla
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv==0.13.9
 	build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --extra study --extra widget --extra browser --extra test --no-header --quiet -o requirements.lock pyproject.toml
-
 data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA or say how to get it
 	$(RUN) data $(if $(ROOT),--data-root $(ROOT))
 
@@ -106,45 +104,34 @@ build/bench/.done: pyproject.toml
 
 ablation: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb ## train what figures/PROFILE/ablation.json lacks (hours): ROWS='a;b' SEEDS=0,1
 	@$(RUN) ablation --profile $(PROFILE) $(if $(ROWS),--rows '$(ROWS)') $(if $(SEEDS),--seeds $(SEEDS)) --changes '$(SET)'
-
 readme: .venv/.done ## write the tables of README and pages from figures/*/metrics.json
 	@$(RUN) readme
 check-readme: .venv/.done ## fail where these tables differ from figures/*/metrics.json
 	@$(RUN) readme --check
-
 html: $(PAGES) ## executed notebooks as HTML pages
-
 # Two workers, each of which holds a TensorFlow: more would need more memory than a laptop has.
 test: .venv/.done ## fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 test-slow: .venv/.done ## tests that train a network, run notebooks or score the whole real set
 	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile tests
-
 check-notebooks: $(BOOKS) ## run the executed notebooks again and compare what they state as facts
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(BOOKS)
-
 lint: .venv/.done ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
 # Asked first for a version with known holes: only an index that tells them can clear the others.
 audit: ## known vulnerabilities of what the lock installs (asks pypi.org)
-	@$(PYTHON) -c 'import json, urllib.request as r; \
-	  assert json.load(r.urlopen("https://pypi.org/pypi/pillow/9.0.0/json", timeout=10))["vulnerabilities"]' 2>/dev/null || \
+	@$(PYTHON) -c 'import json, urllib.request as r; assert json.load(r.urlopen("https://pypi.org/pypi/pillow/9.0.0/json", timeout=10))["vulnerabilities"]' 2>/dev/null || \
 	  { echo 'make audit: pypi.org, which knows the vulnerabilities, cannot be asked from here: nothing was checked'; exit 1; }
 	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit==2.10.1
 	@build/audit/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r requirements.lock
-
 lab: .venv/.done ## JupyterLab on the notebooks
 	@JUPYTER_CONFIG_DIR=$(CURDIR)/.venv/etc/jupyter $(BIN)/jupytext-config set-default-viewer python
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir notebooks
-
 widget: .venv/.done ## the query widget as a page on this machine
 	$(BIN)/python -m scene_utils.widget.page --profile $(PROFILE) --data '$(ROOT)' --changes '$(SET)'
-
 screenshots: .venv/.done ## the README's pictures of the widget, from a headless browser
 	@$(BIN)/python -m tests.browser.screenshots
-
 clean: ## remove executed notebooks and the cache of PROFILE
 	rm -rf $(BUILD) $(CACHE)
 distclean: ## remove everything that is not committed: environment, builds, caches, downloads

@@ -29,7 +29,6 @@ import json
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
 from scene_utils import box_ops, images, models, paths, plots, runtime, words
 from scene_utils.features import encode
@@ -43,12 +42,6 @@ plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 cache = paths.cache(profile)
 folder = cache / "models"
-
-
-def show(part) -> Markdown:
-    """The text of a class or function of the package."""
-    return Markdown(f"```python\n{inspect.getsource(part)}```")
-
 
 # %% [markdown]
 # ## Examples
@@ -77,7 +70,7 @@ print(f"{made_with['vectors']} {embeddings.shape[1:]}")
 # This is the package's own text.
 
 # %%
-show(source_model.build_regressor)
+print(inspect.getsource(source_model.build_regressor))
 
 # %%
 network = source_model.build_regressor(
@@ -90,10 +83,10 @@ network.summary(line_length=88)
 # so that no box is upside down.
 
 # %%
-show(source_model.MeanVector)
+print(inspect.getsource(source_model.MeanVector))
 
 # %%
-show(source_model.Corners)
+print(inspect.getsource(source_model.Corners))
 
 # %% [markdown]
 # ## Four losses

@@ -33,7 +33,6 @@ import shutil
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 from matplotlib.colors import LinearSegmentedColormap
 
 from scene_utils import images, models, paths, plots, runtime, words
@@ -57,7 +56,7 @@ folder = cache / "models" / "grid"
 # It takes the picture's map and the phrase's vectors, and gives a score and a box for each cell.
 
 # %%
-Markdown(f"```python\n{inspect.getsource(network.build_head)}```")
+print(inspect.getsource(network.build_head))
 
 # %% [markdown]
 # ## Train it, or take the one that ships

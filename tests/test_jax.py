@@ -97,7 +97,7 @@ def test_views_and_losses_are_those_of_tensorflow(tmp_path):
 @pytest.fixture(scope="module")
 def root():
     made = [f"build/smoke/{name}.ipynb" for name in ("02_vocabulary", "03_features")]
-    subprocess.run(["make", "PROFILE=smoke", "PICTURES=64", *made], cwd=paths.ROOT, check=True)
+    subprocess.run(["make", "PROFILE=smoke", *made], cwd=paths.ROOT, check=True)
     return paths.data_root("smoke")
 
 

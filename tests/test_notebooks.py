@@ -175,3 +175,18 @@ def test_durations_of_executed_notebooks(tmp_path):
     seconds = run_notebook.durations(tmp_path / "out")
     assert list(seconds) == ["01_book"]
     assert 0 < seconds["01_book"] < 60
+
+
+def test_a_model_folder_is_replaced_as_a_whole_in_both_orders(tmp_path):
+    for name, files in (("one", ["settings.json"]), ("two", ["settings.json", "context.json"])):
+        for file in files:
+            (tmp_path / name / "member").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text(name)
+    for name in ("two", "one", "two"):
+        paths.replace_folder(tmp_path / name, tmp_path / "models" / "grid")
+        kept = {path.name for path in (tmp_path / "models/grid").iterdir()}
+        assert kept == {path.name for path in (tmp_path / name).iterdir()}
+        assert [path.name for path in (tmp_path / "models").iterdir()] == ["grid"]
+    with pytest.raises(FileNotFoundError):
+        paths.replace_folder(tmp_path / "missing", tmp_path / "models" / "grid")
+    assert (tmp_path / "models/grid/settings.json").read_text() == "two"
