@@ -186,8 +186,7 @@ plots.save(figure, (paths.build(profile) if settings.real else figures) / "galle
 # %% [markdown]
 # ## metrics.json
 #
-# All figures with what they depend on; `analysis.metrics_file` describes it. The tables of the
-# README and of `05b_more` are written from it.
+# All figures with what they depend on. The tables of the README and of `05b_more` come from it.
 
 # %%
 asked = kept.load_beside(cache, "presence", names)

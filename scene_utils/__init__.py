@@ -1,16 +1,16 @@
 """Scene Localization: find in a picture what a phrase names.
 
->>> from scene_utils import load_localizer
->>> load_localizer().ground("photo.jpg", "the man in the red hat").boxes  # doctest: +SKIP
+>>> from scene_utils import load_model
+>>> load_model().ground("photo.jpg", "the man in the red hat").boxes  # doctest: +SKIP
 """
 
-__all__ = ["load_localizer"]
+__all__ = ["load_model"]
 
 
 def __getattr__(name: str):
     # Not imported at once: readers and evaluation need no TensorFlow.
-    if name == "load_localizer":
-        from scene_utils.grid.localizer import load_localizer
+    if name == "load_model":
+        from scene_utils.models import load_model
 
-        return load_localizer
+        return load_model
     raise AttributeError(f"module 'scene_utils' has no attribute {name!r}")

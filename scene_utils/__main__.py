@@ -32,13 +32,13 @@ def data(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     from scene_utils import models
 
-    localizer = models.load_model(arguments.model)
-    table, problems = models.predict_split(
-        localizer, arguments.data_root, arguments.split, arguments.weights
-    )
+    model = models.load_model(arguments.model, arguments.weights)
+    table, problems = models.predict_split(model, arguments.data_root, arguments.split)
     with atomic(Path(arguments.out)) as temporary:
         table.to_parquet(temporary, index=False)
-    print(f"{arguments.out}: {len(table):,} phrases of {table.image_id.nunique():,} pictures")
+    phrases = (table["rank"] == 1).sum()
+    found = f"{len(table):,} boxes for {phrases:,} phrases of {table.image_id.nunique():,} pictures"
+    print(f"{arguments.out}: {found}")
     if len(problems):
         print(f"{len(problems)} files could not be read:", file=sys.stderr)
         print(problems.head(10).to_string(index=False), file=sys.stderr)
@@ -51,20 +51,20 @@ def ground(arguments: argparse.Namespace) -> None:
 
     # Before the seconds that loading a model takes.
     drawn = picture = images.open_image(arguments.picture)
-    from scene_utils.grid import localizer
+    from scene_utils.models import load_model
     from scene_utils.widget import suggest
 
     phrases, sentence = [arguments.phrase], ""
     if "[" in arguments.phrase:
         phrases = suggest.split_sentence(arguments.phrase)
         sentence = suggest.whole_sentence(arguments.phrase)
-    loaded = localizer.load_localizer(arguments.model or localizer.SHIPPED)
-    for answer in loaded.ground(picture, phrases, arguments.top_k, sentence):
-        found = [
-            dict(zip(("x_min", "y_min", "x_max", "y_max"), map(float, box), strict=True))
-            | {"score": float(score)}
-            for box, score in zip(answer.boxes.round(1), answer.scores.round(4), strict=True)
-        ]
+    model = load_model(arguments.model, arguments.weights)
+    for answer in model.ground(picture, phrases, arguments.top_k, sentence):
+        sides = ("x_min", "y_min", "x_max", "y_max")
+        found = [dict(zip(sides, map(float, box), strict=True)) for box in answer.boxes.round(1)]
+        if answer.scores is not None:
+            for box, score in zip(found, answer.scores.round(4), strict=True):
+                box["score"] = float(score)
         drawn = images.with_box(drawn, answer.boxes[0])
         if arguments.json:
             words = {"words": dict(answer.words), "unknown": answer.unknown}
@@ -202,6 +202,7 @@ def run_ablation(arguments: argparse.Namespace) -> None:
         paths.figures(arguments.profile) / "ablation.json",
         [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS),
         [int(seed) for seed in arguments.seeds.split(",")],
+        epochs=chosen.train.epochs,
         pictures_per_step=chosen.grid.pictures_per_step,
         progressive=chosen.grid.progressive,
     )
@@ -228,7 +229,7 @@ def main() -> None:
     command = commands.add_parser("predict", help="boxes for every phrase of a list of pictures")
     command.add_argument("--data-root", required=True, help="folder with Sentences and pictures")
     command.add_argument("--split", required=True, help="NAME of NAME.txt there, or a path to .txt")
-    command.add_argument("--model", required=True, help="folder of a finished training")
+    command.add_argument("--model", default="grid", help="grid, source, or a folder of a training")
     command.add_argument("--out", required=True, help="parquet file to write")
     command.add_argument("--weights", default=None, help="backbone weights, if elsewhere")
     command.set_defaults(run=predict)
@@ -241,7 +242,8 @@ def main() -> None:
         'its phrases in brackets: "[a man] in [a red hat]"',
     )
     command.add_argument("--top-k", type=int, default=5, help="boxes to give, best first")
-    command.add_argument("--model", default="", help="folder of a grid model; default: the shipped")
+    command.add_argument("--model", default="grid", help="grid, source, or a folder of a training")
+    command.add_argument("--weights", default=None, help="of a source model's backbone, elsewhere")
     command.add_argument("--json", action="store_true", help="print a line of JSON a phrase")
     command.add_argument("--save", default="", help="also write the picture with the best boxes")
     command.set_defaults(run=ground)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 # Twice a 50-megapixel camera; past it a small file can unpack to gigabytes.
+GREY = 128  # of a picture without content, of 0 to 255, in all three channels
 LARGEST_PIXELS = 100_000_000
 # More than any such picture takes, uncompressed with 16 bits a colour.
 LARGEST_BYTES = 1_000_000_000

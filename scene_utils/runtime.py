@@ -51,3 +51,12 @@ def progress_bar(*args, **kwargs) -> tqdm:
     if not terminal:
         return at_home(*args, **kwargs)
     return tqdm(*args, file=open(terminal, "w"), dynamic_ncols=True, **kwargs)
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow and ask for bitwise repeatable kernels."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()

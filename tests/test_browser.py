@@ -129,7 +129,7 @@ def assert_box(page, image, box, within=0.008):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return scene_utils.load_localizer()
+    return scene_utils.load_model()
 
 
 def test_it_opens_with_an_answer_and_no_error(page):
@@ -284,19 +284,16 @@ def test_compare_shows_three_models_with_their_iou(page, trained, shipped):
     figures.nth(2).wait_for()
     photo = next(p for p in catalogue(SCENES) if p.name == "coffee")
     truth = photo.true_box("a cup")
-    seed = models.load_model(trained / "seed")
+    source = models.load_model("source")
     expected = [
-        np.float32(json.loads((trained / "constant" / "boxes.json").read_text())["*"])
-        * np.float32([600, 400, 600, 400]),
-        models.first_boxes(seed, photo.image, ["a cup"], models.backbone_of(seed))[0],
+        np.float32(source.settings["blind_box"]) * np.float32([600, 400, 600, 400]),
+        source.ground(photo.image, "a cup").boxes[0],
         shipped.ground(photo.image, "a cup", top_k=10).boxes[0],
     ]
-    if (paths.cache("flickr30k") / "models" / "seed").is_dir():
-        expected = expected[2:]  # photos are then compared with what real photos trained
     for figure, box in zip(figures.all()[-len(expected) :], expected, strict=True):
         iou = float(re.search(r"IoU ([\d.]+)", figure.inner_text())[1])
         assert abs(iou - float(box_ops.iou(box, truth))) < 0.02
-    assert [text.split()[0] for text in figures.all_inner_texts()] == ["constant", "seed", "grid"]
+    assert [text.split()[0] for text in figures.all_inner_texts()] == ["constant", "source", "grid"]
 
 
 def test_zoom_keeps_the_box_over_its_object(page):

@@ -1,4 +1,4 @@
-"""Notebooks: scripts are sound, a failed run leaves nothing that looks finished, make is right."""
+"""Notebooks and their settings: scripts are sound, a failed run leaves nothing, make is right."""
 
 import re
 import subprocess
@@ -7,8 +7,9 @@ import jupytext
 import pytest
 
 from scene_utils import imports, paths
-from scene_utils.study import run_notebook
+from scene_utils.study import run_notebook, settings
 
+NUMBERS = ["01", "02", "03", "04", "04b", "05", "05b", "06"]
 SCRIPTS = sorted((paths.ROOT / "notebooks").glob("*.py"))
 HEADER = """\
 # ---
@@ -28,8 +29,9 @@ def write(folder, body):
     return script
 
 
-def test_there_are_six_numbered_notebooks():
-    assert [path.stem[:2] for path in SCRIPTS] == ["01", "02", "03", "04", "05", "06"]
+def test_notebooks_are_numbered_and_short():
+    assert [path.stem.split("_")[0] for path in SCRIPTS] == NUMBERS
+    assert all(len(path.read_text().splitlines()) <= 230 for path in SCRIPTS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -41,19 +43,24 @@ def test_scripts_round_trip_and_declare_what_papermill_needs(script):
     assert book.metadata["kernelspec"]["language"] == "python"
     tagged = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    assert 'profile = "sample"' in tagged[0].source
+    given = [line.split("  #")[0] for line in tagged[0].source.splitlines()]
+    assert given == ['profile = "sample"', 'data = ""', 'changes = ""']
     assert any("runtime.check()" in cell.source for cell in book.cells)
 
 
+@pytest.fixture(scope="module")
+def rules():
+    return make("-pn", "help").stdout
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_make_knows_every_module_that_a_notebook_uses(script):
+def test_make_knows_every_module_that_a_notebook_uses(script, rules):
     needed = {str(path.relative_to(paths.ROOT)) for path in imports.closure([script])}
-    printed = make("-pn", "help").stdout
-    rule = re.search(rf"^build/sample/{script.stem}\.ipynb: (.*)$", printed, re.MULTILINE)
+    rule = re.search(rf"^build/sample/{script.stem}\.ipynb: (.*)$", rules, re.MULTILINE)
     assert needed <= set(rule[1].split())
     # The evaluator may change without anything but the analysis running again.
     metrics = "scene_utils/analysis/metrics.py" in needed
-    assert metrics == (script.stem == "05_iou_analysis")
+    assert metrics == (script.stem in ("05_iou_analysis", "05b_more"))
 
 
 def test_parameters_reach_the_notebook(tmp_path):
@@ -81,17 +88,32 @@ def test_an_unknown_parameter_is_an_error(tmp_path):
     assert target.read_text() == "an older result"
 
 
-def test_parameters_from_the_command_line_keep_their_types():
-    given = ["profile=sample", "seed=3", "untrained=false", "data=", "path=/a=b"]
-    assert run_notebook.parse_parameters(given) == {
-        "profile": "sample",
-        "seed": 3,
-        "untrained": False,
-        "data": "",
-        "path": "/a=b",
-    }
-    with pytest.raises(ValueError, match="expected name=value, got 'seed'"):
-        run_notebook.parse_parameters(["seed"])
+def test_a_profile_takes_the_rest_from_another_and_changes_are_for_one_run():
+    sample, smoke = settings.read("sample"), settings.read("smoke", "seed=3 grid.progressive=true")
+    assert sample.keys() == smoke.keys() == settings.read("published").keys()
+    assert (smoke["seed"], smoke["grid.progressive"], smoke["explore.pictures"]) == (3, True, 64)
+    loaded = settings.load("smoke", changes="train.epochs=7 weights=/a=b")
+    assert (loaded.train.epochs, loaded.weights, loaded.seed) == (7, "/a=b", 0)
+    assert loaded.root == paths.cache("smoke") / "scenes"
+
+
+@pytest.mark.parametrize("changes", ["epochs=3", "train.epochs=many", "seed", "renew=True"])
+def test_a_change_that_is_no_setting_is_an_error(changes):
+    with pytest.raises(ValueError, match=f"train.epochs=20 .*got '{changes}'"):
+        settings.read("sample", changes)
+
+
+def test_real_data_need_a_folder_and_the_sample_has_none(monkeypatch, tmp_path):
+    monkeypatch.delenv("FLICKR30K", raising=False)
+    with pytest.raises(ValueError, match="expected a folder of Flickr30k Entities"):
+        settings.load("flickr30k")
+    with pytest.raises(ValueError, match="expected none, it draws its own"):
+        settings.load("sample", str(tmp_path))
+    with pytest.raises(ValueError, match="expected one of sample, smoke, ci, flickr30k, published"):
+        settings.load("real", str(tmp_path))
+    monkeypatch.setenv("FLICKR30K", str(tmp_path))
+    assert settings.load("flickr30k").root == tmp_path
+    assert not settings.load("sample").real
 
 
 def make(*words):
@@ -100,11 +122,27 @@ def make(*words):
     )
 
 
+def test_make_writes_a_notebooks_own_settings_and_stops_at_an_unknown_one(tmp_path):
+    build = f"BUILD={tmp_path}"
+    stamp = tmp_path / ".settings.04b_grid"
+    assert make(build, "PROFILE=smoke", "SET=grid.epochs=2", str(stamp)).returncode == 0
+    written = stamp.read_text()
+    assert "grid.epochs 2\n" in written
+    assert "seed 0\n" in written
+    assert "train.epochs" not in written
+    answer = make(build, "SET=epochs=2", str(stamp))
+    assert answer.returncode != 0
+    assert "got 'epochs=2'" in answer.stderr
+    assert stamp.read_text() == written
+
+
 def test_a_bare_make_lists_every_target():
     listed = set(re.findall(r"^([a-z-]+) ", make().stdout, re.MULTILINE))
-    wanted = "env lock data reproduce smoke figures html test check-notebooks lint lab widget"
-    wanted += " readme check-readme"
-    assert set(f"{wanted} clean distclean".split()) <= listed
+    wanted = (
+        "env lock data reproduce features smoke figures bench ablation readme check-readme html"
+    )
+    wanted += " test test-slow check-notebooks lint audit lab widget screenshots clean distclean"
+    assert set(wanted.split()) <= listed
 
 
 @pytest.mark.parametrize("target", ["reproduce", "features", "ablation", "widget"])
@@ -115,8 +153,8 @@ def test_real_data_without_a_folder_says_what_to_do(target):
 
 
 def test_the_widget_opens_without_running_the_study_first():
-    planned = make("-n", "widget", "PROFILE=not_there_yet")
-    assert "scene_utils.widget.page --profile not_there_yet" in planned.stdout
+    planned = make("-n", "widget", "PROFILE=smoke")
+    assert "scene_utils.widget.page --profile smoke" in planned.stdout
     assert "04_train" not in planned.stdout
 
 

@@ -17,7 +17,7 @@ PHRASES = pd.read_csv(paths.PHOTOS / "phrases.csv")
 
 @pytest.fixture(scope="module")
 def loaded():
-    return scene_utils.load_localizer()
+    return scene_utils.load_model()
 
 
 def command(*words):
@@ -124,3 +124,20 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path, content, message):
 def test_too_many_boxes_are_refused(loaded):
     with pytest.raises(ValueError, match="expected 1 to 30, got 31"):
         loaded.ground(paths.PHOTOS / "coffee.jpg", "a cup", top_k=31)
+
+
+def test_the_source_system_that_ships_answers_in_python_and_on_the_command_line():
+    photo = paths.PHOTOS / "astronaut.jpg"
+    source = scene_utils.load_model("source")
+    assert source.label == "source (EfficientNet-Lite0, GloVe 50)"
+    one, other = source.ground(photo, ["a woman", "an American flag"], top_k=5)
+    assert one.boxes.shape == other.boxes.shape == (1, 4)
+    assert (one.boxes != other.boxes).any()
+    assert (one.scores, one.present, one.heat) == (None, None, None)
+    answer = command(photo, "a woman", "--model", "source", "--json")
+    assert answer.returncode == 0, answer.stderr
+    box = json.loads(answer.stdout)["boxes"][0]
+    np.testing.assert_allclose(list(box.values()), one.boxes[0], atol=0.06)
+    wrong = command(photo, "a woman", "--model", "nowhere")
+    assert wrong.returncode == 1
+    assert "expected grid or source, or a folder of a finished training" in wrong.stderr

@@ -16,7 +16,8 @@ from pathlib import Path
 from scene_utils import quiet_tensorflow
 import numpy as np
 import tensorflow as tf
-from scene_utils import text, training
+from scene_utils import words as text
+from scene_utils.source import train as training
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -30,7 +31,6 @@ def examples(number):
         rng.permutation(number).astype(np.int32),
         rng.integers(1, 20, (number, 12)).astype(np.int32),
         np.concatenate([low, low + 0.4], axis=1).astype(np.float32),
-        np.full(number, "other"),
     )
 
 train, val = examples(256), examples(64)

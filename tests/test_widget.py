@@ -13,6 +13,7 @@ import scene_utils
 from scene_utils import box_ops, paths
 from scene_utils.grid import sentences
 from scene_utils.images import ImageError
+from scene_utils.models import SHIPPED
 from scene_utils.plots import GUESS
 from scene_utils.widget import page, suggest
 from scene_utils.widget.app import QueryWidget
@@ -35,7 +36,7 @@ def widget():
 
 @pytest.fixture(scope="module")
 def loaded():
-    return scene_utils.load_localizer()
+    return scene_utils.load_model()
 
 
 @pytest.fixture
@@ -215,19 +216,24 @@ def test_words_past_what_the_model_reads_are_told(fresh):
 
 
 def test_an_absent_thing_is_told():
-    answer = Answer("a giraffe", "grid", np.zeros((1, 4)), words=(("a", 1.0),), present=0.12)
+    answer = Answer(
+        "a giraffe", model="grid", boxes=np.zeros((1, 4)), words=(("a", 1.0),), present=0.12
+    )
     told, _ = notices([answer], VOCABULARY, 20)
     assert told == ["'a giraffe' is probably not in the picture (chance that it is: 12 %)."]
     assert (
-        notices([Answer("a man", "grid", np.zeros((1, 4)), present=0.8)], VOCABULARY, 20)[0] == []
+        notices(
+            [Answer("a man", model="grid", boxes=np.zeros((1, 4)), present=0.8)], VOCABULARY, 20
+        )[0]
+        == []
     )
 
 
 def test_a_foreign_sentence_gets_one_remark_and_no_guesses():
     answer = Answer(
         "der mann hut the",
-        "grid",
-        np.zeros((1, 4)),
+        model="grid",
+        boxes=np.zeros((1, 4)),
         words=tuple((word, 0.25) for word in ("der", "mann", "hut", "the")),
         unknown=("der", "mann", "hut"),
     )
@@ -282,10 +288,10 @@ def test_history_brings_back_picture_phrase_and_mode(fresh):
 
 
 def test_compare_says_what_is_not_trained(fresh, monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "DATA", tmp_path)  # whatever was trained on this machine
+    monkeypatch.setitem(SHIPPED, "source", tmp_path)  # as if it did not ship
     fresh.parts.mode.value = "Compare"
     assert fresh.parts.panels.value.count("<figure>") == 1
-    assert "Not trained on this machine: constant, seed" in fresh.parts.status.text
+    assert "Not trained on this machine: constant, source" in fresh.parts.status.text
     assert "make reproduce PROFILE=nothing_here" in fresh.parts.status.text
 
 

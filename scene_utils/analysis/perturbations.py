@@ -18,7 +18,6 @@ from scene_utils.dataset.entities import MENTION_KEY as KEY
 Predict = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 BLANK = ""
-GREY = 128  # of 0 to 255, in all three channels
 ASKED = "as asked"
 CHANGES = ("another phrase", "shuffled words", "another picture", "blank picture")
 # A phrase with the picture it is about, and with another.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, imports
+from scene_utils import box_ops, grounding, imports
 from scene_utils.analysis import metrics, perturbations
 from scene_utils.dataset import entities
 from scene_utils.paths import PHOTOS, atomic, write_text
@@ -24,13 +24,6 @@ from scene_utils.paths import PHOTOS, atomic, write_text
 TOGETHER = "grid+sentence"
 # The order in which models stand in tables; others follow. Other losses of `source` stay out.
 ORDER = ("text-only", "image-only", "source-mse", "source", "grid", TOGETHER)
-TRUE_NAMES = {
-    "efficientnet_lite0": "EfficientNet-Lite0",
-    "efficientnet_lite2": "EfficientNet-Lite2",
-    "resnet50": "ResNet50",
-    "glove50": "GloVe 50",
-    "glove300": "GloVe 300",
-}
 PHOTO_PHRASES = PHOTOS / "phrases.csv"
 
 
@@ -59,14 +52,7 @@ def label(cache: Path, name: str) -> str:
 
     Such as "source (EfficientNet-Lite0, GloVe 50)", or "grid (2 x EfficientNet-Lite2, GloVe 50)".
     """
-    made_with, inputs = settings(cache, name), []
-    if "backbone" in made_with and name != "text-only":
-        count = f"{made_with['members']} x " if made_with.get("members", 1) > 1 else ""
-        inputs.append(count + TRUE_NAMES.get(made_with["backbone"], made_with["backbone"]))
-        inputs += ["untrained"] if made_with["untrained"] else []
-    if "vectors" in made_with and name != "image-only":
-        inputs.append(TRUE_NAMES.get(made_with["vectors"], made_with["vectors"]))
-    return f"{name} ({', '.join(inputs)})" if inputs else name
+    return grounding.label(settings(cache, name), name)
 
 
 def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -109,69 +95,44 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
     """Answer everything with the models `wanted`. `seed` is of the perturbations' choices."""
     from scene_utils import models
     from scene_utils.features import encode
-    from scene_utils.features.pixels import squeeze_pictures
 
     store = encode.open_chosen(cache)
     test = test_mentions(pd.read_parquet(cache / "phrases.parquet"), root)
     test = test[test.image_id.isin(store.row)]
     ids = list(test.image_id.unique())
     asked = perturbations.questions(test, seed)
+    place = {image_id: row for row, image_id in enumerate([*ids, perturbations.BLANK])}
     for name in wanted:
-        model = models.load_model(_folder(cache, name))
-        is_grid = model.settings["model"] == "grid"
+        model = models.load_model(_folder(cache, name), weights or None)
         pictures = store
-        if is_grid:
-            folder = entities.image_folder(root)
-            pictures = squeeze_pictures(folder, ids, model.size, cache / "test_pictures")
+        if model.from_pixels:
+            pictures = model.pictures(entities.image_folder(root), ids, cache / "test_pictures")
         if name == TOGETHER:
             table = model.predict(test, pictures, sentences=True)
             _write(cache, name, {"predictions": table})
             continue
-        tables = {"predictions": models.predict_phrases(model, test, pictures)}
-        backbone = models.backbone_of(model, weights or None) if is_grid or model.sees else None
-        look = _looker(model, pictures, ids, backbone)
+        tables = {"predictions": model.predict(test, pictures)}
+        seen = model.seen(pictures, ids)
+
+        def look(phrases, images, model=model, seen=seen):
+            return model.look(phrases, seen, np.array([place[image] for image in images], int))
+
         tables["perturbations"] = perturbations.ask(lambda *them, look=look: look(*them)[0], asked)
-        if is_grid:
-            pairs = asked[asked.change.isin(perturbations.PAIRS)]
-            tables["presence"] = pairs[[*entities.MENTION_KEY, "change", "text", "picture"]].assign(
-                present=look(pairs.text.tolist(), pairs.picture.tolist())[1]
-            )
-        if is_grid or model.sees:
+        pairs = asked[asked.change.isin(perturbations.PAIRS)]
+        present = look(pairs.text.tolist(), pairs.picture.tolist())[1]
+        if present is not None:
+            kept = pairs[[*entities.MENTION_KEY, "change", "text", "picture"]]
+            tables["presence"] = kept.assign(present=present)
+        if model.sees:
             tables["photos"] = photos = photo_phrases()[["photo", "phrase"]]
             photos[box_ops.COLUMNS] = np.concatenate(
                 [
-                    models.first_boxes(model, PHOTOS / f"{photo}.jpg", of.tolist(), backbone)
+                    answer.boxes[:1]
                     for photo, of in photos.groupby("photo", sort=False).phrase
+                    for answer in model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
                 ]
             )
         _write(cache, name, tables)
-
-
-def _looker(model, store, ids: list[str], backbone):
-    """A model as a callable: boxes `(n, 4)` and `present` `(n,)`, or None, of n phrases and n `ids`
-    of the store, or `BLANK`."""
-    rows = {image_id: row for row, image_id in enumerate([*ids, perturbations.BLANK])}
-    if model.settings["model"] == "grid":
-        grey = np.full((1, model.size, model.size, 3), perturbations.GREY, np.uint8)
-        seen = np.concatenate([store.pictures[[store.row[image_id] for image_id in ids]], grey])
-    elif model.sees:
-        from scene_utils.features.encode import pooled_features
-
-        grey = np.full((1, backbone.size, backbone.size, 3), perturbations.GREY, np.float32)
-        known = store.array(ids)
-        seen = np.concatenate([known, pooled_features(backbone, grey).astype(known.dtype)])
-
-    def look(phrases, pictures):
-        chosen = np.array([rows[image_id] for image_id in pictures], np.int32)
-        if model.settings["model"] == "grid":
-            boxes, _, present = model.relative_boxes(phrases, seen, chosen, 1)
-            return boxes[:, 0], present
-        nothing = [""] * len(phrases)
-        if not model.sees:
-            return model.relative_boxes(phrases, nothing, None), None
-        return model.relative_boxes(phrases, nothing, seen, chosen), None
-
-    return look
 
 
 def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,40 +13,21 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from scene_utils import box_ops
-from scene_utils.dataset.entities import MENTION_KEY, PREDICTION_COLUMNS
-from scene_utils.features.pixels import PictureStore
+from scene_utils import box_ops, grounding
+from scene_utils.dataset.mentions import prediction_table
+from scene_utils.features.pixels import PictureStore, squeeze_pictures
 from scene_utils.grid.ensemble import Asker, Ensemble, compiled, load_members
 from scene_utils.grid.network import STRIDE, ranked_boxes
 from scene_utils.grid.presence import Presence, load_presence
 from scene_utils.grid.sentences import Context, Pairs, Together, load_context, pairs_of, phrases_of
-from scene_utils.images import ImageSource, open_image, squeeze
+from scene_utils.grounding import Grounding
+from scene_utils.images import GREY, ImageSource, open_image, squeeze
 from scene_utils.paths import PRETRAINED
 from scene_utils.words import Vocabulary, tokenize
 
 SHIPPED = PRETRAINED / "grid"
 RANKS = 10
 PICTURES_REMEMBERED = 16
-
-
-@dataclass(frozen=True)
-class Grounding:
-    """The answer to one phrase: `boxes (k, 4)`, best first, in pixels of the picture as given;
-    `scores (k,)`, the probability that the box has an IoU of .5 with the right one; `present`, the
-    probability that the phrase is about this picture at all, if that is as likely as not;
-    `heat (cells, cells)`, where the model looks, summing to 1; `anchor (cells, cells)`, the same of
-    where it looks for what the phrase tells the thing by; each word's weight; and the words that
-    the model does not know. Where a model has no `presence.json`, `scores` are expected IoUs,
-    and `present` is None."""
-
-    phrase: str
-    boxes: np.ndarray
-    scores: np.ndarray
-    present: float | None
-    heat: np.ndarray = field(repr=False)
-    anchor: np.ndarray = field(repr=False)
-    words: list[tuple[str, float]]
-    unknown: list[str]
 
 
 @dataclass(frozen=True)
@@ -58,6 +39,17 @@ class GridLocalizer:
     ensemble: Ensemble = field(repr=False)
     presence: Presence | None = field(repr=False)
     context: Context | None = field(repr=False, default=None)
+    sees = True
+    from_pixels = True
+
+    @property
+    def label(self) -> str:
+        return grounding.label(self.settings, "grid")
+
+    @property
+    def reads_sentences(self) -> bool:
+        """Whether phrases of a sentence can help each other, see `sentences`."""
+        return self.context is not None
 
     @property
     def size(self) -> int:
@@ -150,8 +142,8 @@ class GridLocalizer:
                     None if present is None else float(present[row]),
                     heat[row].reshape(cells, cells),
                     anchor[row].reshape(cells, cells),
-                    [(word, float(weights[row, place])) for place, word in enumerate(words)],
-                    self.vocabulary.unknown(phrase),
+                    tuple((word, float(weights[row, place])) for place, word in enumerate(words)),
+                    tuple(self.vocabulary.unknown(phrase)),
                 )
             )
         return answers[0] if isinstance(phrases, str) else answers
@@ -180,6 +172,22 @@ class GridLocalizer:
         present = self.presence.present_probability(logits) if self.presence else logits
         return boxes, self._probabilities(worth, pairs), present
 
+    def pictures(
+        self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True
+    ) -> PictureStore:
+        """Pictures `folder/<id>.jpg` at the model's size, squeezed once into `cache`."""
+        return squeeze_pictures(folder, ids, self.size, cache, progress=progress)
+
+    def seen(self, store: PictureStore, ids: list[str]) -> np.ndarray:
+        """What it sees of pictures of a store, for `look`, and last of one without content."""
+        grey = np.full((1, self.size, self.size, 3), GREY, np.uint8)
+        return np.concatenate([store.pictures[[store.row[image_id] for image_id in ids]], grey])
+
+    def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:
+        """The best box `(n, 4)` as fractions and `present (n,)` of phrases in what is `seen`."""
+        boxes, _, present = self.relative_boxes(phrases, seen, rows, 1)
+        return boxes[:, 0], present
+
     def predict(
         self,
         phrases: pd.DataFrame,
@@ -197,16 +205,7 @@ class GridLocalizer:
         pairs = pairs_of(phrases, self.vocabulary) if sentences else None
         texts = phrases.phrase.tolist()
         boxes, scores, _ = self.relative_boxes(texts, store.pictures, rows, ranks, pairs)
-        table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
-        table = table.reset_index(drop=True)
-        table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))
-        table["score"] = scores.ravel()
-        table[box_ops.COLUMNS] = box_ops.to_pixels(
-            boxes.reshape(-1, 4),
-            phrases.width.to_numpy().repeat(ranks),
-            phrases.height.to_numpy().repeat(ranks),
-        )
-        return table[PREDICTION_COLUMNS]
+        return prediction_table(phrases, boxes, scores)
 
 
 def load_localizer(folder: Path | str = SHIPPED) -> GridLocalizer:

@@ -32,8 +32,7 @@ from scene_utils.grid.train import (
     words_of_pictures,
 )
 from scene_utils.paths import read_finished, write_text
-from scene_utils.runtime import progress_bar
-from scene_utils.source.train import make_deterministic
+from scene_utils.runtime import make_deterministic, progress_bar
 from scene_utils.stats import area_under_roc, fit_logistic, log_odds, logistic
 from scene_utils.words import Vocabulary
 

@@ -27,8 +27,7 @@ from scene_utils.grid.ensemble import Asker, Ensemble, load_members, record
 from scene_utils.grid.network import FREQUENT
 from scene_utils.grid.train import opposite_tokens
 from scene_utils.paths import read_finished, write_text
-from scene_utils.runtime import progress_bar
-from scene_utils.source.train import make_deterministic
+from scene_utils.runtime import make_deterministic, progress_bar
 from scene_utils.stats import fit_logistic, log_odds, logistic
 from scene_utils.words import Vocabulary, tokenize
 

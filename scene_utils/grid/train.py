@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from scene_utils import box_ops
 from scene_utils.dataset import entities
+from scene_utils.dataset.mentions import boxed_mentions
 from scene_utils.features import folding
 from scene_utils.features.backbones import Backbone, load_backbone, weights_hash
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
@@ -37,8 +38,7 @@ from scene_utils.grid.network import (
     taught_loss,
 )
 from scene_utils.paths import write_text
-from scene_utils.runtime import progress_bar
-from scene_utils.source.train import boxed_mentions, make_deterministic
+from scene_utils.runtime import make_deterministic, progress_bar
 from scene_utils.words import DETERMINERS, Vocabulary, described, names_two, tokenize
 
 SAVE_SECONDS = 240

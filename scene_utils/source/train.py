@@ -1,4 +1,4 @@
-"""Train any model of the study: one settings dataclass, one function.
+"""Train the source system and its controls: one settings dataclass, one function.
 
 Every epoch is a function of (state before it, seed, epoch number), so a run that is killed and
 started again gives bit for bit what an undisturbed run gives.
@@ -7,7 +7,6 @@ started again gives bit for bit what an undisturbed run gives.
 import hashlib
 import json
 import time
-from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,16 +16,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from scene_utils import box_ops
+from scene_utils import box_ops, imports
+from scene_utils.dataset.mentions import boxed_mentions
 from scene_utils.features.encode import FeatureStore
 from scene_utils.paths import atomic, write_text
-from scene_utils.runtime import progress_bar
-from scene_utils.source import model as model_module
+from scene_utils.runtime import make_deterministic, progress_bar
+from scene_utils.source.model import INPUTS, LOSSES, build_regressor, predict
 from scene_utils.words import Vocabulary
-
-LOSSES = model_module.LOSSES
-BLIND = ("constant", "per-category")
-MODELS = (*BLIND, *model_module.INPUTS)
 
 
 @dataclass(frozen=True)
@@ -44,15 +40,15 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        if self.model not in MODELS:
-            raise ValueError(f"model: expected one of {MODELS}, got {self.model!r}")
+        if self.model not in INPUTS:
+            raise ValueError(f"model: expected one of {tuple(INPUTS)}, got {self.model!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss: expected one of {tuple(LOSSES)}, got {self.loss!r}")
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Boxed mentions of one split: picture row, token ids, relative merged box and category.
+    """Boxed mentions of one split: picture row, token ids and relative merged box.
 
     `rows (n,)` index the pictures' `features (p, channels)`; `tokens (n, length)`, `boxes (n, 4)`.
     """
@@ -61,27 +57,11 @@ class Examples:
     rows: np.ndarray
     tokens: np.ndarray
     boxes: np.ndarray
-    categories: np.ndarray
 
-
-def boxed_mentions(
-    phrases: pd.DataFrame, split: str, known: Container[str]
-) -> tuple[pd.DataFrame, np.ndarray, pd.Index, np.ndarray]:
-    """Boxed mentions of `split` whose picture is known, in the table's order.
-
-    Gives their n rows of the table, the picture of each as a number `(n,)`, the image id behind
-    each number, and the merged boxes `(n, 4)` as fractions of the picture. Raises ValueError where
-    there is none.
-    """
-    chosen = phrases[(phrases.split == split) & (phrases.n_boxes > 0)]
-    chosen = chosen[chosen.image_id.isin(known)]
-    if chosen.empty:
-        raise ValueError(f"expected boxed mentions with a picture in split {split!r}, got none")
-    rows, ids = pd.factorize(chosen.image_id)
-    boxes = box_ops.to_relative(
-        chosen[box_ops.COLUMNS].to_numpy(), chosen.width.to_numpy(), chosen.height.to_numpy()
-    )
-    return chosen, rows, ids, np.clip(boxes, 0, 1)
+    @property
+    def inputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `model.predict` takes."""
+        return self.features, self.rows, self.tokens
 
 
 def make_examples(
@@ -94,21 +74,12 @@ def make_examples(
         rows.astype(np.int32),
         vocabulary.encode(chosen.phrase, length),
         boxes,
-        chosen.category.to_numpy(str),
     )
-
-
-def make_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow and ask for bitwise repeatable kernels."""
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
 
 
 def _fingerprint(settings: Settings, made_with: dict, *arrays: np.ndarray) -> str:
     """Hash of all that the trained model depends on, the code of model and training included."""
-    digest = hashlib.sha256()
-    for path in (Path(__file__), Path(model_module.__file__)):
-        digest.update(path.read_bytes())
+    digest = hashlib.sha256(imports.code_hash(__file__).encode())
     digest.update(json.dumps([asdict(settings), made_with, keras.__version__]).encode())
     for array in arrays:
         digest.update(str((array.dtype, array.shape)).encode())
@@ -129,14 +100,14 @@ def train(
     """Train into `folder` and return the history, a row an epoch.
 
     Writes history.csv (epoch, loss, val_mean_iou, val_accuracy_0.5, seconds), the epoch with the
-    highest val mean IoU as model.keras (boxes.json for the blind models), vocabulary.txt, and at
-    the end settings.json. A finished folder of the same settings, data and code is returned as it
-    is; an unfinished one goes on after its last whole epoch. `made_with` names backbone and
-    vectors, for those who load the model.
+    highest val mean IoU as model.keras, vocabulary.txt, and at the end settings.json, in which
+    `blind_box` is the best one box of all train mentions. A finished folder of the same settings,
+    data and code is returned as it is; an unfinished one goes on after its last whole epoch.
+    `made_with` names backbone and vectors, for those who load the model.
     """
     arrays = [embeddings]
     for examples in (train_set, val_set):
-        arrays += [examples.features, examples.rows, examples.tokens, examples.boxes]
+        arrays += [*examples.inputs, examples.boxes]
     fingerprint = _fingerprint(settings, made_with, *arrays)
     finished = folder / "settings.json"
     started = folder / "started.txt"
@@ -144,16 +115,14 @@ def train(
         return pd.read_csv(folder / "history.csv")
     finished.unlink(missing_ok=True)
     if not started.is_file() or started.read_text().strip() != fingerprint:
-        for stale in ("state.keras", "model.keras", "boxes.json", "history.csv"):
+        for stale in ("state.keras", "model.keras", "history.csv"):
             (folder / stale).unlink(missing_ok=True)
         write_text(started, fingerprint + "\n")
     vocabulary.save(folder / "vocabulary.txt")
-    if settings.model in BLIND:
-        history = _fit_blind(settings, train_set, val_set, folder)
-    else:
-        history = _fit_network(settings, train_set, val_set, embeddings, folder, progress)
-    settings_json = asdict(settings) | made_with | {"fingerprint": fingerprint}
-    write_text(finished, json.dumps(settings_json, indent=1) + "\n")
+    history = _fit(settings, train_set, val_set, embeddings, folder, progress)
+    blind = [round(float(side), 6) for side in box_ops.best_constant(train_set.boxes)]
+    known = asdict(settings) | made_with | {"blind_box": blind, "fingerprint": fingerprint}
+    write_text(finished, json.dumps(known, indent=1) + "\n")
     for leftover in (started, folder / "state.keras"):
         leftover.unlink(missing_ok=True)
     return history
@@ -175,29 +144,7 @@ def _write_history(rows: list[dict], folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "history.csv")
 
 
-def _fit_blind(settings: Settings, train_set: Examples, val_set: Examples, folder: Path):
-    """The best one box of all train mentions, and for `per-category` of each category."""
-    start = time.perf_counter()
-    fitted = {"*": box_ops.best_constant(train_set.boxes)}
-    if settings.model == "per-category":
-        for category in np.unique(train_set.categories):
-            fitted[category] = box_ops.best_constant(
-                train_set.boxes[train_set.categories == category]
-            )
-    boxes = {key: [round(float(side), 6) for side in box] for key, box in fitted.items()}
-    write_text(folder / "boxes.json", json.dumps(boxes, indent=1) + "\n")
-    seconds = time.perf_counter() - start
-    train_iou = box_ops.iou(blind_boxes(boxes, train_set.categories), train_set.boxes)
-    val_iou = box_ops.iou(blind_boxes(boxes, val_set.categories), val_set.boxes)
-    return _write_history([_val_row(1, 1 - train_iou.mean(), val_iou, seconds)], folder)
-
-
-def blind_boxes(boxes: dict[str, list[float]], categories: np.ndarray) -> np.ndarray:
-    """Relative boxes `(n, 4)` by category; "*" serves those without a box of their own."""
-    return np.float32([boxes.get(category, boxes["*"]) for category in categories])
-
-
-def _fit_network(
+def _fit(
     settings: Settings,
     train_set: Examples,
     val_set: Examples,
@@ -214,8 +161,8 @@ def _fit_network(
         done = int(network.optimizer.iterations) // steps
         rows = pd.read_csv(folder / "history.csv").to_dict("records")[:done]
     else:
-        network = model_module.build_regressor(
-            model_module.INPUTS[settings.model],
+        network = build_regressor(
+            INPUTS[settings.model],
             train_set.features.shape[1],
             embeddings,
             settings.length,
@@ -244,7 +191,7 @@ def _fit_network(
             _reseed_dropout(network, settings.seed, epoch)
             batches = _epoch_batches(train_set, features, settings, epoch)
             loss = network.fit(batches, shuffle=False, verbose=0).history["loss"][0]
-            val_iou = box_ops.iou(predict(network, val_set), val_set.boxes)
+            val_iou = box_ops.iou(predict(network, *val_set.inputs), val_set.boxes)
             row = _val_row(epoch, loss, val_iou, time.perf_counter() - start)
             # Best model, then history, then state: a kill between them only repeats the epoch.
             if row["val_mean_iou"] > max((r["val_mean_iou"] for r in rows), default=-1):
@@ -277,17 +224,6 @@ def _epoch_batches(examples: Examples, features: tf.Tensor, settings: Settings, 
         return (tf.gather(features, rows), tokens), boxes
 
     return table.batch(settings.batch_size).map(gather).prefetch(2)
-
-
-def predict(network: keras.Model, examples: Examples, batch_size: int = 1024) -> np.ndarray:
-    """Relative corners `(n, 4)` float32 of all examples."""
-    parts = []
-    for start in range(0, len(examples.rows), batch_size):
-        part = slice(start, start + batch_size)
-        inputs = [examples.features[examples.rows[part]].astype(np.float32), examples.tokens[part]]
-        # Under a strategy each device answers the whole batch, one after the other.
-        parts.append(np.asarray(network.predict_on_batch(inputs))[: len(inputs[0])])
-    return np.concatenate(parts)
 
 
 def times(folder: Path) -> pd.DataFrame:

@@ -33,8 +33,9 @@ def by_name(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 
 def table(rows: Sequence[dict]) -> pd.DataFrame:
-    """One row a row: pictures, seeds, and on val mean IoU, accuracy and pointing (in %), and the
-    accuracy on lengthened phrases, where it was asked for, see `ablation.score_grid`.
+    """One row a row: pictures, seeds, and on val mean IoU, accuracy and pointing (in %), the
+    accuracy on lengthened phrases, where it was asked for, see `ablation.score_grid`, and the
+    commits whose code trained it.
 
     In brackets the 95 % interval over images of a single seed, or the range of several.
     """
@@ -45,6 +46,7 @@ def table(rows: Sequence[dict]) -> pd.DataFrame:
             value, low, high = (scale * number for number in bracketed(mine, column))
             numbers = f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
             cells[column] = numbers if np.isfinite(value) else ""
+        cells["commit"] = ", ".join(dict.fromkeys(row.get("commit", "") for row in mine))
         found[name] = cells
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("row")
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scene_utils import box_ops, models, paths
-from scene_utils.features.backbones import Backbone
-from scene_utils.grid.localizer import SHIPPED, GridLocalizer, load_localizer
+from scene_utils import box_ops, paths
+from scene_utils.grounding import Grounding
 from scene_utils.images import LARGEST_PIXELS, ImageError, open_image
+from scene_utils.models import SHIPPED, load_model
 from scene_utils.widget.catalogue import OWN, PHOTO, Picture
 from scene_utils.words import Vocabulary
 
 RANKS = 10
 SHOWN = 1600  # longest side, in pixels, of what is sent to the browser
-COMPARED = ("constant", "seed", "grid")
+COMPARED = ("constant", "source", "grid")
 
 
 @dataclass(frozen=True)
@@ -37,47 +37,54 @@ class View:
         return self.squeezed[0].width * self.squeezed[0].height
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One model's answer to one phrase: `boxes (k, 4)` in pixels, best first.
+@dataclass(frozen=True, kw_only=True)
+class Answer(Grounding):
+    """One model's answer to one phrase, boxes in pixels of the original picture."""
 
-    `scores (k,)`, `heat (cells, cells)`, `words` and `present` are None or empty for models that
-    have none; `present` is the probability that the phrase is in the picture at all.
-    """
-
-    phrase: str
     model: str
-    boxes: np.ndarray
-    scores: np.ndarray | None = None
-    heat: np.ndarray | None = field(default=None, repr=False)
-    words: tuple[tuple[str, float], ...] = ()
-    unknown: tuple[str, ...] = ()
-    present: float | None = None
+
+
+@dataclass(frozen=True)
+class Blind:
+    """The best box for all phrases of the pictures that a source system was trained on."""
+
+    source: object = field(repr=False)
+    size = 0
+    reads_sentences = False
+
+    @property
+    def settings(self) -> dict:
+        return self.source.settings
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.source.vocabulary
+
+    def ground(self, image: Image.Image, phrases: list[str], top_k: int, sentence: str) -> list:
+        box = box_ops.to_pixels(np.float32([self.settings["blind_box"]]), *image.size)
+        return [Grounding(phrase, box) for phrase in phrases]
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """A loaded model and the name to show for it; `backbone` is None for a grid model."""
+    """A loaded model and the name to show for it."""
 
     name: str
-    localizer: models.Localizer | GridLocalizer = field(repr=False)
-    backbone: Backbone | None = field(repr=False)
+    model: object = field(repr=False)
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return self.localizer.vocabulary
+        return self.model.vocabulary
 
     @property
     def length(self) -> int:
         """Words of a phrase that the model reads; it passes over what follows."""
-        return self.localizer.settings["length"]
+        return self.model.settings["length"]
 
     @property
     def side(self) -> int:
         """Pixels of the square that the model sees."""
-        if isinstance(self.localizer, GridLocalizer):
-            return self.localizer.size
-        return self.backbone.size if self.backbone else 0
+        return self.model.size
 
     def ask(
         self, view: View, phrases: list[str], ranks: int = RANKS, sentence: str = ""
@@ -87,33 +94,11 @@ class Answerer:
         # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
         seen = squeeze(view, self.side) if self.side else view.shown
         scale = np.float32([view.width / seen.width, view.height / seen.height] * 2)
-        if not isinstance(self.localizer, GridLocalizer):
-            if self.side:
-                found = self.localizer.ground(seen, phrases, self.backbone)
-            else:
-                found = box_ops.to_pixels(
-                    self.localizer.relative_boxes(phrases, [""] * len(phrases), None),
-                    seen.width,
-                    seen.height,
-                )
-            return [
-                Answer(phrase, self.name, box[None] * scale)
-                for phrase, box in zip(phrases, found, strict=True)
-            ]
-        if self.localizer.context is None or len(phrases) < 2:
+        if not self.model.reads_sentences or len(phrases) < 2:
             sentence = ""
+        found = self.model.ground(seen, phrases, ranks, sentence)
         return [
-            Answer(
-                found.phrase,
-                self.name,
-                found.boxes * scale,
-                np.asarray(found.scores),
-                found.heat,
-                tuple(found.words),
-                tuple(found.unknown),
-                found.present,
-            )
-            for found in self.localizer.ground(seen, phrases, ranks, sentence)
+            Answer(**vars(one) | {"boxes": one.boxes * scale}, model=self.name) for one in found
         ]
 
 
@@ -151,16 +136,6 @@ def squeeze(view: View, side: int) -> Image.Image:
     return view.squeezed[side]
 
 
-def load(folder: Path, weights: str, name: str) -> Answerer:
-    """Load a model of a folder. Raises FileNotFoundError where it is not finished."""
-    if folder == SHIPPED:
-        return Answerer(name, load_localizer(), None)
-    localizer = models.load_model(folder)
-    sees = isinstance(localizer, GridLocalizer) or localizer.sees
-    backbone = models.backbone_of(localizer, weights or None) if sees else None
-    return Answerer(name, localizer, backbone)
-
-
 @dataclass(frozen=True)
 class Models:
     """The models of a profile, and the shipped one for photos."""
@@ -172,19 +147,15 @@ class Models:
     def folder(self, model: str, kind: str) -> Path:
         """Where the model lies that fits pictures of a kind, whether it is there or not.
 
-        Photos are asked of what real photos trained: the shipped grid model, and the controls of
-        the profile `flickr30k` where they were trained on this machine.
+        Photos are asked of the models that ship, which real photos trained.
         """
-        photo = kind in (PHOTO, OWN)
+        model = "source" if model == "constant" else model
         own = paths.cache(self.profile) / "models" / model
-        if model == "grid" and (photo or not own.is_dir()):
-            return SHIPPED
-        real = paths.cache("flickr30k") / "models" / model
-        return real if photo and real.is_dir() else own
+        return SHIPPED[model] if kind in (PHOTO, OWN) or not own.is_dir() else own
 
     def trained_on(self, folder: Path) -> str:
         """What a model's folder was trained on, in words."""
-        if folder == SHIPPED or folder.parent.parent.name == "flickr30k":
+        if folder in SHIPPED.values() or folder.parent.parent.name == "flickr30k":
             return "Flickr30k Entities"
         return f"the {folder.parent.parent.name} scenes"
 
@@ -193,8 +164,9 @@ class Models:
         folder = self.folder(model, kind)
         if folder not in self._loaded:
             name = f"{model}, trained on {self.trained_on(folder)}"
-            self._loaded[folder] = load(folder, self.weights, name)
-        return self._loaded[folder]
+            self._loaded[folder] = Answerer(name, load_model(folder, self.weights or None))
+        loaded = self._loaded[folder]
+        return loaded if model != "constant" else Answerer("constant box", Blind(loaded.model))
 
     def ready(self, model: str, kind: str) -> bool:
         """Whether `get` answers at once; the first time it loads for seconds."""

@@ -22,7 +22,7 @@ from scene_utils.words import Vocabulary
 
 # A warning is to be rare where the phrase is right: at .5 it meets a fifth of those.
 ABSENT = 0.25
-MODEL_COLOURS = {"constant": COLOURS[5], "seed": COLOURS[0], "grid": GUESS}
+MODEL_COLOURS = {"constant": COLOURS[5], "source": COLOURS[0], "grid": GUESS}
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ def measure_query(repeats: int = 30) -> dict:
     not seen, from its file, and one that it has, from memory."""
     import numpy as np
 
-    from scene_utils import images, load_localizer
+    from scene_utils import images, load_model
 
-    localizer = load_localizer()
+    localizer = load_model()
     photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
     phrases = ["the man in the red hat", "a dog", "two people on the left", "the water"]
     found: dict[str, list[float]] = {"fresh": [], "seen": []}

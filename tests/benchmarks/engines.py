@@ -27,12 +27,13 @@ def measure(profile: str, data_root: str) -> dict:
     from scene_utils.dataset import entities
     from scene_utils.features import backbones, encode
     from scene_utils.source import train
+    from scene_utils.source.model import predict
 
     cache = paths.cache(profile)
     images = entities.image_folder(paths.data_root(profile, data_root))
     phrases = pd.read_parquet(cache / "phrases.parquet")
     vocabulary = words.Vocabulary.load(cache / "vocabulary.txt")
-    network = keras.models.load_model(cache / "models/seed/model.keras", compile=False)
+    network = keras.models.load_model(cache / "models/source/model.keras", compile=False)
     made = encode.open_chosen(cache)
     backbone = backbones.load_backbone(
         made.made_with["backbone"], untrained=made.made_with["untrained"]
@@ -49,7 +50,7 @@ def measure(profile: str, data_root: str) -> dict:
             )
             found = store.array(ids).astype(np.float32)
             examples = train.make_examples(phrases, "val", store, vocabulary)
-            iou = box_ops.iou(train.predict(network, examples), examples.boxes)
+            iou = box_ops.iou(predict(network, *examples.inputs), examples.boxes)
         exact = found if exact is None else exact
         cosine = cosines(found, exact)
         rows[f"{engine} {precision}"] = {

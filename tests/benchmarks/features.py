@@ -165,11 +165,9 @@ def _trainer_need(store, batch: int, steps: int = 60) -> float:
         np.arange(len(ids), dtype=np.int32),
         rng.integers(1, 1000, (len(ids), 12)).astype(np.int32),
         corners + np.float32([0, 0, 0.5, 0.5]),
-        np.full(len(ids), "other"),
     )
     few = train.Examples(
-        *(getattr(examples, part)[:batch] for part in ("features", "rows", "tokens")),
-        *(getattr(examples, part)[:batch] for part in ("boxes", "categories")),
+        *(part[:batch] for part in (*examples.inputs, examples.boxes)),
     )
     vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, *(f"w{i}" for i in range(998))])
     embeddings = rng.standard_normal((1000, 300)).astype(np.float32)

@@ -1,0 +1,45 @@
+"""Phrases that have a box, with their pictures: what models are trained on."""
+
+from collections.abc import Container
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import box_ops
+from scene_utils.dataset.entities import MENTION_KEY, PREDICTION_COLUMNS
+
+
+def boxed_mentions(
+    phrases: pd.DataFrame, split: str, known: Container[str]
+) -> tuple[pd.DataFrame, np.ndarray, pd.Index, np.ndarray]:
+    """Boxed mentions of `split` whose picture is known, in the table's order.
+
+    Gives their n rows of the table, the picture of each as a number `(n,)`, the image id behind
+    each number, and the merged boxes `(n, 4)` as fractions of the picture. Raises ValueError where
+    there is none.
+    """
+    chosen = phrases[(phrases.split == split) & (phrases.n_boxes > 0)]
+    chosen = chosen[chosen.image_id.isin(known)]
+    if chosen.empty:
+        raise ValueError(f"expected boxed mentions with a picture in split {split!r}, got none")
+    rows, ids = pd.factorize(chosen.image_id)
+    boxes = box_ops.to_relative(
+        chosen[box_ops.COLUMNS].to_numpy(), chosen.width.to_numpy(), chosen.height.to_numpy()
+    )
+    return chosen, rows, ids, np.clip(boxes, 0, 1)
+
+
+def prediction_table(phrases: pd.DataFrame, boxes: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """A prediction table for rows of a phrase table: `boxes (n, k, 4)` as fractions of the picture,
+    best first, with `scores (n, k)`."""
+    ranks = boxes.shape[1]
+    table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
+    table = table.reset_index(drop=True)
+    table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))
+    table["score"] = np.ravel(scores)
+    table[box_ops.COLUMNS] = box_ops.to_pixels(
+        boxes.reshape(-1, 4),
+        phrases.width.to_numpy().repeat(ranks),
+        phrases.height.to_numpy().repeat(ranks),
+    )
+    return table[PREDICTION_COLUMNS]

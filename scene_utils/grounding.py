@@ -1,0 +1,51 @@
+"""What an answer is, whichever model gave it, and how a model is named after its inputs."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+NAMES = {
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "efficientnet_lite2": "EfficientNet-Lite2",
+    "resnet50": "ResNet50",
+    "glove50": "GloVe 50",
+    "glove300": "GloVe 300",
+}
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The answer to one phrase; what a model does not say is None or empty.
+
+    `boxes (k, 4)`, best first, in pixels of the picture as given; `scores (k,)`, the probability
+    that the box has an IoU of .5 with the right one (a grid model without `presence.json` gives
+    expected IoUs); `present`, the probability that the phrase is about this picture at all, if that
+    is as likely as not; `heat (cells, cells)`, where the model looks, summing to 1; `landmark
+    (cells, cells)`, the same of where it looks for what the phrase tells the thing by; each word's
+    weight; and the words that the model does not know.
+    """
+
+    phrase: str
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+    present: float | None = None
+    heat: np.ndarray | None = field(default=None, repr=False)
+    landmark: np.ndarray | None = field(default=None, repr=False)
+    words: tuple[tuple[str, float], ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def label(settings: dict, name: str) -> str:
+    """A model's name with the inputs that made it, as its settings tell them.
+
+    >>> label({"backbone": "resnet50", "untrained": False, "vectors": "glove300"}, "source")
+    'source (ResNet50, GloVe 300)'
+    """
+    inputs = []
+    if "backbone" in settings and name != "text-only":
+        count = f"{settings['members']} x " if settings.get("members", 1) > 1 else ""
+        inputs.append(count + NAMES.get(settings["backbone"], settings["backbone"]))
+        inputs += ["untrained"] * bool(settings["untrained"])
+    if "vectors" in settings and name != "image-only":
+        inputs.append(NAMES.get(settings["vectors"], settings["vectors"]))
+    return f"{name} ({', '.join(inputs)})" if inputs else name

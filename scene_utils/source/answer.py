@@ -1,0 +1,141 @@
+"""The source system, or one of its controls, at work: from a picture and phrases to boxes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import pandas as pd
+
+from scene_utils import box_ops, grounding
+from scene_utils.dataset.mentions import prediction_table
+from scene_utils.features.backbones import Backbone, load_backbone
+from scene_utils.features.encode import FeatureStore, cache_features, describe, pooled_features
+from scene_utils.grounding import Grounding
+from scene_utils.images import GREY, ImageSource, read_squeezed
+from scene_utils.source.model import INPUTS, predict
+from scene_utils.words import Vocabulary
+
+
+def with_area(relative: np.ndarray) -> np.ndarray:
+    """Widen boxes `(n, 4)` that a network let collapse, so that every answer is a box."""
+    least = 0.002
+    low = np.minimum(relative[:, :2], 1 - least)
+    return np.concatenate([low, np.maximum(relative[:, 2:], low + least)], axis=1)
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A trained source system with its vocabulary; `weights` are its backbone's, if elsewhere."""
+
+    settings: dict
+    vocabulary: Vocabulary
+    network: keras.Model = field(repr=False)
+    weights: str | Path | None = None
+    from_pixels = False  # it answers from features that may be cached, see `seen`
+    reads_sentences = False
+
+    @property
+    def label(self) -> str:
+        return grounding.label(self.settings, self.settings["model"])
+
+    @property
+    def sees(self) -> bool:
+        """Whether its answer depends on the picture at all."""
+        return INPUTS[self.settings["model"]][0]
+
+    @property
+    def size(self) -> int:
+        """Side in px of the square that a picture is squeezed to; 0 for one that does not see."""
+        return self.backbone.size if self.sees else 0
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """Where its features come from. ValueError for other weights than those of its training."""
+        made = self.settings
+        backbone = load_backbone(made["backbone"], self.weights, made["untrained"])
+        if describe(backbone)["weights_sha256"] != made["weights_sha256"]:
+            raise ValueError(
+                f"{made['backbone']}: expected the weights that the model was trained with, sha256 "
+                f"{made['weights_sha256']}, got {describe(backbone)['weights_sha256']}"
+            )
+        return backbone
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Features `(p, channels)` of pictures `(p, size, size, 3)`, in half precision as stored
+        ones are, so that both give the same answer; zeros for a model that does not see."""
+        if not self.sees:
+            return np.zeros((len(pixels), self.network.inputs[0].shape[1]), np.float16)
+        return pooled_features(self.backbone, pixels.astype(np.float32)).astype(np.float16)
+
+    def boxes(self, image: ImageSource, phrases: Sequence[str]) -> np.ndarray:
+        """Boxes `(n, 4)` of n phrases in one picture, in pixels of that picture."""
+        pixels, width, height = read_squeezed(image, self.size or 32)
+        feature = self.encode(pixels[None])  # (1, channels)
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])  # (n, 12)
+        relative = predict(self.network, feature, np.zeros(len(phrases), int), tokens)  # (n, 4)
+        return box_ops.to_pixels(with_area(relative), width, height)
+
+    def ground(
+        self,
+        image: ImageSource,
+        phrases: str | Sequence[str],
+        top_k: int = 1,
+        sentence: str = "",
+    ) -> Grounding | list[Grounding]:
+        """An answer to a phrase, or a list of answers to a list; one box each, however many are
+        asked for, since the network gives one. It reads each phrase by itself."""
+        asked = [phrases] if isinstance(phrases, str) else list(phrases)
+        answers = [
+            Grounding(phrase, box[None], unknown=tuple(self.vocabulary.unknown(phrase)))
+            for phrase, box in zip(asked, self.boxes(image, asked) if asked else [], strict=True)
+        ]
+        return answers[0] if isinstance(phrases, str) else answers
+
+    def pictures(
+        self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True
+    ) -> FeatureStore | None:
+        """Features of `folder/<id>.jpg`, made in `cache`; None for a model that does not see."""
+        if not self.sees:
+            return None
+        return cache_features(folder, ids, self.backbone, cache, progress=progress)
+
+    def seen(self, store: FeatureStore, ids: list[str]) -> np.ndarray:
+        """What it sees of pictures of a store, for `look`, and last of one without content."""
+        grey = self.encode(np.full((1, self.size or 1, self.size or 1, 3), GREY, np.uint8))
+        known = store.array(ids) if self.sees else np.repeat(grey, len(ids), axis=0)
+        return np.concatenate([known, grey])
+
+    def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:
+        """Boxes `(n, 4)` as fractions, of phrases in what is `seen`, and None: it does not say
+        whether they are there."""
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])
+        return predict(self.network, seen, rows, tokens), None
+
+    def predict(self, phrases: pd.DataFrame, store: FeatureStore | None) -> pd.DataFrame:
+        """A prediction table for rows of an entities phrase table; one box each, rank 1, score 1.
+
+        Phrases of a picture that is not in the store get no row, if the model sees. No column of
+        boxes is read.
+        """
+        if self.sees:
+            phrases = phrases[phrases.image_id.isin(store.row)]
+        rows, ids = pd.factorize(phrases.image_id)
+        boxes = np.zeros((0, 4), np.float32)
+        if len(phrases):
+            boxes = self.look(phrases.phrase.tolist(), self.seen(store, list(ids)), rows)[0]
+        scores = np.ones((len(phrases), 1), np.float32)
+        phrases = phrases.reset_index(drop=True)
+        return prediction_table(phrases, with_area(boxes)[:, None], scores)
+
+
+def load_source(folder: Path, weights: str | Path | None = None) -> SourceModel:
+    """The source system, or the control, that `train.train` finished in the folder."""
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    vocabulary = Vocabulary.load(folder / "vocabulary.txt")
+    network = keras.saving.load_model(folder / "model.keras", compile=False)
+    return SourceModel(settings, vocabulary, network, weights)
