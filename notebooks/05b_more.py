@@ -217,5 +217,7 @@ if photos is not None:
         item = {"image": np.asarray(picture), "phrase": row.phrase, "iou": row.iou, "group": ""}
         item |= {"truth": np.float32(row[box_ops.COLUMNS].tolist()) * scale}
         items.append(item | {"guess": np.float32(row[guess].tolist()) * scale})
-    figure = draw.gallery(items, f"{ours}, trained on {described['name']}: photos")
+    figure = draw.gallery(
+        items, f"{metrics['labels'][ours]}, trained on {described['name']}: photos"
+    )
     plots.save(figure, figures / "gallery_photos.png")

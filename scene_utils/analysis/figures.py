@@ -82,18 +82,16 @@ def model_bars(
     columns = (("mean_iou", "mean IoU"), ("accuracy_0.5", "accuracy at IoU .5 (% of mentions)"))
     for axis, (metric, label), scale in zip(axes[0], columns, (1, 100), strict=True):
         values, ends = _bars([item["merged"][metric] for item in everything.values()], scale)
-        axis.barh(names, values, color=colours, height=0.65)
-        axis.errorbar(values, names, xerr=ends, fmt="none", ecolor="black", capsize=2.5, lw=1)
-        highest = values + ends[1]
-        for place, value in enumerate(values):
-            text = f"{value:.1f}" if scale == 100 else f"{value:.3f}".lstrip("0")
-            # The patch keeps it readable on the line of the constant box.
-            style = {"va": "center", "fontsize": 8.5, "bbox": {"fc": "w", "ec": "none", "pad": 0.8}}
-            axis.text(highest[place] + highest.max() * 0.02, place, text, **style)
+        style = {"color": colours, "height": 0.65, "error_kw": {"capsize": 2.5, "lw": 1}}
+        bars = axis.barh(names, values, xerr=ends, **style)
+        texts = [f"{v:.1f}" if scale == 100 else f"{v:.3f}".lstrip("0") for v in values]
+        # The patch keeps it readable on the line of the constant box.
+        patch = {"fc": "w", "ec": "none", "pad": 0.8}
+        axis.bar_label(bars, texts, padding=4, fontsize=8.5, bbox=patch)
         if "best constant" in references:
             line = references["best constant"]["merged"][metric]["value"] * scale
             axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
-        axis.set(xlabel=label, xlim=(0, highest.max() * 1.14))
+        axis.set(xlabel=label, xlim=(0, (values + ends[1]).max() * 1.14))
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
     note += "\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
@@ -140,15 +138,15 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     values = np.full((len(names), len(names)), np.nan)
     real = np.zeros(values.shape, bool)
     places = {name: place for place, name in enumerate(names)}
-    for row in differences[differences.metric == "accuracy_0.5"].itertuples():
-        i, j = places[row.better], places[row.worse]
-        values[i, j], values[j, i] = 100 * row.value, -100 * row.value
-        real[i, j] = real[j, i] = row.real
+    rows = differences[differences.metric == "accuracy_0.5"]
+    i, j = rows.better.map(places), rows.worse.map(places)
+    values[i, j], values[j, i] = 100 * rows.value, -100 * rows.value
+    real[i, j] = real[j, i] = rows.real
     figure, axes = new_figure(7.5, 1.5 + 0.5 * len(names))
     axis = axes[0, 0]
-    largest = max(np.nanmax(np.abs(values)), 1) if len(names) > 1 else 1
-    shown = np.where(real, values, np.nan)
-    image = axis.imshow(shown, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto")
+    largest = np.nanmax(np.abs(values), initial=1)
+    style = {"cmap": "PuOr", "vmin": -largest, "vmax": largest, "aspect": "auto"}
+    image = axis.imshow(np.where(real, values, np.nan), **style)
     image.cmap.set_bad("#eeeeee")
     for i, j in np.ndindex(values.shape):
         if i != j:
@@ -212,17 +210,17 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
 @styled
 def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> Figure:
     """Share of boxes, `(n, 4)` as fractions of the picture, over each place: truth and models."""
-    maps = {"truth": 100 * box_ops.coverage(truth)}
-    maps |= {name: 100 * box_ops.coverage(boxes) for name, boxes in guesses.items()}
-    apart = {name: maps[name] - maps["truth"] for name in guesses}
+    boxes_of = {"truth": truth} | guesses
+    maps = {name: 100 * box_ops.coverage(boxes) for name, boxes in boxes_of.items()}
+    apart = [maps[name] - maps["truth"] for name in guesses]
     most = max(share.max() for share in maps.values())
-    widest = max([1.0, *(np.abs(share).max() for share in apart.values())])
+    widest = max([1.0, *(np.abs(share).max() for share in apart)])
     figure, axes = new_figure(7.5, 4.2, nrows=2, ncols=len(maps), sharex=True, sharey=True)
     place = {"extent": (0, 1, 1, 0), "aspect": 0.75}
     for axis, (name, share) in zip(axes[0], maps.items(), strict=True):
         first = axis.imshow(share, vmin=0, vmax=most, **place)
         axis.set_title(name)
-    for axis, share in zip(axes[1, 1:], apart.values(), strict=True):
+    for axis, share in zip(axes[1, 1:], apart, strict=True):
         second = axis.imshow(share, cmap="PuOr", vmin=-widest, vmax=widest, **place)
         axis.set_xlabel("x (of the width)")
     axes[1, 0].set_axis_off()
@@ -283,12 +281,10 @@ def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
         values = table[kind].to_numpy()
         if values.max() == 0:
             continue
-        axis.barh(table.index, values, left=left, color=colour, height=0.7, label=kind)
+        bars = axis.barh(table.index, values, left=left, color=colour, height=0.7, label=kind)
         dark = kind in ("right", "another object of its category", "no answer")
-        text = {"ha": "center", "va": "center", "fontsize": 8.5, "color": "w" if dark else "k"}
-        for place in np.flatnonzero(values >= 5):
-            value = values[place]
-            axis.text(left[place] + value / 2, place, f"{value:.0f}", **text)
+        style = {"label_type": "center", "fontsize": 8.5, "color": "w" if dark else "k"}
+        axis.bar_label(bars, [f"{value:.0f}" if value >= 5 else "" for value in values], **style)
         left += values
     axis.invert_yaxis()
     axis.set(xlabel="mentions (%)", xlim=(0, 100))
@@ -335,9 +331,9 @@ def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
             axis.set_title(f"{_cut(item['phrase'])}\nIoU {item['iou']:.2f}{score}", fontsize=8.5)
         place = {"transform": row[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
         row[0].text(-0.04, 0.5, members[0]["group"], **place)
-    truth = Patch(fill=False, ec=TRUTH, lw=2, label="truth")
-    guess = Patch(fill=False, ec=GUESS, lw=2, ls="--", label="prediction")
-    figure.legend(handles=[truth, guess], loc="outside lower center", ncols=2)
+    looks = (("truth", TRUTH, "-"), ("prediction", GUESS, "--"))
+    boxes = [Patch(fill=False, ec=colour, lw=2, ls=ls, label=name) for name, colour, ls in looks]
+    figure.legend(handles=boxes, loc="outside lower center", ncols=2)
     return _finish(figure, title)
 
 
