@@ -324,10 +324,10 @@ def test_pictures_with_other_usual_endings_are_found(name, tmp_path):
 
 
 def test_a_folder_without_any_of_the_pictures_says_what_is_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="pictures of 2 ids, such as 1.jpg, .* is empty"):
+    with pytest.raises(FileNotFoundError, match=r"pictures of 2 ids, such as 1.jpg, .* is empty"):
         images.check_folder(tmp_path / "none", ["1", "2"])
     (tmp_path / "one.bmp").write_bytes(b"x")
-    with pytest.raises(FileNotFoundError, match="there is one.bmp instead"):
+    with pytest.raises(FileNotFoundError, match=r"there is one\.bmp instead"):
         images.check_folder(tmp_path, ["1"])
 
 

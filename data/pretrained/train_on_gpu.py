@@ -77,10 +77,7 @@ from keras.src.utils.module_utils import tensorflow as known_to_keras  # noqa: E
 
 known_to_keras._available = False
 
-from scene_utils import (
-    paths,
-    words,
-)
+from scene_utils import paths, words  # noqa: E402
 from scene_utils.features import encode  # noqa: E402
 from scene_utils.features.backbones import load_backbone  # noqa: E402
 from scene_utils.grid import network  # noqa: E402
