@@ -49,7 +49,7 @@ pictures_go_to = paths.build(profile) if settings.real else paths.figures(profil
 backbone = backbones.load_backbone(chosen.backbone, settings.weights or None, chosen.untrained)
 pixels, width, height = images.read_squeezed(paths.PHOTOS / "astronaut.jpg", backbone.size)
 maps = np.asarray(backbone.model(pixels[None].astype(np.float32)))[0]
-print(f"{backbone.label}; {backbone.weights}")
+print(f"{backbone.label}; weights of sha256 {backbone.sha256[:12]}...")
 print(f"photo {width} x {height} -> pixels {pixels.shape} -> map {maps.shape}")
 
 # %% [markdown]

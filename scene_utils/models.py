@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils.dataset import entities
-from scene_utils.grid.localizer import GridLocalizer, load_localizer
+from scene_utils.grid.localizer import GridLocalizer, load_grid_localizer
 from scene_utils.images import ImageError, open_image, picture_file
 from scene_utils.paths import PRETRAINED
 from scene_utils.source.answer import SourceModel, load_source
@@ -37,7 +37,7 @@ def load_model(
         )
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     if settings["model"] == "grid":
-        return load_localizer(folder)
+        return load_grid_localizer(folder)
     return load_source(folder, weights)
 
 

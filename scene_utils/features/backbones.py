@@ -16,7 +16,6 @@ whose hash is checked; random weights are given only to a caller who asks for th
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,47 +24,7 @@ from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from scene_utils.paths import PRETRAINED
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A published weights file: its name, size in bytes, hash and the way to get it."""
-
-    name: str
-    size: int
-    algorithm: str
-    digest: str
-    remedy: str
-
-
-RESNET50_FILE = WeightsFile(
-    name="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    size=94_765_736,
-    algorithm="md5",
-    digest="4d473c1dd8becc155b73f8504c6f6626",
-    remedy="run `make data` to download it",
-)
-EFFICIENTNET_LITE0_FILE = WeightsFile(
-    name="efficientnet_lite0.weights.h5",
-    size=14_041_560,
-    algorithm="sha256",
-    digest="87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
-    remedy="restore it from the repository, where it is committed, or make it again with "
-    "data/pretrained/convert_efficientnet_lite.py",
-)
-EFFICIENTNET_LITE2_FILE = WeightsFile(
-    name="efficientnet_lite2.weights.h5",
-    size=19_992_120,
-    algorithm="sha256",
-    digest="381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
-    remedy=EFFICIENTNET_LITE0_FILE.remedy,
-)
-WEIGHTS_FILES = {
-    "resnet50": RESNET50_FILE,
-    "efficientnet_lite0": EFFICIENTNET_LITE0_FILE,
-    "efficientnet_lite2": EFFICIENTNET_LITE2_FILE,
-}
+from scene_utils.features.weights import SIZE, WEIGHTS_FILES, Weights, find, verify
 
 # Multipliers of channels and of repeats, and the input the published weights were trained at.
 SCALES = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 260)}
@@ -89,30 +48,15 @@ STAGES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Backbone:
-    """A built encoder and where its weights come from.
+class Backbone(Weights):
+    """A built encoder: `model` maps pixels (n, size, size, 3), RGB in 0..255, to the last map
+    (n, size / 32, size / 32, channels)."""
 
-    `model` maps pixels (N, size, size, 3), RGB in 0..255, to (N, size / 32, size / 32, channels).
-    `weights` describes the weights in words. `file_sha256` is the SHA-256 of the weights file as it
-    was when it was loaded, None for an untrained encoder.
-    """
-
-    name: str
-    size: int
-    channels: int
-    weights: str
-    untrained: bool
-    file_sha256: str | None
     model: keras.Model = field(repr=False)
-
-    @property
-    def label(self) -> str:
-        """Name for tables and figures; it says so when the weights are random."""
-        return f"{self.name} (untrained)" if self.untrained else self.name
 
 
 def load_backbone(
-    name: str, weights: str | Path | None = None, untrained: bool = False, size: int = 224
+    name: str, weights: str | Path | None = None, untrained: bool = False, size: int = SIZE
 ) -> Backbone:
     """Build the encoder `name`, a key of `WEIGHTS_FILES`, and load its ImageNet weights.
 
@@ -134,35 +78,19 @@ def load_backbone(
     if untrained:
         model = _build(name, size)
         _randomise(model, residual=name == "resnet50")
-        origin, file_sha256 = "random (seed 0), untrained", None
+        file, sha256 = None, _arrays_hash(model)
     else:
         # The file comes first: a missing one is then reported at once, not after the build.
-        path = _find(name, weights)
-        file_sha256 = _verify(path, WEIGHTS_FILES[name])
+        file = find(name, weights)
+        sha256 = verify(file, WEIGHTS_FILES[name])
         model = _build(name, size)
-        model.load_weights(path)
-        origin = f"ImageNet-1k, {WEIGHTS_FILES[name].name}"
-    return Backbone(
-        name=name,
-        size=size,
-        channels=model.output_shape[-1],
-        weights=origin,
-        untrained=untrained,
-        file_sha256=file_sha256,
-        model=model,
-    )
+        model.load_weights(file)
+    return Backbone(name, size, model.output_shape[-1], untrained, file, sha256, model)
 
 
-def weights_hash(backbone: Backbone) -> str:
-    """Hex SHA-256 that identifies the weights, for the manifest of stored features.
-
-    It is the hash of the weights file that was loaded, whatever training did to the model since;
-    for an untrained encoder it is the hash of the arrays, in the model's order.
-    """
-    if backbone.file_sha256 is not None:
-        return backbone.file_sha256
+def _arrays_hash(model: keras.Model) -> str:
     digest = hashlib.sha256()
-    for array in backbone.model.get_weights():
+    for array in model.get_weights():
         digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
     return digest.hexdigest()
 
@@ -296,44 +224,3 @@ def _randomise(model: keras.Model, residual: bool, seed: int = 0) -> None:
         variance = 2 / (fan_in + fan_out) if residual else 2 / fan_in
         kernel = rng.standard_normal(layer.kernel.shape, dtype=np.float32)
         layer.kernel.assign(kernel * np.float32(math.sqrt(variance)))
-
-
-def _find(name: str, weights: str | Path | None) -> Path:
-    """Path of the weights file; FileNotFoundError with what to do when there is none."""
-    file = WEIGHTS_FILES[name]
-    if weights is not None:
-        places = [Path(weights)]
-    else:
-        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-        places = [PRETRAINED / file.name, keras_home / "models" / file.name]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = "\n".join(f"  {place}" for place in places)
-    raise FileNotFoundError(
-        f"the ImageNet weights of {name} are missing: {file.name} "
-        f"({file.size:,} bytes, {file.algorithm} {file.digest}). Looked in\n{looked}\n"
-        f"To go on, {file.remedy}; or give weights=PATH; or ask for random weights with "
-        "untrained=True, and the results are then called untrained."
-    )
-
-
-def _verify(path: Path, file: WeightsFile) -> str:
-    """SHA-256 of the file at `path`; ValueError unless it is the published one."""
-    size = path.stat().st_size
-    digest = _file_hash(path, file.algorithm)
-    if (size, digest) != (file.size, file.digest):
-        raise ValueError(
-            f"{path} is not the published {file.name}: expected {file.size:,} bytes, "
-            f"{file.algorithm} {file.digest}; got {size:,} bytes, {file.algorithm} {digest}. "
-            f"Remove it, then {file.remedy}."
-        )
-    return _file_hash(path, "sha256")
-
-
-def _file_hash(path: Path, algorithm: str) -> str:
-    with open(path, "rb") as stream:
-        # md5 only recognises the published file; it protects nothing.
-        return hashlib.file_digest(
-            stream, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()

@@ -1,18 +1,13 @@
 """Backbone features of pictures, computed once and kept in a store (`feature_store`)."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import numpy as np
-import tensorflow as tf
-
+from scene_utils import runtime
 from scene_utils.features import store as feature_store
-from scene_utils.features.backbones import Backbone, weights_hash
-from scene_utils.features.folding import fold_norms
-from scene_utils.features.store import BATCH_SIZE, SHARD_SIZE, Encode, FeatureStore, open_store
+from scene_utils.features.store import BATCH_SIZE, SHARD_SIZE, FeatureStore, open_store
+from scene_utils.features.weights import Weights
 from scene_utils.images import check_folder
 from scene_utils.paths import write_text
 
@@ -20,7 +15,7 @@ ENGINES = ("keras", "openvino", "ray")
 PRECISIONS = ("float32", "bfloat16")
 
 
-def describe(backbone: Backbone, engine: str = "keras", precision: str = "float32") -> dict:
+def describe(backbone: Weights, engine: str = "keras", precision: str = "float32") -> dict:
     """What a store's features depend on; stores are equal only where all of it is.
 
     Ray runs the pass of Keras elsewhere, so it makes the same store.
@@ -30,46 +25,29 @@ def describe(backbone: Backbone, engine: str = "keras", precision: str = "float3
             f"engine, precision: expected one of {ENGINES} and one of {PRECISIONS}, got "
             f"{engine!r} and {precision!r}"
         )
-    runtime = "openvino" if engine == "openvino" else "keras"
-    packages = ["keras", "numpy", "pillow"] + (["openvino"] if runtime == "openvino" else [])
+    passed_by = "openvino" if engine == "openvino" else "keras"
+    packages = ["keras", "numpy", "pillow"] + (["openvino"] if engine == "openvino" else [])
+    found = runtime.versions()
     return {
         "backbone": backbone.name,
         "untrained": backbone.untrained,
         "label": backbone.label,
-        "weights_sha256": weights_hash(backbone),
+        "weights_sha256": backbone.sha256,
         "size": backbone.size,
         "layer": "pooled",
         "dtype": "float16",
         "channels": backbone.channels,
         "resize": "bicubic, whole frame squeezed",
-        "pass": f"{runtime}, {precision}, batch norms folded",
-        "versions": {name: version(name) for name in packages} | {"tensorflow": tf.__version__},
+        "pass": f"{passed_by}, {precision}, batch norms folded",
+        "versions": {name: version(name) for name in packages}
+        | {"tensorflow": found.get("tensorflow-cpu") or found["tensorflow"]},
     }
-
-
-@lru_cache(maxsize=2)
-def encoder(backbone: Backbone, precision: str = "float32") -> Encode:
-    """The backbone's pass as it is now: pixels `(n, size, size, 3)` RGB 0-255, uint8 or float, to
-    the global average of its last map, `(n, channels)` float32."""
-    network = fold_norms(backbone.model, precision)
-
-    @tf.function(reduce_retracing=True)
-    def run(pixels):
-        maps = network(tf.cast(pixels, tf.float32), training=False)
-        return tf.reduce_mean(tf.cast(maps, tf.float32), axis=(1, 2))
-
-    return lambda pixels: run(tf.constant(pixels)).numpy()
-
-
-def pooled_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
-    """Global average of the last feature map, `(n, size, size, 3)` RGB 0-255 to `(n, channels)`."""
-    return encoder(backbone)(pixels)
 
 
 def cache_features(
     images: Path,
     ids: Iterable[str],
-    backbone: Backbone,
+    backbone: Weights,
     folder: Path,
     shard_size: int = SHARD_SIZE,
     batch_size: int = BATCH_SIZE,
@@ -107,13 +85,13 @@ def cache_features(
             if engine == "openvino":
                 from scene_utils.features.openvino_engine import encoder as make
             else:
-                make = encoder
+                from scene_utils.features.keras_engine import encoder as make
             feature_store.compute(parts, make(backbone, precision), *work)
     return open_store(folder)
 
 
 def store_folder(
-    cache: Path, backbone: Backbone, engine: str = "keras", precision: str = "float32"
+    cache: Path, backbone: Weights, engine: str = "keras", precision: str = "float32"
 ) -> Path:
     """The store of a backbone in a profile's cache: each has its own, so none is overwritten."""
     parts = [backbone.name] + ["untrained"] * backbone.untrained

@@ -27,12 +27,12 @@ class Worker:
     ):
         import tensorflow as tf
 
-        from scene_utils.features import encode
+        from scene_utils.features import keras_engine
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         backbone = load_backbone(name, untrained=True, size=size)
         backbone.model.set_weights(weights)
-        self.encode, self.job = encode.encoder(backbone, precision), job
+        self.encode, self.job = keras_engine.encoder(backbone, precision), job
 
     def __call__(self, batch: dict) -> dict:
         for number, ids in zip(batch["number"], batch["ids"], strict=True):

@@ -7,10 +7,8 @@ several members agree on. Here they may also differ in how long they were traine
 were taught. One model is an ensemble of one.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
@@ -18,31 +16,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from scene_utils.grid.network import (
-    CANDIDATES,
-    STRIDE,
-    GridModel,
-    candidates,
-    load_grid,
-    ranked_boxes,
-)
+from scene_utils.grid.folders import STRIDE
+from scene_utils.grid.network import GridModel
+from scene_utils.grid.ranking import ranked_boxes
 
-# In what members may differ.
-OWN = ("seed", "epochs", "teachers", "taught_by", "fingerprint")
+# Cells whose boxes may be the answer; more bring nothing.
+CANDIDATES = 80
 
 
-class Told(NamedTuple):
-    """What n phrases get: `boxes (n, k, 4)` and `shares (n, k)`, see `grid_model.candidates`, k of
+class Asked(NamedTuple):
+    """What n phrases get: `boxes (n, k, 4)` and `shares (n, k)`, see `candidates`, k of
     them as `Ensemble.count` says; `heat (n, cells²)`, the probability of each cell; the words'
     `weights (n, length)`; the `logits (n,)` of `presence`, NaN where there is no network; and
-    `anchor (n, cells²)`, the share of the second reading's looks at each cell."""
+    `landmark (n, cells²)`, the share of the second reading's looks at each cell."""
 
     boxes: tf.Tensor
     shares: tf.Tensor
     heat: tf.Tensor
     weights: tf.Tensor
     logits: tf.Tensor
-    anchor: tf.Tensor
+    landmark: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class Ensemble:
         """Each member's map of pictures `(b, size, size, 3)`, see `GridModel`."""
         return tuple(member.visual(pixels, training=False) for member in self.members)
 
-    def ask(self, maps: tuple[tf.Tensor, ...], tokens: tf.Tensor) -> Told:
+    def ask(self, maps: tuple[tf.Tensor, ...], tokens: tf.Tensor) -> Asked:
         """Phrases `tokens (b, p, length)` of the pictures that gave the maps; n = b * p."""
         each = [member.ask(grid, tokens) for member, grid in zip(self.members, maps, strict=True)]
         scores = [one.scores for one in each]
@@ -80,64 +73,19 @@ class Ensemble:
         ] or [tf.fill(tf.shape(scores[0])[:1], np.nan)]
         heat = [tf.nn.softmax(one) for one in scores]
         weights = [one.weights for one in each]
-        anchor = [tf.exp(one.looked) for one in each]
-        means = (tf.add_n(p) / len(p) for p in (heat, weights, logits, anchor))
-        return Told(*found, *means)
+        landmark = [tf.exp(one.looked) for one in each]
+        means = (tf.add_n(p) / len(p) for p in (heat, weights, logits, landmark))
+        return Asked(*found, *means)
 
 
-def compiled(function: Callable, models: Iterable[keras.Model], signature: Sequence) -> Callable:
-    """`function`, which asks the models, for arguments as the signature says, with the weights that
-    they have now as constants.
-
-    What is done to weights alone, their casts and the order in memory that a convolution wants, is
-    then done once and not at each call.
-    """
-    weights = [(v, v.numpy()) for model in models for v in model.variables]
-
-    def with_weights(*arguments):
-        with keras.StatelessScope([(v, tf.constant(value)) for v, value in weights]):
-            return function(*arguments)
-
-    return tf.function(with_weights, input_signature=signature).get_concrete_function()
-
-
-def member_folder(folder: Path, number: int) -> Path:
-    """Where member `number`, from 0, of a grid model lies: the first in the model's own folder."""
-    return folder / f"member{number + 1}" if number else folder
-
-
-def member_folders(folder: Path) -> list[Path]:
-    """Folders of all members of a finished grid model.
-
-    Raises FileNotFoundError where one is no finished training, ValueError where one differs from
-    the first in more than `OWN`.
-    """
-    found: list[dict] = []
-    while not found or len(found) < found[0]["members"]:
-        path = member_folder(folder, len(found)) / "settings.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path.parent}: expected a finished grid model, found no settings.json"
-            )
-        found.append(json.loads(path.read_text(encoding="utf-8")))
-        for name, value in found[0].items():
-            if name not in OWN and found[-1][name] != value:
-                raise ValueError(
-                    f"{path}: expected {name} {value!r} as of the first member, got "
-                    f"{found[-1][name]!r}; train the members anew"
-                )
-    return [member_folder(folder, number) for number in range(len(found))]
-
-
-def record(folder: Path) -> bytes:
-    """Settings and histories of all members: what is fitted to a model holds for this one alone."""
-    files = ("settings.json", "history.csv")
-    return b"".join((member / f).read_bytes() for member in member_folders(folder) for f in files)
-
-
-def load_members(folder: Path) -> tuple[GridModel, ...]:
-    """The models that `grid_training.train_members` left in the folder; see `member_folders`."""
-    return tuple(load_grid(member) for member in member_folders(folder))
+def candidates(
+    scores: tf.Tensor, boxes: tf.Tensor, count: int = CANDIDATES
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The boxes `(n, k, 4)` of each phrase's `count` best cells, or of all if there are fewer, and
+    their shares of probability `(n, k)`, which sum to 1, best first."""
+    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(count, scores.shape[-1]))
+    share /= tf.reduce_sum(share, axis=-1, keepdims=True)
+    return tf.gather(boxes, cell, batch_dims=1), share
 
 
 def phrase_batches(rows: np.ndarray, per_picture: int = 16, batch: int = 8) -> Iterator[np.ndarray]:
@@ -171,25 +119,13 @@ class Asker:
         told = self.ensemble.ask(self.ensemble.see(pixels), tokens)
         return told.boxes, told.shares, told.logits
 
-    @tf.function(reduce_retracing=True)
-    def _rank(self, boxes, shares):
-        return ranked_boxes(boxes, shares, self.ranks)
-
-    def rank(self, boxes: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The best `ranks` of candidates, see `grid_model.ranked_boxes`."""
-        parts = []
-        for start in range(0, len(boxes), 256):
-            part = slice(start, start + 256)
-            parts.append(self._rank(tf.constant(boxes[part]), tf.constant(shares[part])))
-        return tuple(np.concatenate(found) for found in zip(*parts, strict=True))
-
     def ask(
         self, pictures: np.ndarray, picture_rows: np.ndarray, rows: np.ndarray, tokens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Relative boxes `(n, ranks, 4)` and their expected IoU `(n, ranks)` of n phrases, see
-        `grid_training.Mentions`, and the logits `(n,)` of `presence`, NaN where there is none."""
+        `batches.Mentions`, and the logits `(n,)` of `presence`, NaN where there is none."""
         boxes, shares, logits = self.candidates(pictures, picture_rows, rows, tokens)
-        return *self.rank(boxes, shares), logits
+        return *ranked_boxes(boxes, shares, self.ranks), logits
 
     def candidates(
         self,
@@ -198,7 +134,7 @@ class Asker:
         rows: np.ndarray,
         tokens: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `ask`, but the candidates instead of the best of them, see `Told`."""
+        """As `ask`, but the candidates instead of the best of them, see `Asked`."""
         count = self.ensemble.count(self.size)
         boxes = np.zeros((len(rows), count, 4), np.float32)
         shares = np.zeros((len(rows), count), np.float32)

@@ -3,6 +3,8 @@
 Maps are (b, c, c, d): b pictures, c cells a side. Places and ways are fractions of the picture.
 """
 
+import math
+
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import tensorflow as tf
@@ -174,6 +176,43 @@ def ways(cells: int | tf.Tensor) -> tf.Tensor:
     return ops.stack([x, y, ops.abs(x), ops.abs(y), ops.tanh(20 * x), ops.tanh(20 * y), near], -1)
 
 
+def circular_convolution(kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Convolution `(n, c, c)` of `x (n, c, c)` with `kernel (n, 2 c, 2 c)`, whose places from c on
+    stand for steps up and to the left.
+
+    By discrete Fourier transforms written as matrix products: for few cells as fast as a fast
+    transform, and every runtime knows them.
+    """
+    cells = ops.shape(x)[1]
+    step = ops.arange(2 * cells, dtype="float32")
+    turn = 2 * math.pi * step[:, None] * step / ops.cast(2 * cells, "float32")
+    cos, sin = ops.cos(turn), ops.sin(turn)
+    # Of a real array's frequencies along x, those beyond the middle repeat those before it.
+    half = cells + 1
+    twice = 2 - ops.cast((step[:half] == 0) | (step[:half] == step[half - 1]), "float32")
+
+    def transform(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        size = ops.shape(a)[1]
+        real = ops.matmul(a, cos[:size, :half])
+        imaginary = -ops.matmul(a, sin[:size, :half])
+        down, turned = cos[:, :size], sin[:, :size]
+        return (
+            ops.matmul(down, real) + ops.matmul(turned, imaginary),
+            ops.matmul(down, imaginary) - ops.matmul(turned, real),
+        )
+
+    (a, b), (c, d) = transform(kernel), transform(x)
+    real, imaginary = a * c - b * d, a * d + b * c
+    up, turned = cos[:cells], sin[:cells]
+    real, imaginary = (
+        ops.matmul(up, real) - ops.matmul(turned, imaginary),
+        ops.matmul(up, imaginary) + ops.matmul(turned, real),
+    )
+    across = ops.transpose(cos[:cells, :half] * twice), ops.transpose(sin[:cells, :half] * twice)
+    made = ops.matmul(real, across[0]) - ops.matmul(imaginary, across[1])
+    return made / ops.cast((2 * cells) ** 2, "float32")
+
+
 @keras.saving.register_keras_serializable(package="scene_utils")
 class Beside(layers.Layer):
     """Log probability that a cell lies from some place as the phrase says.
@@ -194,9 +233,7 @@ class Beside(layers.Layer):
         cells = ops.shape(share)[1]
         told = 4 * (ops.matmul(phrases, self.kernel) + self.bias)
         fits = ops.einsum("yxf,nf->nyx", ways(cells), told[:, :-1]) + told[:, -1, None, None]
-        fits = tf.signal.rfft2d(ops.sigmoid(fits + 1.0))
-        place = tf.signal.rfft2d(share, [2 * cells, 2 * cells])
-        lies = tf.signal.irfft2d(fits * place, [2 * cells, 2 * cells])[:, :cells, :cells]
+        lies = circular_convolution(ops.sigmoid(fits + 1.0), share)
         return ops.log(ops.maximum(lies, 0.0) + 1e-3)
 
     def compute_output_shape(self, shapes):

@@ -1,42 +1,53 @@
-"""The grid model at work: load it, ask it for phrases in one picture, or for a whole split."""
+"""The grid model at work: load it, ask it for phrases in one picture, or for a whole split.
+
+It answers by exported networks, see `exported`; nothing here needs TensorFlow.
+"""
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
-from scene_utils import box_ops, grounding
+from scene_utils import box_ops, exported, grounding, paths
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
-from scene_utils.grid.ensemble import Asker, Ensemble, compiled, load_members
-from scene_utils.grid.network import STRIDE, ranked_boxes
+from scene_utils.grid.folders import files, member_folders, read_settings
 from scene_utils.grid.presence import Presence, load_presence
-from scene_utils.grid.sentences import Context, Pairs, Together, load_context, pairs_of, phrases_of
+from scene_utils.grid.ranking import ranked_boxes
+from scene_utils.grid.sentences import (
+    Context,
+    Pairs,
+    agree,
+    factors,
+    load_context,
+    pairs_of,
+    phrases_of,
+)
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, open_image, squeeze
-from scene_utils.paths import PRETRAINED
 from scene_utils.words import Vocabulary, check_phrases, tokenize
 
-SHIPPED = PRETRAINED / "grid"
 RANKS = 10
 PICTURES_REMEMBERED = 16
 
 
 @dataclass(frozen=True)
 class GridLocalizer:
-    """A trained grid model with its vocabulary."""
+    """A trained grid model with its vocabulary.
+
+    Its networks are `see`, from pixels `(1, size, size, 3)` to the map of each member; `ask`, from
+    the maps and tokens `(n, length)` to what `ensemble.Asked` tells of n phrases; and, if it reads
+    sentences, `context`, see `sentences.Said`.
+    """
 
     settings: dict
     vocabulary: Vocabulary
-    ensemble: Ensemble = field(repr=False)
+    networks: dict[str, exported.Network] = field(repr=False)
     presence: Presence | None = field(repr=False)
     context: Context | None = field(repr=False, default=None)
     sees = True
@@ -60,38 +71,26 @@ class GridLocalizer:
     def _maps(self) -> OrderedDict:
         return OrderedDict()
 
-    def _probabilities(self, worth: np.ndarray, pairs: Pairs | None) -> np.ndarray:
-        curve = self.presence if pairs is None else self.context
-        return worth if curve is None else curve.hit_probability(worth)
+    def _see(self, pixels: np.ndarray) -> list[np.ndarray]:
+        return self.networks["see"](pixels[None].astype(np.float32))
 
-    @cached_property
-    def _together(self) -> Together:
+    def _weighed(self, boxes: np.ndarray, shares: np.ndarray, pairs: Pairs | None) -> np.ndarray:
+        if pairs is None:
+            return shares
         if self.context is None:
             raise ValueError(
                 "sentence: expected a model that weighs the phrases of a sentence together, got "
-                "one without context.json; notebook 04 trains it on real data"
+                "one without context.json; notebook 04b trains it on real data"
             )
-        return Together(self.context)
 
-    @cached_property
-    def _see(self):
-        pixels = tf.TensorSpec((1, self.size, self.size, 3), tf.float32)
-        seeing = [member.visual for member in self.ensemble.members]
-        return compiled(self.ensemble.see, seeing, [pixels])
+        def said(*arrays: np.ndarray) -> np.ndarray:
+            return self.networks["context"](*arrays)[0]
 
-    @cached_property
-    def _answer(self):
-        def answer(maps, tokens):
-            return self.ensemble.ask(maps, tokens[None])
+        return agree(factors(said, boxes, pairs), shares, pairs, self.context.weight)
 
-        maps = tuple(tf.TensorSpec(part.shape, part.dtype) for part in self._see.structured_outputs)
-        tokens = tf.TensorSpec((None, self.ensemble.length), tf.int32)
-        asked = [part for member in self.ensemble.members for part in (member.text, member.head)]
-        return compiled(answer, [*asked, *self.ensemble.networks], [maps, tokens])
-
-    @cached_property
-    def _rank(self):
-        return tf.function(ranked_boxes, reduce_retracing=True)
+    def _probabilities(self, expected_iou: np.ndarray, pairs: Pairs | None) -> np.ndarray:
+        curve = self.presence if pairs is None else self.context
+        return expected_iou if curve is None else curve.hit_probability(expected_iou)
 
     def ground(
         self,
@@ -103,7 +102,7 @@ class GridLocalizer:
         """Boxes for a phrase, or a list of answers for a list of phrases, in one picture.
 
         `image` is whatever `images.open_image` takes. A picture asked before is not seen again.
-        With a `sentence` that the phrases stand in, they help each other, see `context`; `heat`
+        With a `sentence` that the phrases stand in, they help each other, see `sentences`; `heat`
         stays where each phrase looks by itself. Raises ImageError for what is no picture,
         ValueError for `top_k` outside 1-30, for a sentence that lacks one of the phrases, and for
         a sentence where the model has no `context.json`.
@@ -114,28 +113,24 @@ class GridLocalizer:
         if not asked:
             return []
         pairs = pairs_of(phrases_of(sentence, asked), self.vocabulary) if sentence else None
-        together = self._together if sentence else None
         picture = open_image(image)
         width, height = picture.size
         # The picture as it is given: to squeeze it takes longer than to answer.
         key = picture.size, hashlib.sha256(picture.tobytes()).digest()
         if key not in self._maps:
-            pixels = squeeze(picture, self.size)
-            self._maps[key] = self._see(tf.constant(pixels[None], tf.float32))
+            self._maps[key] = self._see(squeeze(picture, self.size))
             if len(self._maps) > PICTURES_REMEMBERED:
                 self._maps.popitem(last=False)
-        tokens = self.vocabulary.encode(asked, self.ensemble.length)
-        found = self._answer(self._maps[key], tf.constant(tokens))
-        likely, shares = found.boxes, found.shares
-        if together is not None:
-            shares = together.weigh(likely.numpy(), shares.numpy(), pairs)
-        boxes, worth = map(np.asarray, self._rank(likely, shares, top_k))
-        heat, weights, logits, anchor = map(np.asarray, found[2:])
-        scores = self._probabilities(worth, pairs)
+        tokens = self.vocabulary.encode(asked, self.settings["length"])
+        found = self.networks["ask"](*self._maps[key], tokens)
+        likely, shares, heat, weights, logits, landmark = found
+        shares = self._weighed(likely, shares, pairs)
+        boxes, expected_iou = ranked_boxes(likely, shares, top_k)
+        scores = self._probabilities(expected_iou, pairs)
         present = self.presence and self.presence.present_probability(logits)
-        answers, cells = [], self.size // STRIDE
+        answers, cells = [], round(heat.shape[1] ** 0.5)
         for row, phrase in enumerate(asked):
-            words = tokenize(phrase)[: self.ensemble.length]
+            words = tokenize(phrase)[: self.settings["length"]]
             answers.append(
                 Grounding(
                     phrase,
@@ -143,12 +138,28 @@ class GridLocalizer:
                     scores[row],
                     None if present is None else float(present[row]),
                     heat[row].reshape(cells, cells),
-                    anchor[row].reshape(cells, cells),
+                    landmark[row].reshape(cells, cells),
                     tuple((word, float(weights[row, place])) for place, word in enumerate(words)),
                     tuple(self.vocabulary.unknown(phrase)),
                 )
             )
         return answers[0] if isinstance(phrases, str) else answers
+
+    def candidates(
+        self, phrases: Sequence[str], pictures: np.ndarray, rows: np.ndarray
+    ) -> list[np.ndarray]:
+        """Candidates `(n, k, 4)`, their shares `(n, k)` and the logits `(n,)` of `presence` of n
+        phrases; `rows (n,)` says which of `pictures (p, size, size, 3)` each is about."""
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])
+        found: list[np.ndarray] = []
+        for row in np.unique(rows):
+            asked = np.flatnonzero(rows == row)
+            answers = self.networks["ask"](*self._see(pictures[row]), tokens[asked])
+            answers = [answers[0], answers[1], answers[4]]
+            found = found or [np.zeros((len(rows), *part.shape[1:]), "f4") for part in answers]
+            for whole, part in zip(found, answers, strict=True):
+                whole[asked] = part
+        return found or [np.zeros((0, 1, 4), "f4"), np.zeros((0, 1), "f4"), np.zeros(0, "f4")]
 
     def relative_boxes(
         self,
@@ -164,15 +175,11 @@ class GridLocalizer:
         `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
         Phrases with `pairs` among them help each other.
         """
-        tokens = self.vocabulary.encode(phrases, self.ensemble.length)
-        asker = Asker(self.ensemble, self.size, ranks)
-        every = np.arange(len(pictures))
-        likely, shares, logits = asker.candidates(pictures, every, rows, tokens)
-        if pairs is not None:
-            shares = self._together.weigh(likely, shares, pairs)
-        boxes, worth = asker.rank(likely, shares)
+        likely, shares, logits = self.candidates(phrases, pictures, rows)
+        shares = self._weighed(likely, shares, pairs)
+        boxes, expected_iou = ranked_boxes(likely, shares, ranks)
         present = self.presence.present_probability(logits) if self.presence else logits
-        return boxes, self._probabilities(worth, pairs), present
+        return boxes, self._probabilities(expected_iou, pairs), present
 
     def pictures(
         self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True
@@ -200,7 +207,7 @@ class GridLocalizer:
         """A prediction table for rows of an entities phrase table, `ranks` boxes a mention.
 
         Phrases of a picture that is not in the store get no row. No column of boxes is read. With
-        `sentences` the phrases of a sentence help each other, see `context`.
+        `sentences` the phrases of a sentence help each other, see `sentences`.
         """
         phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
         rows = phrases.image_id.map(store.row).to_numpy(int)
@@ -210,16 +217,21 @@ class GridLocalizer:
         return prediction_table(phrases, boxes, scores)
 
 
-def load_localizer(folder: Path | str = SHIPPED) -> GridLocalizer:
-    """Load a grid model that `grid_training.train_grid` finished; by default the one that ships.
+def load_grid_localizer(folder: Path | str) -> GridLocalizer:
+    """Load a grid model that `train.train_grid` finished.
 
     Raises FileNotFoundError for a folder that is no finished training.
     """
     folder = Path(folder)
-    members = load_members(folder)
-    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    settings = read_settings(folder)
+    members = member_folders(folder)
+    networks = exported.load(
+        "grid",
+        folder.resolve(),
+        files=[path for member in members for path in files(member)],
+        folder=paths.exported(folder),
+    )
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    presence = load_presence(folder, members)
-    ensemble = Ensemble(members, presence.networks if presence else ())
-    context = load_context(folder, vocabulary, settings["word_dim"])
-    return GridLocalizer(settings, vocabulary, ensemble, presence, context)
+    return GridLocalizer(
+        settings, vocabulary, networks, load_presence(folder), load_context(folder)
+    )

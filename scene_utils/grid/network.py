@@ -4,14 +4,14 @@ One pass over a picture serves all its phrases. The backbone's maps of stride 8,
 the grid of stride 16; a phrase is read by a bidirectional GRU over GloVe vectors and vectors of
 the words' own with attention over its words, twice: once for what it names, once for what it says
 beside that. Each reading becomes a 1x1 convolution of that grid, and each asks every cell for all
-its words at once; the second looks for one place, which training may show it (`anchor_loss`), and
+its words at once; the second looks for one place, which training may show it (`landmark_loss`), and
 tells all cells how they lie from there. Residual blocks then compare places. Each cell gives a
 score and its own box. (That a phrase falls into a subject and what it is told by is from MAttNet,
 Yu et al., CVPR 2018.) The model takes square pictures of any side that is a multiple of 32. Boxes
 here are fractions of the picture, `xyxy` in [0, 1].
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from keras import layers, ops
 from scene_utils.features import backbones
 from scene_utils.features.backbones import Backbone
 from scene_utils.features.folding import fold_norms
+from scene_utils.grid.folders import PARTS, member_folders, read_settings
 from scene_utils.grid.layers import (
     AddPlace,
     Beside,
@@ -32,18 +33,13 @@ from scene_utils.grid.layers import (
     FromThere,
     PhraseConvolution,
     WordsFit,
-    cell_centres,
-    log_fits,
     small,
 )
 
-STRIDE = 16
-PARTS = ("visual", "text", "head")
 # A vocabulary stands by falling count: as many of its first words get a vector of their own.
 FREQUENT = 2000
-# Cells whose boxes may be the answer; more bring nothing.
-CANDIDATES = 80
-# Settings of a run that the model is built by; see `grid_training.GridSettings`.
+PRESENCE_WEIGHTS = "presence.weights.h5"
+# Settings of a run that the model is built by; see `batches.GridSettings`.
 DESIGN = ("length", "blocks", "tuned", "product", "own_vectors", "composed", "policy")
 
 
@@ -158,7 +154,7 @@ def build_text(
 ) -> keras.Model:
     """Tokens `(n, length)`, 0 for padding, to the phrase's two vectors `(n, 2 * depth)`; its words'
     weights in the first `(n, length)`, which sum to 1; and each word's key `(n, length, depth + 1)`
-    and gates `(n, length, 2)`, see `grid_layers.WordsFit`."""
+    and gates `(n, length, 2)`, see `layers.WordsFit`."""
     kwargs = {"dtype": "float32"}
     tokens = keras.Input((length,), dtype="int32", name="tokens")
     table = keras.initializers.Constant(embeddings)
@@ -263,7 +259,7 @@ def build_grid(
 ) -> GridModel:
     """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is.
 
-    See `grid_training.GridSettings` for the parts that can be left out.
+    See `batches.GridSettings` for the parts that can be left out.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -278,179 +274,62 @@ def build_grid(
         keras.config.set_dtype_policy(before)
 
 
-def load_grid(folder: Path) -> GridModel:
-    """The model that `grid_training.train_grid` finished in the folder.
+def load_grid(folder: Path, policy: str = "") -> GridModel:
+    """The model that `train.train_grid` finished in the folder, in its own dtype policy or another.
 
     Raises FileNotFoundError for a folder that is no finished training.
     """
-    missing = [
-        name
-        for name in ("settings.json", *(f"{part}.weights.h5" for part in PARTS))
-        if not (folder / name).is_file()
-    ]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder}: expected a finished grid model, found no {', '.join(missing)}"
-        )
-    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    settings = read_settings(folder)
     words = len((folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
+    design = {name: settings[name] for name in DESIGN}
     # The trained files hold all weights; the backbone's own are only the shape to put them in.
     model = build_grid(
         backbones.load_backbone(settings["backbone"], untrained=True),
         np.zeros((words, settings["word_dim"]), np.float32),
-        **{name: settings[name] for name in DESIGN},
+        **design | ({"policy": policy} if policy else {}),
     )
     model.load(folder)
     return model
 
 
-def pair_iou(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """IoU and GIoU (Rezatofighi et al., CVPR 2019) of boxes that broadcast, `(..., 4)`."""
-    # Side by side: where four numbers are the last axis, no operation uses the processor's width.
-    (left, top, right, bottom), (left2, top2, right2, bottom2) = (
-        tf.unstack(box, axis=-1) for box in (first, second)
+def load_members(folder: Path, policy: str = "") -> tuple[GridModel, ...]:
+    """The models that `train.train_members` left in the folder; see `folders.member_folders`."""
+    return tuple(load_grid(member, policy) for member in member_folders(folder))
+
+
+def build_presence(model: GridModel, units: int = 256) -> keras.Model:
+    """The head's map (n, c, c, d), scores (n, c²) and phrase vectors (n, e) to logits (n,)."""
+    seen, scores = (
+        keras.Input(model.head.outputs[index].shape[1:], dtype=model.head.outputs[index].dtype)
+        for index in (2, 0)
     )
-    width = tf.nn.relu(tf.minimum(right, right2) - tf.maximum(left, left2))
-    height = tf.nn.relu(tf.minimum(bottom, bottom2) - tf.maximum(top, top2))
-    both = width * height
-    area = tf.nn.relu(right - left) * tf.nn.relu(bottom - top)
-    area2 = tf.nn.relu(right2 - left2) * tf.nn.relu(bottom2 - top2)
-    either = area + area2 - both
-    hull = (tf.maximum(right, right2) - tf.minimum(left, left2)) * (
-        tf.maximum(bottom, bottom2) - tf.minimum(top, top2)
-    )
-    iou = both / tf.maximum(either, 1e-7)
-    return iou, iou - (hull - either) / tf.maximum(hull, 1e-7)
+    phrase = keras.Input(model.text.outputs[0].shape[1:])
+    whole = {"dtype": "float32"}
+    places = ops.cast(layers.Reshape((-1, seen.shape[-1]))(seen), "float32")
+    share = ops.softmax(scores, axis=-1)
+    looked = ops.sum(share[..., None] * places, axis=1)
+    # How peaked the scores are, and how high: a thing that is not there leaves them flat.
+    spread = [
+        -ops.sum(share * ops.log_softmax(scores, axis=-1), axis=-1, keepdims=True),
+        ops.max(scores, axis=-1, keepdims=True),
+        ops.logsumexp(scores, axis=-1, keepdims=True),
+    ]
+    asked = layers.Dense(units, activation="relu", name="asked", **whole)(phrase)
+    parts = [looked, ops.mean(places, axis=1), asked, *spread]
+    x = layers.LayerNormalization(**whole)(layers.Concatenate(**whole)(parts))
+    x = layers.Dense(units, activation="relu", name="hidden", **whole)(x)
+    x = layers.Dropout(0.2, **whole)(x)
+    x = layers.Dense(1, kernel_initializer="zeros", name="logit", **whole)(x)
+    return keras.Model([seen, scores, phrase], x[..., 0], name="presence")
 
 
-def cells_inside(truth: tf.Tensor, cells: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Whether each cell's centre lies in the box, `(n, cells²)` bool, and the way there from the
-    box's middle `(n, cells², 2)`, of boxes `(n, 4)`. The nearest cell counts as inside."""
-    centres = tf.reshape(cell_centres(cells), (1, -1, 2))
-    inside = tf.reduce_all(
-        (centres >= truth[:, None, :2]) & (centres < truth[:, None, 2:]), axis=-1
-    )
-    offset = centres - (truth[:, None, :2] + truth[:, None, 2:]) / 2
-    nearest = tf.argmin(tf.reduce_sum(offset**2, axis=-1), axis=-1)
-    # A box smaller than a cell may hold no centre.
-    return inside | tf.one_hot(nearest, cells**2, on_value=True, off_value=False), offset
-
-
-def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int) -> tuple:
-    """Means over phrases of the score loss and the box loss; scores `(n, cells²)`, truth `(n, 4)`.
-
-    Boxes: 1 - GIoU of the cells inside the truth, the nearer its middle the more. Scores: cross
-    entropy towards IoU³ of the cells' own boxes, so that the cell that is trusted is the one whose
-    box is good.
-    """
-    iou, giou = pair_iou(boxes, truth[:, None])
-    inside, offset = cells_inside(truth, cells)
-    inside = tf.cast(inside, tf.float32)
-    half = tf.maximum((truth[:, 2:] - truth[:, :2]) / 2, 0.02)
-    central = inside * (tf.exp(-tf.reduce_sum((offset / half[:, None]) ** 2, axis=-1)) + 1e-6)
-    box_loss = tf.reduce_sum((1 - giou) * central, axis=-1) / tf.reduce_sum(central, axis=-1)
-    target = inside * (tf.stop_gradient(iou) ** 3 + 1e-4)
-    target /= tf.reduce_sum(target, axis=-1, keepdims=True)
-    score_loss = -tf.reduce_sum(target * tf.nn.log_softmax(scores), axis=-1)
-    return tf.reduce_mean(score_loss), tf.reduce_mean(box_loss)
-
-
-def contrast_loss(
-    grid: tf.Tensor, answered: Answered, truth: tf.Tensor, absent: tf.Tensor, cells: int
-) -> tf.Tensor:
-    """Mean over phrases of how little their words prefer their own place to all others, of their
-    picture and of pictures where the thing is absent.
-
-    Maps `(b, cells, cells, d)`, truth `(n, 4)`, and absent `(n, b)` bool, with n = b * p phrases.
-    By score each picture alone decides where a phrase is; here its words are held against the whole
-    batch, so that a cell's features tell things apart that never share a picture. A place's fit is
-    the sum over words of the first gate times `log_fits`; the loss is that of noise-contrastive
-    estimation (van den Oord et al. 2018) with the mean over the box's cells as the one that is
-    right.
-    """
-    count, length = tf.shape(grid)[0], answered.gates.shape[1]
-    own = tf.repeat(tf.eye(count, dtype=tf.bool), tf.shape(truth)[0] // count, axis=0)
-    gates = tf.reshape(answered.gates[..., 0], (-1,))
-    # Gates of padding are 0, and most words are padding.
-    used = tf.where(gates > 0)[:, 0]
-    words = tf.gather(tf.reshape(answered.keys, (-1, answered.keys.shape[-1])), used)
-    fits = log_fits(tf.reshape(grid, (-1, grid.shape[-1])), words) * tf.gather(gates, used)
-    fits = tf.math.unsorted_segment_sum(tf.transpose(fits), used // length, tf.shape(truth)[0])
-    fits = tf.reshape(fits, (-1, count, cells**2))
-    inside, _ = cells_inside(truth, cells)
-    here = tf.boolean_mask(fits, own)
-    size = tf.math.log(tf.reduce_sum(tf.cast(inside, tf.float32), axis=-1))
-    right = tf.reduce_logsumexp(tf.where(inside, here, -1e9), axis=-1) - size
-    counts = (own | absent)[..., None] & ~(own[..., None] & inside[:, None])
-    wrong = tf.reduce_logsumexp(tf.where(counts, fits, -1e9), axis=(1, 2))
-    return tf.reduce_mean(tf.nn.softplus(wrong - tf.math.log(float(cells**2)) - right))
-
-
-def taught_loss(answered: Answered, shares: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """Mean over phrases of how far the answer is from that of teachers, whose probability of each
-    cell is `shares (n, cells²)` and whose box there is `boxes (n, cells², 4)`.
-
-    Of scores the Kullback-Leibler divergence from the teachers' (Hinton et al. 2015, "Distilling
-    the Knowledge in a Neural Network"); of boxes 1 - GIoU with theirs, weighted by their shares.
-    """
-    apart = tf.math.log(shares + 1e-9) - tf.nn.log_softmax(answered.scores)
-    _, giou = pair_iou(answered.boxes, boxes)
-    return tf.reduce_mean(tf.reduce_sum(shares * (apart + 1 - giou), axis=-1))
-
-
-def anchor_loss(answered: Answered, truth: tf.Tensor, anchors: tf.Tensor, cells: int) -> tf.Tensor:
-    """How far the second reading is from looking where it is to look, and what is meant from lying
-    as the phrase says from there: a mean over the phrases for which the first is known.
-
-    Truth `(n, 4)`, and boxes `(n, k, 4)` to look into any of, NaN where there is none. The one is
-    -log of the share of looks that falls there (supervised attention, as in Rohrbach et al.,
-    "Grounding of Textual Phrases in Images by Reconstruction", ECCV 2016), the other -log of the
-    mean probability of lying so over the truth's cells by that over all cells, which may be
-    negative. By score alone both readings look for what is meant, which is learned soonest, and how
-    it lies from something else is not learned at all.
-    """
-    known = ~tf.reduce_any(tf.math.is_nan(anchors), axis=-1)
-    there, _ = cells_inside(tf.reshape(anchors, (-1, 4)), cells)
-    there = tf.reshape(there, (-1, anchors.shape[1], cells**2)) & known[..., None]
-    meant, _ = cells_inside(truth, cells)
-
-    def total(logs: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_logsumexp(tf.where(where, logs, -1e9), axis=-1)
-
-    size = tf.math.log(tf.reduce_mean(tf.cast(meant, tf.float32), axis=-1))
-    loss = tf.reduce_logsumexp(answered.lies, axis=-1) + size - total(answered.lies, meant)
-    loss -= total(answered.looked, tf.reduce_any(there, axis=1))
-    used = tf.reduce_any(known, axis=1)
-    number = tf.reduce_sum(tf.cast(used, tf.float32))
-    return tf.reduce_sum(tf.where(used, loss, 0.0)) / tf.maximum(1.0, number)
-
-
-def candidates(
-    scores: tf.Tensor, boxes: tf.Tensor, count: int = CANDIDATES
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The boxes `(n, k, 4)` of each phrase's `count` best cells, or of all if there are fewer, and
-    their shares of probability `(n, k)`, which sum to 1, best first."""
-    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(count, scores.shape[-1]))
-    share /= tf.reduce_sum(share, axis=-1, keepdims=True)
-    return tf.gather(boxes, cell, batch_dims=1), share
-
-
-def ranked_boxes(boxes: tf.Tensor, share: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `count` best boxes `(n, count, 4)` of each phrase and their expected IoU `(n, count)`.
-
-    Of candidates `(n, k, 4)` with shares `(n, k)`. A box's worth is the IoU with the others' boxes
-    that their shares let one expect; the next ranks avoid what overlaps the ranks before by more
-    than .7.
-    """
-    overlap, _ = pair_iou(boxes[:, :, None], boxes[:, None])
-    worth = tf.einsum("nij,nj->ni", overlap, share)
-    chosen, values = [], []
-    left = worth
-    for _ in range(count):
-        best = tf.argmax(left, axis=-1)
-        chosen.append(tf.gather(boxes, best, batch_dims=1))
-        values.append(tf.gather(worth, best, batch_dims=1))
-        near = tf.gather(overlap, best, batch_dims=1) > 0.7
-        taken = 10 * tf.one_hot(best, tf.shape(left)[-1])
-        left = tf.where(near, left - 1, left) - taken
-    return tf.stack(chosen, axis=1), tf.stack(values, axis=1)
+def load_presence(folder: Path, models: Sequence[GridModel]) -> tuple[keras.Model, ...]:
+    """The trained network of `build_presence` of each member of a finished model; none where there
+    is no presence.json."""
+    if not (folder / "presence.json").is_file():
+        return ()
+    networks = []
+    for model, member in zip(models, member_folders(folder), strict=True):
+        networks.append(build_presence(model))
+        networks[-1].load_weights(member / PRESENCE_WEIGHTS)
+    return tuple(networks)

@@ -1,204 +1,40 @@
 """Is what the phrase names in the picture at all, and how far is its box to be trusted?
 
-A grid model always answers. A small network on top of each trained member, which stays as it is,
-tells a picture's own phrases from those of other pictures; two logistic curves, fitted on val, turn
-the mean answer and the expected IoU into probabilities (Platt 1999, "Probabilistic Outputs for
-Support Vector Machines").
+A grid model always answers. Two logistic curves, fitted on val, turn the mean logit of the
+networks of `train_presence` and the expected IoU of a box into probabilities (Platt 1999,
+"Probabilistic Outputs for Support Vector Machines").
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import keras
 import numpy as np
-import tensorflow as tf
-from keras import layers, ops
 
-from scene_utils import box_ops
-from scene_utils.grid.ensemble import Asker, Ensemble, load_members, member_folders, record
-from scene_utils.grid.network import GridModel
-from scene_utils.grid.train import (
-    GridSettings,
-    Mentions,
-    epoch_batches,
-    last_tokens,
-    opposite_tokens,
-    prefetched,
-    seen_at,
-    words_of_pictures,
-)
-from scene_utils.paths import read_finished, write_text
-from scene_utils.runtime import make_deterministic, progress_bar
-from scene_utils.stats import area_under_roc, fit_logistic, log_odds, logistic
-from scene_utils.words import Vocabulary
-
-WEIGHTS = "presence.weights.h5"
-STEPS = 300
+from scene_utils.stats import log_odds, logistic
 
 
 @dataclass(frozen=True)
 class Presence:
-    """Each member's network, and slope and offset of the two curves: of the mean of the networks'
-    logits, and of the log odds of the expected IoU."""
+    """Slope and offset of the two curves: of the mean of the networks' logits, and of the log odds
+    of the expected IoU."""
 
-    networks: tuple[keras.Model, ...] = field(repr=False)
     presence: tuple[float, float]
     hit: tuple[float, float]
 
-    def hit_probability(self, worth: np.ndarray) -> np.ndarray:
+    def hit_probability(self, expected_iou: np.ndarray) -> np.ndarray:
         """Probability that a box of this expected IoU has an IoU of .5 with the truth."""
-        return logistic(log_odds(worth), self.hit)
+        return logistic(log_odds(expected_iou), self.hit)
 
     def present_probability(self, logit: np.ndarray) -> np.ndarray:
         """Probability that the phrase is about this picture, if it is as likely as not."""
         return logistic(np.asarray(logit, np.float64), self.presence)
 
 
-def build_presence(model: GridModel, units: int = 256) -> keras.Model:
-    """The head's map (n, c, c, d), scores (n, c²) and phrase vectors (n, e) to logits (n,)."""
-    seen, scores = (
-        keras.Input(model.head.outputs[index].shape[1:], dtype=model.head.outputs[index].dtype)
-        for index in (2, 0)
-    )
-    phrase = keras.Input(model.text.outputs[0].shape[1:])
-    whole = {"dtype": "float32"}
-    places = ops.cast(layers.Reshape((-1, seen.shape[-1]))(seen), "float32")
-    share = ops.softmax(scores, axis=-1)
-    looked = ops.sum(share[..., None] * places, axis=1)
-    # How peaked the scores are, and how high: a thing that is not there leaves them flat.
-    spread = [
-        -ops.sum(share * ops.log_softmax(scores, axis=-1), axis=-1, keepdims=True),
-        ops.max(scores, axis=-1, keepdims=True),
-        ops.logsumexp(scores, axis=-1, keepdims=True),
-    ]
-    asked = layers.Dense(units, activation="relu", name="asked", **whole)(phrase)
-    parts = [looked, ops.mean(places, axis=1), asked, *spread]
-    x = layers.LayerNormalization(**whole)(layers.Concatenate(**whole)(parts))
-    x = layers.Dense(units, activation="relu", name="hidden", **whole)(x)
-    x = layers.Dropout(0.2, **whole)(x)
-    x = layers.Dense(1, kernel_initializer="zeros", name="logit", **whole)(x)
-    return keras.Model([seen, scores, phrase], x[..., 0], name="presence")
-
-
-def _batches(
-    mentions: Mentions, settings: GridSettings, vocabulary: Vocabulary, steps: int
-) -> Iterator[tuple]:
-    """Batches of `epoch_batches` without end of epochs; tokens are a picture's own and then, as
-    many, those of the picture before it in the batch, and `counts` says which of these to use."""
-    mirrored = opposite_tokens(vocabulary)
-    # Read on, a phrase ends with another thing than the one it names.
-    settings = replace(settings, lengthened=0)
-    per_epoch = len(mentions.picture_rows) // settings.pictures_per_step
-    for step in range(steps):
-        epoch, number = divmod(step, per_epoch)
-        if number == 0:
-            made = epoch_batches(mentions, settings, mirrored, settings.epochs + epoch)
-        batch = next(made)
-        own, picture = batch.tokens, np.arange(len(batch.tokens))
-        others = np.roll(own, 1, axis=0)
-        # A word that the picture's own phrases use may well be there.
-        absent = batch.absent[picture - 1, :, picture]
-        counts = np.concatenate([np.ones(own.shape[:2], bool), absent], axis=1)
-        tokens = np.concatenate([own, others], axis=1)
-        yield batch.pixels, batch.windows, batch.light, tokens, counts
-
-
-def train_presence(
-    folder: Path,
-    settings: GridSettings,
-    vocabulary: Vocabulary,
-    train_set: Mentions,
-    val_set: Mentions,
-    steps: int = STEPS,
-    progress: bool = True,
-) -> dict:
-    """Train the networks of a finished grid model's members, fit the curves on val, and return what
-    presence.json holds: the curves, and on val the area under the ROC curve and the mentions.
-
-    Writes each member's presence.weights.h5 and, last, presence.json. A finished one is returned as
-    it is.
-    """
-    finished = folder / "presence.json"
-    digest = hashlib.sha256(Path(__file__).read_bytes() + record(folder))
-    wanted = {"steps": steps, "fingerprint": digest.hexdigest()}
-    if known := read_finished(finished, wanted):
-        return known
-    members, networks = load_members(folder), []
-    for model, member in zip(members, member_folders(folder), strict=True):
-        make_deterministic(settings.seed)
-        batches = prefetched(_batches(train_set, settings, vocabulary, steps))
-        bar = progress_bar(batches, total=steps, desc="presence", unit="step", disable=not progress)
-        networks.append(_trained(model, settings, bar, steps))
-        networks[-1].save_weights(member / WEIGHTS)
-    asker = Asker(Ensemble(members, tuple(networks)), settings.size)
-    found = wanted | _on_val(asker, val_set, len(vocabulary.words))
-    write_text(finished, json.dumps(found, indent=1) + "\n")
-    return found
-
-
-def _trained(model: GridModel, settings: GridSettings, batches: Iterable, steps: int):
-    network = build_presence(model)
-    schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.01)
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
-
-    @tf.function
-    def step(pixels, windows, light, tokens, counts):
-        pixels = seen_at(settings.size, pixels, windows, light)
-        answered = model.ask(model.visual(pixels, training=False), tokens)
-        # Of each picture's phrases the first half are its own.
-        own = tf.tile(tf.repeat([1.0, 0.0], tf.shape(tokens)[1] // 2), tf.shape(tokens)[:1])
-        weight = tf.reshape(tf.cast(counts, tf.float32), (-1,))
-        with tf.GradientTape() as tape:
-            inputs = [answered.seen, answered.scores, answered.phrases]
-            logits = network(inputs, training=True)
-            each = tf.nn.sigmoid_cross_entropy_with_logits(own, logits)
-            loss = tf.reduce_sum(each * weight) / tf.reduce_sum(weight)
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-
-    for batch in batches:
-        step(*map(tf.constant, batch))
-    return network
-
-
-def _on_val(asker: Asker, val: Mentions, words: int) -> dict:
-    """Fit the curves: each val picture's phrases, and as many of the next one's."""
-    groups = val.of_picture()
-    order = np.concatenate(groups)
-    following = groups[1:] + groups[:1]
-    others = np.concatenate(
-        [np.resize(other, len(group)) for group, other in zip(groups, following, strict=True)]
-    )
-    rows = val.rows[np.concatenate([order, order])]
-    tokens = val.tokens[np.concatenate([order, others])]
-    found, worth, logits = asker.ask(val.pictures, val.picture_rows, rows, tokens)
-    own = np.arange(len(rows)) < len(order)
-    hits = box_ops.iou(found[own, 0], val.boxes[order]) >= 0.5
-    used = own | ~words_of_pictures(val, words)[rows, last_tokens(tokens)]
-    logits, own_used = logits[used], own[used]
-    # Both kinds weigh the same, so that the probability is that of an even chance beforehand.
-    weights = np.where(own_used, 0.5 / own_used.mean(), 0.5 / (1 - own_used.mean()))
-    area = area_under_roc(logits[own_used], logits[~own_used])
-    return {
-        "presence": list(fit_logistic(logits, own_used, weights)),
-        "hit": list(fit_logistic(log_odds(worth[own, 0]), hits)),
-        "val_auc": round(float(area), 5),
-        "val_mentions": [int(own_used.sum()), int((~own_used).sum())],
-    }
-
-
-def load_presence(folder: Path, members: Sequence[GridModel]) -> Presence | None:
-    """What `train_presence` left in the folder, or None where it has not been."""
+def load_presence(folder: Path) -> Presence | None:
+    """The curves that `train_presence` left in the folder, or None where it has not been."""
     path = folder / "presence.json"
     if not path.is_file():
         return None
     known = json.loads(path.read_text(encoding="utf-8"))
-    networks = []
-    for model, member in zip(members, member_folders(folder), strict=True):
-        networks.append(build_presence(model))
-        networks[-1].load_weights(member / WEIGHTS)
-    return Presence(tuple(networks), tuple(known["presence"]), tuple(known["hit"]))
+    return Presence(tuple(known["presence"]), tuple(known["hit"]))

@@ -6,18 +6,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import keras
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, grounding
+from scene_utils import box_ops, exported, grounding, paths
 from scene_utils.dataset.mentions import prediction_table
-from scene_utils.features.backbones import Backbone, load_backbone
-from scene_utils.features.encode import FeatureStore, cache_features, describe, pooled_features
+from scene_utils.features import openvino_engine
+from scene_utils.features.encode import FeatureStore, cache_features
+from scene_utils.features.weights import Weights, find_weights
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, read_squeezed
-from scene_utils.source.model import INPUTS, predict
 from scene_utils.words import Vocabulary, check_phrases
 
 
@@ -34,7 +32,7 @@ class SourceModel:
 
     settings: dict
     vocabulary: Vocabulary
-    network: keras.Model = field(repr=False)
+    network: exported.Network = field(repr=False)
     weights: str | Path | None = None
     from_pixels = False  # it answers from features that may be cached, see `seen`
     reads_sentences = False
@@ -46,7 +44,12 @@ class SourceModel:
     @property
     def sees(self) -> bool:
         """Whether its answer depends on the picture at all."""
-        return INPUTS[self.settings["model"]][0]
+        return self.settings["model"] != "text-only"
+
+    @property
+    def reads(self) -> bool:
+        """Whether its answer depends on the phrase at all."""
+        return self.settings["model"] != "image-only"
 
     @property
     def size(self) -> int:
@@ -54,30 +57,36 @@ class SourceModel:
         return self.backbone.size if self.sees else 0
 
     @cached_property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> Weights:
         """Where its features come from. ValueError for other weights than those of its training."""
         made = self.settings
-        backbone = load_backbone(made["backbone"], self.weights, made["untrained"])
-        if describe(backbone)["weights_sha256"] != made["weights_sha256"]:
-            raise ValueError(
-                f"{made['backbone']}: expected the weights that the model was trained with, sha256 "
-                f"{made['weights_sha256']}, got {describe(backbone)['weights_sha256']}"
-            )
-        return backbone
+        return find_weights(
+            made["backbone"], self.weights, made["untrained"], made["weights_sha256"]
+        )
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Features `(p, channels)` of pictures `(p, size, size, 3)`, in half precision as stored
         ones are, so that both give the same answer; zeros for a model that does not see."""
         if not self.sees:
-            return np.zeros((len(pixels), self.network.inputs[0].shape[1]), np.float16)
-        return pooled_features(self.backbone, pixels.astype(np.float32)).astype(np.float16)
+            return np.zeros((len(pixels), self.settings["channels"]), np.float16)
+        return openvino_engine.encoder(self.backbone)(pixels).astype(np.float16)
+
+    def regress(self, features: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Relative corners `(n, 4)` of phrases `tokens (n, length)` in pictures `rows (n,)` of
+        `features (p, channels)`."""
+        found = [np.zeros((0, 4), np.float32)]
+        for start in range(0, len(rows), 1024):
+            part = slice(start, start + 1024)
+            seen = features[rows[part]].astype(np.float32)
+            found += self.network(*([seen] * self.sees + [tokens[part]] * self.reads))
+        return np.concatenate(found)
 
     def boxes(self, image: ImageSource, phrases: Sequence[str]) -> np.ndarray:
         """Boxes `(n, 4)` of n phrases in one picture, in pixels of that picture."""
         pixels, width, height = read_squeezed(image, self.size or 32)
         feature = self.encode(pixels[None])  # (1, channels)
         tokens = self.vocabulary.encode(phrases, self.settings["length"])  # (n, 12)
-        relative = predict(self.network, feature, np.zeros(len(phrases), int), tokens)  # (n, 4)
+        relative = self.regress(feature, np.zeros(len(phrases), int), tokens)  # (n, 4)
         return box_ops.to_pixels(with_area(relative), width, height)
 
     def ground(
@@ -102,7 +111,9 @@ class SourceModel:
         """Features of `folder/<id>.jpg`, made in `cache`; None for a model that does not see."""
         if not self.sees:
             return None
-        return cache_features(folder, ids, self.backbone, cache, progress=progress)
+        return cache_features(
+            folder, ids, self.backbone, cache, progress=progress, engine="openvino"
+        )
 
     def seen(self, store: FeatureStore, ids: list[str]) -> np.ndarray:
         """What it sees of pictures of a store, for `look`, and last of one without content."""
@@ -114,7 +125,7 @@ class SourceModel:
         """Boxes `(n, 4)` as fractions, of phrases in what is `seen`, and None: it does not say
         whether they are there."""
         tokens = self.vocabulary.encode(phrases, self.settings["length"])
-        return predict(self.network, seen, rows, tokens), None
+        return self.regress(seen, rows, tokens), None
 
     def predict(self, phrases: pd.DataFrame, store: FeatureStore | None) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table; one box each, rank 1, score 1.
@@ -137,5 +148,10 @@ def load_source(folder: Path, weights: str | Path | None = None) -> SourceModel:
     """The source system, or the control, that `train.train` finished in the folder."""
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    network = keras.saving.load_model(folder / "model.keras", compile=False)
+    network = exported.load(
+        "source",
+        folder.resolve(),
+        files=[folder / "model.keras"],
+        folder=paths.exported(folder),
+    )["regress"]
     return SourceModel(settings, vocabulary, network, weights)

@@ -118,21 +118,3 @@ LOSSES = {
     "iou": iou_loss,
     "giou": giou_loss,
 }
-
-
-def predict(
-    network: keras.Model,
-    features: np.ndarray,
-    rows: np.ndarray,
-    tokens: np.ndarray,
-    batch_size: int = 1024,
-) -> np.ndarray:
-    """Relative corners `(n, 4)` float32 of phrases `tokens (n, length)` in pictures `rows (n,)` of
-    `features (p, channels)`."""
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, start + batch_size)
-        inputs = [features[rows[part]].astype(np.float32), tokens[part]]
-        # Under a strategy each device answers the whole batch, one after the other.
-        parts.append(np.asarray(network.predict_on_batch(inputs))[: len(inputs[0])])
-    return np.concatenate(parts)

@@ -21,7 +21,7 @@ from scene_utils.dataset.mentions import boxed_mentions
 from scene_utils.features.encode import FeatureStore
 from scene_utils.paths import atomic, write_text
 from scene_utils.runtime import make_deterministic, progress_bar
-from scene_utils.source.model import INPUTS, LOSSES, build_regressor, predict
+from scene_utils.source.model import INPUTS, LOSSES, build_regressor
 from scene_utils.words import Vocabulary
 
 
@@ -121,7 +121,8 @@ def train(
     vocabulary.save(folder / "vocabulary.txt")
     history = _fit(settings, train_set, val_set, embeddings, folder, progress)
     blind = [round(float(side), 6) for side in box_ops.best_constant(train_set.boxes)]
-    known = asdict(settings) | made_with | {"blind_box": blind, "fingerprint": fingerprint}
+    known = asdict(settings) | made_with | {"channels": train_set.features.shape[1]}
+    known |= {"blind_box": blind, "fingerprint": fingerprint}
     write_text(finished, json.dumps(known, indent=1) + "\n")
     for leftover in (started, folder / "state.keras"):
         leftover.unlink(missing_ok=True)
@@ -204,6 +205,24 @@ def _fit(
             bar.set_postfix(loss=f"{loss:.3f}", val_iou=f"{row['val_mean_iou']:.3f}")
             bar.update()
     return history
+
+
+def predict(
+    network: keras.Model,
+    features: np.ndarray,
+    rows: np.ndarray,
+    tokens: np.ndarray,
+    batch_size: int = 1024,
+) -> np.ndarray:
+    """Relative corners `(n, 4)` float32 of phrases `tokens (n, length)` in pictures `rows (n,)` of
+    `features (p, channels)`."""
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        inputs = [features[rows[part]].astype(np.float32), tokens[part]]
+        # Under a strategy each device answers the whole batch, one after the other.
+        parts.append(np.asarray(network.predict_on_batch(inputs))[: len(inputs[0])])
+    return np.concatenate(parts)
 
 
 def _reseed_dropout(network: keras.Model, seed: int, epoch: int) -> None:

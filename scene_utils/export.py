@@ -1,0 +1,103 @@
+"""Write trained networks for OpenVINO, in float32: `python -m scene_utils.export KIND ... FOLDER`.
+
+It needs TensorFlow, which those who ask a model do not; see `exported`.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+import openvino as ov
+import tensorflow as tf
+
+
+def frozen(function: Callable, models: Sequence[keras.Model], *inputs: tf.TensorSpec) -> ov.Model:
+    """`function` of arrays like `inputs`, with the weights of `models` as constants."""
+    weights = [(v, v.numpy()) for model in models for v in model.variables]
+
+    def with_weights(*arrays):
+        with keras.StatelessScope([(v, tf.constant(value)) for v, value in weights]):
+            return function(*arrays)
+
+    made = tf.function(with_weights, input_signature=inputs).get_concrete_function()
+    model = ov.convert_model(made)
+    # The conversion leaves loose ends behind those that were asked for.
+    count = len(tf.nest.flatten(made.structured_outputs))
+    return ov.Model(model.outputs[:count], model.get_parameters())
+
+
+def grid(folder: str) -> dict[str, ov.Model]:
+    """What a finished grid model answers with, see `grid.localizer`."""
+    from scene_utils.grid import ensemble, network, sentence_network
+    from scene_utils.grid.folders import STRIDE, read_settings
+
+    path = Path(folder)
+    settings = read_settings(path)
+    members = network.load_members(path, policy="float32")
+    networks = network.load_presence(path, members)
+    asked = ensemble.Ensemble(members, networks)
+    pixels = tf.TensorSpec((1, settings["size"], settings["size"], 3), tf.float32, "pixels")
+    cells = settings["size"] // STRIDE
+    maps = [
+        tf.TensorSpec((1, cells, cells, member.visual.output_shape[-1]), tf.float32, f"map{number}")
+        for number, member in enumerate(members)
+    ]
+    tokens = tf.TensorSpec((None, asked.length), tf.int32, "tokens")
+    made = {
+        "see": frozen(asked.see, [member.visual for member in members], pixels),
+        "ask": frozen(
+            lambda *arrays: tuple(asked.ask(arrays[:-1], arrays[-1][None])),
+            [part for member in members for part in (member.text, member.head)] + list(networks),
+            *maps,
+            tokens,
+        ),
+    }
+    words = len((path / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
+    pairs = sentence_network.load_networks(path, words, settings["word_dim"])
+    if pairs is not None:
+        made["context"] = frozen(pairs.said, [pairs.reads, pairs.lies], *sentence_network.SAID)
+    return made
+
+
+def source(folder: str) -> dict[str, ov.Model]:
+    """The regressor of the source system or a control: feature and token ids to corners."""
+    from scene_utils.source import model as _  # its layers, by which Keras reads the file
+
+    network = keras.saving.load_model(Path(folder) / "model.keras", compile=False)
+    inputs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in network.inputs]
+    model = frozen(lambda *x: network(list(x), training=False), [network], *inputs)
+    return {"regress": model}
+
+
+def backbone(name: str, weights: str, sha256: str, size: str) -> dict[str, ov.Model]:
+    """A backbone's pass from pixels `(n, size, size, 3)` to pooled features `(n, channels)`;
+    without a file of weights an untrained one's."""
+    from scene_utils.features import backbones
+    from scene_utils.features.folding import fold_norms
+
+    loaded = backbones.load_backbone(name, weights or None, not weights, int(size))
+    if loaded.sha256 != sha256:
+        raise ValueError(f"{name}: expected weights of sha256 {sha256}, got {loaded.sha256}")
+    network = fold_norms(loaded.model)
+    pixels = tf.TensorSpec((None, loaded.size, loaded.size, 3), tf.float32, "pixels")
+
+    def encode(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(network(pixels, training=False), axis=(1, 2))
+
+    return {"encode": frozen(encode, [network], pixels)}
+
+
+KINDS = {"grid": grid, "source": source, "backbone": backbone}
+
+
+def write(kind: str, *arguments: str | Path) -> None:
+    """Write the networks of a kind into the folder that is the last of the arguments."""
+    *arguments, folder = arguments
+    for name, network in KINDS[kind](*arguments).items():
+        ov.save_model(network, Path(folder) / f"{name}.xml", compress_to_fp16=False)
+
+
+if __name__ == "__main__":
+    write(*sys.argv[1:])

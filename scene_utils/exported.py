@@ -1,0 +1,122 @@
+"""Trained networks as OpenVINO runs them: an answer a second after a start, without TensorFlow.
+
+What answers is not what trains. When a model is asked for the first time, `export` writes its
+networks to a folder, in a process of its own; from then on they are read from there. The folder
+holds a hash of all that they were made of, and of each file.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from scene_utils import imports, paths
+
+LISTING = "networks.json"
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class Network:
+    """A network compiled for this CPU: arrays in, a list of arrays out. Safe among threads."""
+
+    def __init__(self, path: Path, precision: str = "float32", hint: str = "LATENCY"):
+        import openvino as ov
+
+        hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "PERFORMANCE_HINT": hint}
+        self._compiled = ov.Core().compile_model(path, "CPU", hints)
+        self._own = threading.local()
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        self._own.request.infer(list(arrays), share_inputs=True)
+        return [output.data.copy() for output in self._own.request.output_tensors]
+
+
+def load(
+    kind: str,
+    *arguments: str | Path,
+    files: Iterable[Path],
+    folder: Path,
+    precision: str = "float32",
+    hint: str = "LATENCY",
+) -> dict[str, Network]:
+    """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`, kept in `folder`.
+
+    They are made anew where the files or the code differ from those that made them, or where a
+    network is damaged. Where nothing may be written they are made for this process alone. Raises
+    RuntimeError with the reason where they cannot be made.
+    """
+    wanted = _fingerprint(kind, arguments, files)
+    if _whole(folder, wanted):
+        return _open(folder, precision, hint)
+    with tempfile.TemporaryDirectory(prefix="exported.") as scratch:
+        made = Path(scratch)
+        _export(kind, arguments, made)
+        hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
+        listing = {"made_of": wanted, "files": hashes}
+        paths.write_text(made / LISTING, json.dumps(listing, indent=1) + "\n")
+        try:
+            paths.replace_folder(made, folder)
+        except OSError:  # nothing may be written there, or another process was quicker
+            return _open(folder if _whole(folder, wanted) else made, precision, hint)
+    return _open(folder, precision, hint)
+
+
+def _open(folder: Path, precision: str, hint: str) -> dict[str, Network]:
+    return {path.stem: Network(path, precision, hint) for path in sorted(folder.glob("*.xml"))}
+
+
+def _whole(folder: Path, wanted: str) -> bool:
+    try:
+        known = json.loads((folder / LISTING).read_text(encoding="utf-8"))
+        return known["made_of"] == wanted and all(
+            _sha256(folder / name) == digest for name, digest in known["files"].items()
+        )
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _code() -> str:
+    return imports.code_hash(Path(__file__).with_name("export.py"))
+
+
+def _fingerprint(kind: str, arguments: Iterable, files: Iterable[Path]) -> str:
+    """Hash of all that networks depend on, but for the place where the files lie."""
+    said = [str(part) for part in arguments if not isinstance(part, Path)]
+    digest = hashlib.sha256(json.dumps([kind, said, version("openvino")]).encode())
+    digest.update(_code().encode())
+    for path in files:
+        digest.update(_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _export(kind: str, arguments: tuple, target: Path) -> None:
+    if "tensorflow" in sys.modules:
+        from scene_utils import export
+
+        export.write(kind, *map(str, arguments), target)
+        return
+    print(f"{kind}: preparing what answers, once (half a minute)", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "scene_utils.export", kind, *map(str, arguments), str(target)]
+    known = [str(imports.PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, known))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RuntimeError(f"{kind}: expected to prepare what answers, got {reason}")

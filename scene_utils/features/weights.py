@@ -1,0 +1,124 @@
+"""Files of pretrained weights: which the study knows, where they lie, whether they are whole."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from scene_utils.paths import PRETRAINED
+
+SIZE = 224
+CHANNELS = {"resnet50": 2048, "efficientnet_lite0": 1280, "efficientnet_lite2": 1280}
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published weights file: its name, size in bytes, hash and the way to get it."""
+
+    name: str
+    size: int
+    algorithm: str
+    digest: str
+    remedy: str
+
+
+RESNET50_FILE = WeightsFile(
+    name="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    size=94_765_736,
+    algorithm="md5",
+    digest="4d473c1dd8becc155b73f8504c6f6626",
+    remedy="run `make data` to download it",
+)
+EFFICIENTNET_LITE0_FILE = WeightsFile(
+    name="efficientnet_lite0.weights.h5",
+    size=14_041_560,
+    algorithm="sha256",
+    digest="87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
+    remedy="restore it from the repository, where it is committed, or make it again with "
+    "data/pretrained/convert_efficientnet_lite.py",
+)
+EFFICIENTNET_LITE2_FILE = WeightsFile(
+    name="efficientnet_lite2.weights.h5",
+    size=19_992_120,
+    algorithm="sha256",
+    digest="381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
+    remedy=EFFICIENTNET_LITE0_FILE.remedy,
+)
+WEIGHTS_FILES = {
+    "resnet50": RESNET50_FILE,
+    "efficientnet_lite0": EFFICIENTNET_LITE0_FILE,
+    "efficientnet_lite2": EFFICIENTNET_LITE2_FILE,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights of a backbone that takes pixels (n, size, size, 3) and gives pooled features
+    (n, channels): their file and its SHA-256, or for an untrained one None and that of its arrays.
+    """
+
+    name: str
+    size: int
+    channels: int
+    untrained: bool
+    file: Path | None
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """Name for tables and figures; it says so when the weights are random."""
+        return f"{self.name} (untrained)" if self.untrained else self.name
+
+
+def find_weights(name: str, path: str | Path | None, untrained: bool, sha256: str) -> Weights:
+    """The weights that a model was trained with, from `path` or where `find` looks. Raises as
+    `backbones.load_backbone`, and ValueError for a file of another `sha256`."""
+    file = None if untrained else find(name, path)
+    found = sha256 if untrained else verify(file, WEIGHTS_FILES[name])
+    if found != sha256:
+        raise ValueError(
+            f"{name}: expected the weights that the model was trained with, sha256 {sha256}, got "
+            f"{found}"
+        )
+    return Weights(name, SIZE, CHANNELS[name], untrained, file, sha256)
+
+
+def find(name: str, weights: str | Path | None) -> Path:
+    """Path of the weights file; FileNotFoundError with what to do when there is none."""
+    file = WEIGHTS_FILES[name]
+    if weights is not None:
+        places = [Path(weights)]
+    else:
+        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        places = [PRETRAINED / file.name, keras_home / "models" / file.name]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = "\n".join(f"  {place}" for place in places)
+    raise FileNotFoundError(
+        f"the ImageNet weights of {name} are missing: {file.name} "
+        f"({file.size:,} bytes, {file.algorithm} {file.digest}). Looked in\n{looked}\n"
+        f"To go on, {file.remedy}; or give weights=PATH; or ask for random weights with "
+        "untrained=True, and the results are then called untrained."
+    )
+
+
+def verify(path: Path, file: WeightsFile) -> str:
+    """SHA-256 of the file at `path`; ValueError unless it is the published one."""
+    size = path.stat().st_size
+    digest = _file_hash(path, file.algorithm)
+    if (size, digest) != (file.size, file.digest):
+        raise ValueError(
+            f"{path} is not the published {file.name}: expected {file.size:,} bytes, "
+            f"{file.algorithm} {file.digest}; got {size:,} bytes, {file.algorithm} {digest}. "
+            f"Remove it, then {file.remedy}."
+        )
+    return _file_hash(path, "sha256")
+
+
+def _file_hash(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as stream:
+        # md5 only recognises the published file; it protects nothing.
+        return hashlib.file_digest(
+            stream, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()

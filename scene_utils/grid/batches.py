@@ -1,0 +1,333 @@
+"""What the grid model is trained on: mentions with their pictures, in batches of random views."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scene_utils import box_ops
+from scene_utils.dataset import entities
+from scene_utils.dataset.mentions import boxed_mentions
+from scene_utils.features.pixels import PictureStore, squeeze_pictures
+from scene_utils.words import DETERMINERS, Vocabulary, described, names_two, tokenize
+
+# Ends of the random gain of brightness, its shift in pixel values, and the gain of colour, which
+# keeps hues, since phrases name them.
+LIGHT = ((0.6, 1.4), (-35, 35), (0.4, 1.5))
+# More places than these where a second reading may look tell it nothing.
+LANDMARKS = 4
+# Share of a box that must lie in a view for its phrase to be asked there, or to be looked for.
+VISIBLE = 0.6
+OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """What a run of the grid model depends on beside its data; rates are peaks of a cosine.
+
+    A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
+    takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `lengthened` is how
+    often a phrase is read with what its sentence says of it next, see `words.described`. `share` of
+    the train pictures are used, and only so many. There to be left out, one by one, in the
+    ablation: `tuned`, the training of the backbone; `product`, the product of map and phrase;
+    `own_vectors`, vectors of the words' own beside GloVe's; `composed`, the scores that add up what
+    single words and places say; `contrasted`, the loss that holds words against other pictures, see
+    `losses.contrast_loss`; `anchored`, the loss that shows the second reading where to look,
+    see `losses.landmark_loss`; `augmented`. `members` models are
+    trained, the others from the seeds that follow, and answer together, see `ensemble`. `teachers`
+    finished models are asked about each view too, and their answers learned, see
+    `losses.distillation_loss`.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    size: int = 320
+    epochs: int = 12
+    progressive: bool = True
+    pictures_per_step: int = 16
+    phrases_per_picture: int = 8
+    length: int = 12
+    learning_rate: float = 1e-3
+    backbone_rate: float = 1.5e-4
+    weight_decay: float = 0.05
+    lengthened: float = 0.3
+    share: float = 1.0
+    tuned: bool = True
+    product: bool = True
+    own_vectors: bool = True
+    composed: bool = True
+    contrasted: bool = True
+    anchored: bool = True
+    augmented: bool = True
+    blocks: int = 3
+    members: int = 1
+    teachers: int = 0
+    policy: str = "mixed_bfloat16"
+    seed: int = 0
+
+    def size_in(self, epoch: int) -> int:
+        """Side in px at which epoch number `epoch`, from 0, sees pictures."""
+        small = max(32, round(0.7 * self.size / 32) * 32)
+        return small if self.progressive and epoch < self.epochs // 2 else self.size
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """Boxed mentions of one split with their pictures.
+
+    `rows (n,)` index `picture_rows (p,)`, and these `pictures (., size, size, 3)`;
+    `tokens (n, length)`; `boxes (n, 4)` relative; `longer (n, length)` the tokens of the same
+    phrases as `words.described` gives them. `landmarks (n, 2, LANDMARKS, 4)` are relative boxes
+    where the second reading is to look, of the phrase and of its longer form, see `landmark_boxes`.
+    """
+
+    pictures: np.ndarray
+    picture_rows: np.ndarray
+    rows: np.ndarray
+    tokens: np.ndarray
+    boxes: np.ndarray
+    longer: np.ndarray
+    landmarks: np.ndarray
+
+    def part(self, share: float, seed: int = 0) -> "Mentions":
+        """The mentions of a random share of the pictures; a larger share holds a smaller one."""
+        if share >= 1:
+            return self
+        count = max(1, round(share * len(self.picture_rows)))
+        order = np.random.default_rng([seed, 1]).permutation(len(self.picture_rows))
+        chosen = np.sort(order[:count])
+        number = np.full(len(self.picture_rows), -1)
+        number[chosen] = np.arange(count)
+        kept = number[self.rows] >= 0
+        return Mentions(
+            self.pictures,
+            self.picture_rows[chosen],
+            number[self.rows[kept]],
+            self.tokens[kept],
+            self.boxes[kept],
+            self.longer[kept],
+            self.landmarks[kept],
+        )
+
+    def of_picture(self) -> list[np.ndarray]:
+        """Mention numbers of each picture, in order."""
+        order = np.argsort(self.rows, kind="stable")
+        starts = np.searchsorted(self.rows[order], np.arange(1, len(self.picture_rows)))
+        return np.split(order, starts)
+
+
+def make_mentions(
+    phrases: pd.DataFrame, split: str, store: PictureStore, vocabulary: Vocabulary, length: int
+) -> Mentions:
+    """Boxed mentions of `split` whose picture is in the store, in the table's order."""
+    phrases = phrases[phrases.split == split]
+    phrases = phrases.assign(described=described(phrases, longest=length))
+    chosen, rows, ids, boxes = boxed_mentions(phrases, split, store.row)
+    return Mentions(
+        store.pictures,
+        np.array([store.row[image_id] for image_id in ids]),
+        rows,
+        vocabulary.encode(chosen.phrase, length),
+        boxes,
+        vocabulary.encode(chosen.described, length),
+        landmark_boxes(rows, chosen.phrase, chosen.described, boxes, length),
+    )
+
+
+def open_sets(
+    phrases: pd.DataFrame,
+    ids: Iterable[str],
+    root: Path,
+    cache: Path,
+    vocabulary: Vocabulary,
+    size: int,
+    length: int,
+) -> tuple[PictureStore, list[Mentions]]:
+    """The pictures `ids` of the data in `root` at `size` px, squeezed once into `cache`, and the
+    mentions of train and val in them; see `pictures.squeeze_pictures` and `make_mentions`."""
+    store = squeeze_pictures(entities.image_folder(root), ids, size, cache / "squeezed")
+    splits = ("train", "val")
+    return store, [make_mentions(phrases, split, store, vocabulary, length) for split in splits]
+
+
+def landmark_boxes(
+    rows: np.ndarray,
+    phrases: Sequence[str],
+    longer: Sequence[str],
+    boxes: np.ndarray,
+    length: int,
+) -> np.ndarray:
+    """Where the second reading of phrases is to look, and of their longer forms.
+
+    For n phrases of pictures `rows (n,)`, their own `boxes (n, 4)`, and a model that reads `length`
+    words: `(n, 2, LANDMARKS, 4)`, boxes of any of which it may be, and NaN for those that are not
+    there. A phrase that names one thing has its own. One that names two, or was made longer, has
+    those of the picture's other mentions which name one thing and hold all words that follow its
+    last determiner; where there are none, those that hold its last word, which are of its sort at
+    least.
+    """
+    found = np.full((len(rows), 2, LANDMARKS, 4), np.nan, np.float32)
+    found[:, :, 0] = boxes[:, None]
+    keys = list(map(tuple, boxes.tolist()))
+    named: dict[int, list[tuple[set[str], int]]] = {}
+    asked = []
+    for number, (row, phrase, long) in enumerate(zip(rows, phrases, longer, strict=True)):
+        two = names_two(phrase)
+        if two:
+            asked.append((number, 0, phrase))
+        else:
+            named.setdefault(row, []).append((set(tokenize(phrase)), number))
+        if two or long != phrase:
+            asked.append((number, 1, long))
+    for number, form, phrase in asked:
+        words = tokenize(phrase)[:length]
+        start = max((place for place, word in enumerate(words) if word in DETERMINERS), default=0)
+        others: dict[tuple, None] = {}
+        for told in (set(words[start + 1 :]), set(words[-1:]) - DETERMINERS):
+            others = others or {
+                keys[other]: None
+                for held, other in named.get(rows[number], [])
+                if told and told <= held and keys[other] != keys[number]
+            }
+        found[number, form] = np.nan
+        if len(others) <= LANDMARKS:
+            found[number, form, : len(others)] = np.reshape(list(others), (-1, 4))
+    return found
+
+
+def opposite_tokens(vocabulary: Vocabulary) -> np.ndarray:
+    """For each token id, the id to read instead in a mirrored picture (left for right)."""
+    mirrored = np.arange(len(vocabulary.words))
+    for one, other in OPPOSITES:
+        if one in vocabulary.index and other in vocabulary.index:
+            pair = [vocabulary.index[one], vocabulary.index[other]]
+            mirrored[pair] = pair[::-1]
+    return mirrored
+
+
+def words_of_pictures(mentions: Mentions, size: int) -> np.ndarray:
+    """Which of `size` tokens the phrases of each picture hold, `(p, size)` bool."""
+    held = np.zeros((len(mentions.picture_rows), size), bool)
+    for tokens in (mentions.tokens, mentions.longer):
+        held[mentions.rows[:, None], tokens] = True
+    return held
+
+
+def last_tokens(tokens: np.ndarray) -> np.ndarray:
+    """The last word of each phrase, mostly the thing it names: `(..., length)` to `(...)`."""
+    last = np.maximum((tokens > 0).sum(axis=-1) - 1, 0)
+    return np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0]
+
+
+def _window(rng: np.random.Generator) -> np.ndarray:
+    """A random view, `xyxy` in fractions of the picture: a crop, or a step back past its edges."""
+    if rng.random() > 0.8:
+        return np.float32([0, 0, 1, 1])
+    scale, aspect = rng.uniform(0.5, 1.25), np.exp(rng.uniform(-0.2, 0.2))
+    size = np.array([scale * aspect, scale / aspect])
+    corner = rng.uniform(np.minimum(0, 1 - size), np.maximum(0, 1 - size))
+    return np.concatenate([corner, corner + size]).astype(np.float32)
+
+
+def _view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as fractions of the window, and the share of each that lies in it."""
+    size = window[2:] - window[:2]
+    moved = (boxes - np.tile(window[:2], 2)) / np.tile(size, 2)
+    clipped = np.clip(moved, 0, 1)
+    return clipped.astype(np.float32), box_ops.area(clipped) / np.maximum(box_ops.area(moved), 1e-9)
+
+
+class Batch(NamedTuple):
+    """A step's b pictures with p phrases each, as `Trainer.step` takes them."""
+
+    pictures: np.ndarray
+    """Numbers of the pictures among those of the split `(b,)`."""
+    pixels: np.ndarray
+    """`(b, size, size, 3)` uint8."""
+    windows: np.ndarray
+    """What is seen of them, `(b, 4)` as y, x, y, x; x swapped where the picture is mirrored."""
+    light: np.ndarray
+    """Gain and shift of brightness and gain of colour, `(b, 3)`."""
+    tokens: np.ndarray
+    """`(b, p, length)`."""
+    boxes: np.ndarray
+    """In the window, `(b, p, 4)`."""
+    landmarks: np.ndarray
+    """Likewise, `(b, p, LANDMARKS, 4)`, see `landmark_boxes`."""
+    absent: np.ndarray
+    """Whether no phrase of a picture has a phrase's last word, `(b, p, b)`."""
+
+
+def epoch_batches(
+    mentions: Mentions, settings: GridSettings, mirrored: np.ndarray, epoch: int, first: int = 0
+) -> Iterator[Batch]:
+    """Batches of one epoch from number `first` on."""
+    per, count = settings.phrases_per_picture, settings.pictures_per_step
+    groups = mentions.of_picture()
+    held = words_of_pictures(mentions, len(mirrored))
+    order = np.random.default_rng([settings.seed, epoch]).permutation(len(groups))
+    for number in range(first, len(order) // count):
+        rng = np.random.default_rng([settings.seed, epoch, number])
+        chosen = order[number * count : (number + 1) * count]
+        light = np.stack([rng.uniform(*ends, count) for ends in LIGHT], axis=1)
+        windows, parts = np.zeros((count, 4), np.float32), []
+        for place, picture in enumerate(chosen):
+            group = groups[picture]
+            window = _window(rng) if settings.augmented else np.float32([0, 0, 1, 1])
+            boxes, seen = _view(mentions.boxes[group], window)
+            usable = np.flatnonzero(seen >= VISIBLE)
+            if len(usable) < min(3, len(group)):
+                window, boxes = np.float32([0, 0, 1, 1]), mentions.boxes[group]
+                usable = np.arange(len(group))
+            pick = rng.permutation(usable)[:per]
+            pick = np.concatenate([pick, rng.choice(usable, per - len(pick))])
+            boxes, asked = boxes[pick], group[pick]
+            longer = rng.random((per, 1)) < settings.lengthened
+            tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
+            landmarks = mentions.landmarks[asked, longer[:, 0].astype(int)]
+            landmarks, seen = _view(landmarks, window)
+            landmarks[seen < VISIBLE] = np.nan
+            if settings.augmented and rng.random() < 0.5:
+                window = window[[2, 1, 0, 3]]
+                boxes, landmarks = box_ops.mirror(boxes), box_ops.mirror(landmarks)
+                tokens = mirrored[tokens]
+            windows[place] = window[[1, 0, 3, 2]]
+            parts.append((tokens, boxes, landmarks))
+        if not settings.augmented:
+            light = np.tile([1.0, 0.0, 1.0], (count, 1))
+        tokens, boxes, landmarks = (np.stack(part) for part in zip(*parts, strict=True))
+        pixels = mentions.pictures[mentions.picture_rows[chosen]]
+        yield Batch(
+            chosen,
+            pixels,
+            windows,
+            light.astype(np.float32),
+            tokens.astype(np.int32),
+            boxes.astype(np.float32),
+            landmarks.astype(np.float32),
+            ~held[chosen][:, last_tokens(tokens)].transpose(1, 2, 0),
+        )
+
+
+def prefetched(batches: Iterable, ahead: int = 4) -> Iterator:
+    """The same batches, made by a thread while the model works."""
+    waiting: queue.Queue = queue.Queue(ahead)
+    end = object()
+
+    def run() -> None:
+        try:
+            for batch in batches:
+                waiting.put(batch)
+            waiting.put(end)
+        except BaseException as error:
+            waiting.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while (batch := waiting.get()) is not end:
+        if isinstance(batch, BaseException):
+            raise batch
+        yield batch
