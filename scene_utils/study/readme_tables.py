@@ -49,7 +49,7 @@ def _summary(metrics: dict) -> str:
     for change in ("another phrase", "another picture"):
         fallen = {
             model: f"{100 * row['value']:.1f}"
-            for model, rows in metrics["perturbations"].items()
+            for model, rows in metrics.get("perturbations", {}).items()
             for row in rows
             if row["change"] == change
         }
@@ -222,17 +222,16 @@ def fill(text: str) -> str:
         if name not in known:
             raise ValueError(f"expected a table of {sorted(known)}, got {match[2]!r}")
         if profile == "bench":
-            measured = json.loads((paths.ROOT / "figures/bench.json").read_text(encoding="utf-8"))
-            return f"{match[1]}{BENCH[name](measured[name])}\n{match[3]}"
-        metrics = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
-        metrics["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
-        if not metrics.get(name, True):
+            text = (paths.ROOT / "figures" / "bench.json").read_text(encoding="utf-8")
+            figures = json.loads(text).get(name)
+        else:
+            figures = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
+            figures["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
+        if not figures or not figures.get(name, True):
             raise ValueError(f"{match[2]}: expected its figures to have {name}, got none")
         try:
-            return f"{match[1]}{TABLES[name](metrics)}\n{match[3]}"
+            return f"{match[1]}{known[name](figures)}\n{match[3]}"
         except KeyError as error:
-            raise ValueError(
-                f"{match[2]}: expected {error} in its metrics.json, got none"
-            ) from None
+            raise ValueError(f"{match[2]}: expected {error} in its figures, got none") from None
 
     return _MARKED.sub(written, text)
