@@ -54,7 +54,8 @@ def _summary(metrics: dict) -> str:
             if row["change"] == change
         }
         table[f"lost: {change}"] = pd.Series(fallen, dtype=object).reindex(table.index).fillna("")
-    note = "right: IoU of .5 or more; lost: points of it; in brackets 95 % intervals; merged box"
+    note = "right: IoU of .5 or more; lost: points of it (empty: not asked); in brackets 95 %"
+    note += " intervals; merged box"
     return _with_caption(table, note, metrics)
 
 
