@@ -18,7 +18,16 @@ from scene_utils.dataset import entities, sample
 from scene_utils.study import readme_tables, tables
 
 # Presence needs a grid model: `test_presence` has that table.
-TABLES = ["models", "recall", "categories", "differences", "frequency", "mistakes", "misses"]
+TABLES = [
+    "models",
+    "recall",
+    "categories",
+    "differences",
+    "frequency",
+    "mistakes",
+    "misses",
+    "summary",
+]
 
 
 def answer(phrases, spread, count, rng):

@@ -5,7 +5,7 @@
 Half the bytes: the model computes in bfloat16, which keeps 8 digits of a number. Arrays of weights
 keep 6 of float16's 11, and pack to two thirds. Every number is checked to lie in float16's range;
 the settings, the vocabulary, the history, presence.json and context.json are copied as they are.
-Score the copy before it is committed: `make reproduce` does with GRID=shipped.
+Score the copy before it is committed: `make reproduce` does with the profile flickr30k.
 """
 
 import shutil

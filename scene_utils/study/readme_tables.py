@@ -1,8 +1,10 @@
-"""The tables of README.md and the pages of results, written from metrics.json and ablation.json.
+"""The tables of README.md and the pages, written from metrics.json, ablation.json and bench.json.
 
-`<!-- table:PROFILE/NAME -->` to `<!-- /table -->` in one of `FILES` holds a table of `TABLES`.
+`<!-- table:PROFILE/NAME -->` to `<!-- /table -->` in one of `FILES` holds a table of `TABLES`, and
+`<!-- table:bench/NAME -->` one of `BENCH`.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ FILES = (
     "README.md",
     "figures/flickr30k/README.md",
     "figures/sample/README.md",
-    "notebooks/README.md",
+    "figures/bench.md",
 )
 
 
@@ -36,6 +38,25 @@ def markdown(metrics: dict, protocol: str = "merged") -> str:
     table = tables.scores(results, protocol)
     table.columns = [name if name == "mean iou" else f"{name} (%)" for name in table]
     return _with_caption(table, f"{protocol} box", metrics)
+
+
+def _summary(metrics: dict) -> str:
+    """What is looked at first: the best blind box and the models, and what each loses when it is
+    asked with another phrase or shown another picture."""
+    blind = {"best constant": metrics["references"]["best constant"]}
+    table = tables.scores(blind | metrics["models"])[["mean iou", "accuracy 0.5"]]
+    table.columns = ["mean IoU", "right (%)"]
+    for change in ("another phrase", "another picture"):
+        fallen = {
+            model: f"{100 * row['value']:.1f}"
+            for model, rows in metrics.get("perturbations", {}).items()
+            for row in rows
+            if row["change"] == change
+        }
+        table[f"lost: {change}"] = pd.Series(fallen, dtype=object).reindex(table.index).fillna("")
+    note = "right: IoU of .5 or more; lost: points of it (empty: not asked); in brackets 95 %"
+    note += " intervals; merged box"
+    return _with_caption(table, note, metrics)
 
 
 def _with_caption(table: pd.DataFrame, note: str, metrics: dict) -> str:
@@ -125,7 +146,48 @@ def _ablation(metrics: dict) -> str:
     return f"{_rows(table)}\n\n({note})"
 
 
+def _three_digits(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _bench_rows(table: pd.DataFrame, what: str, section: dict) -> str:
+    machine = section["machine"]
+    table = table.map(_three_digits)
+    made_on = f"{machine['processor']}, {machine['cores']} cores; {machine['date']}"
+    return f"{_rows(table)}\n\n({what}; {made_on})"
+
+
+def _bench_pass(section: dict) -> str:
+    rates = {name: of["pictures_per_second"] for name, of in section["backbones"].items()}
+    table = pd.DataFrame(rates).rename_axis("runtime")
+    return _bench_rows(table, "pictures of 224 x 224 px a second", section)
+
+
+def _bench_caching(section: dict) -> str:
+    rows = pd.DataFrame(section["rows"]).set_index("backbone")
+    table = rows[["precision", "pictures are"]]
+    for name in ("pass", "reading", "caching"):
+        table = table.assign(**{name: rows[f"{name}_per_second"]})
+    shares = 100 * rows[["share", "ceiling"]].set_axis(["of the pass (%)", "at most (%)"], axis=1)
+    table = pd.concat([table, shares], axis=1)
+    return _bench_rows(table, "pass, reading and caching: pictures a second", section)
+
+
+def _bench_training(section: dict) -> str:
+    sizes = {f"{size} px": of["step_seconds"] for size, of in section["sizes"].items()}
+    table = pd.DataFrame(sizes).rename_axis("runtime")
+    return _bench_rows(table, "seconds a step of 16 pictures", section)
+
+
+BENCH: dict[str, Callable[[dict], str]] = {
+    "pass": _bench_pass,
+    "caching": _bench_caching,
+    "training": _bench_training,
+}
 TABLES: dict[str, Callable[[dict], str]] = {
+    "summary": _summary,
     "models": markdown,
     "recall": _recall,
     "categories": _categories,
@@ -142,7 +204,7 @@ _MARKED = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
 def fill(text: str) -> str:
-    """`text` with each `<!-- table:PROFILE/NAME -->` to `<!-- /table -->` written from its metrics.
+    """`text` with each `<!-- table:PROFILE/NAME -->` to `<!-- /table -->` written from its figures.
 
     Raises ValueError for a name that is not known and for a marker without its end.
     """
@@ -157,17 +219,20 @@ def fill(text: str) -> str:
 
     def written(match: re.Match) -> str:
         profile, _, name = match[2].partition("/")
-        if name not in TABLES:
-            raise ValueError(f"expected a table of {sorted(TABLES)}, got {match[2]!r}")
-        metrics = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
-        metrics["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
-        if not metrics.get(name, True):
+        known = BENCH if profile == "bench" else TABLES
+        if name not in known:
+            raise ValueError(f"expected a table of {sorted(known)}, got {match[2]!r}")
+        if profile == "bench":
+            text = (paths.ROOT / "figures" / "bench.json").read_text(encoding="utf-8")
+            figures = json.loads(text).get(name)
+        else:
+            figures = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
+            figures["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
+        if not figures or not figures.get(name, True):
             raise ValueError(f"{match[2]}: expected its figures to have {name}, got none")
         try:
-            return f"{match[1]}{TABLES[name](metrics)}\n{match[3]}"
+            return f"{match[1]}{known[name](figures)}\n{match[3]}"
         except KeyError as error:
-            raise ValueError(
-                f"{match[2]}: expected {error} in its metrics.json, got none"
-            ) from None
+            raise ValueError(f"{match[2]}: expected {error} in its figures, got none") from None
 
     return _MARKED.sub(written, text)
