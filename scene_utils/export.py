@@ -63,7 +63,7 @@ def grid(folder: str) -> dict[str, ov.Model]:
 
 def source(folder: str) -> dict[str, ov.Model]:
     """The regressor of the source system or a control: feature and token ids to corners."""
-    from scene_utils.source import model as _  # its layers, by which Keras reads the file
+    from scene_utils.source import model  # noqa: F401 its layers, by which Keras reads
 
     network = keras.saving.load_model(Path(folder) / "model.keras", compile=False)
     inputs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in network.inputs]
