@@ -32,7 +32,7 @@ from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics as scoring
 from scene_utils.analysis import mistakes as faults
 from scene_utils.analysis import predictions as kept
-from scene_utils.dataset import entities, sample_layout
+from scene_utils.dataset import entities
 from scene_utils.study import settings as profiles
 from scene_utils.study import tables
 
@@ -192,9 +192,9 @@ plots.save(figure, (paths.build(profile) if settings.real else figures) / "galle
 asked = kept.load_beside(cache, "presence", names)
 presence = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
 found = {name: faults.mistakes(scored[name], answered[name], test) for name in scored}
-part = None if settings.real else getattr(sample_layout, "part_of", None)
-parts = breakdown.by_part(scored, [*map(part, scored[ours].image_id)], **draws) if part else {}
 scenes = {} if settings.real else sample_errors.scenes_of(root, "test")
+part_of = sample_errors.parts(scored[ours], scenes) if scenes else []
+parts = breakdown.by_part(scored, part_of, **draws)
 misses = {}
 for name in names if scenes else []:
     missed = sample_errors.misses(scored[name], predictions[name], test, scenes)

@@ -16,12 +16,8 @@ import pytest
 
 from scene_utils import box_ops
 from scene_utils.dataset import entities
-from scene_utils.dataset.entities import (
-    load_entities,
-    parse_annotation,
-    parse_sentences,
-    read_entities,
-)
+from scene_utils.dataset.annotations import parse_annotation, parse_sentences
+from scene_utils.dataset.entities import load_entities, read_entities
 
 # Images in train.txt to boxed mentions: the whole set as published, and the part without the 999
 # images that the archive at hand lacks.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from scene_utils import box_ops, images, paths
 from scene_utils import words as text
-from scene_utils.dataset import entities
+from scene_utils.dataset import annotations
 
 thousands = settings(
     max_examples=1500,
@@ -57,7 +57,7 @@ def damaged(draw, whole: bytes):
 @given(st.one_of(st.binary(max_size=400), damaged(REAL_XML)))
 def test_xml(content):
     try:
-        found = entities.parse_annotation(content)
+        found = annotations.parse_annotation(content)
     except ValueError:
         return
     assert found.boxes.shape == (len(found.phrase_ids), 4)
@@ -74,13 +74,13 @@ def test_xml_bombs_are_refused_at_once(encoding):
     ]
     for bomb in bombs:
         with pytest.raises(ValueError, match="declaration"):
-            entities.parse_annotation(bomb.encode(encoding))
+            annotations.parse_annotation(bomb.encode(encoding))
 
 
 def test_deep_xml_is_read_or_refused():
     deep = b"<annotation>" + b"<a>" * 100_000 + b"</a>" * 100_000 + b"</annotation>"
     with pytest.raises(ValueError, match="expected an integer in <size/width>"):
-        entities.parse_annotation(deep)
+        annotations.parse_annotation(deep)
 
 
 @pytest.mark.slow
@@ -88,7 +88,7 @@ def test_deep_xml_is_read_or_refused():
 @given(st.one_of(st.text(max_size=300), damaged(REAL_LINE.encode()).map(os.fsdecode)))
 def test_sentences(line):
     try:
-        found = entities.parse_sentences(line)
+        found = annotations.parse_sentences(line)
     except ValueError:
         return
     for sentence, phrase_id, word, category, phrase in found:
@@ -104,10 +104,10 @@ def test_a_long_line_of_marks_takes_no_longer_than_its_length():
     for line in ("[/EN#" * 200_000, "[/EN#1/a b" * 100_000, REAL_LINE * 12_000):
         with_marks = line.count("[/EN#") == line.count("]") > 0
         if with_marks:
-            assert len(entities.parse_sentences(line)) == 24_000
+            assert len(annotations.parse_sentences(line)) == 24_000
         else:
             with pytest.raises(ValueError, match="line 1: expected phrases"):
-                entities.parse_sentences(line)
+                annotations.parse_sentences(line)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import shapely
 
 from scene_utils.analysis import metrics, references
-from scene_utils.dataset import entities
+from scene_utils.dataset import annotations, entities
 
 KEY = entities.MENTION_KEY
 SIDES = ["x_min", "y_min", "x_max", "y_max"]
@@ -96,7 +96,9 @@ def test_both_routes_agree_on_all_real_test_pictures_at_hand(real_data, real_ent
 
 
 def test_a_phrase_counts_in_its_first_category_alone():
-    mentions = entities.parse_sentences("[/EN#1/vehicles/scene A train] and [/EN#2/scene a hall] .")
+    mentions = annotations.parse_sentences(
+        "[/EN#1/vehicles/scene A train] and [/EN#2/scene a hall] ."
+    )
     phrases = pd.DataFrame(mentions, columns=[*KEY[1:], "category", "phrase"])
     phrases = phrases.assign(image_id="a", n_boxes=1, x_min=0, y_min=0, x_max=9, y_max=9)
     boxes = phrases[["image_id", "phrase_id", *SIDES]]

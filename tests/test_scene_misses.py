@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from scene_utils.analysis import metrics, sample_errors
-from scene_utils.dataset import entities, sample, sample_layout
-from scene_utils.dataset.sample_layout import scene_phrase_kind
+from scene_utils.dataset import entities, sample, sample_phrases
+from scene_utils.dataset.sample_phrases import scene_phrase_kind
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def test_a_box_around_the_wrong_pair_misses_what_one_of_them_lacks():
 def test_phrases_that_differ_in_what_is_not_read_get_one_answer():
     def scene(*said):
         mentions = tuple(
-            sample_layout.Mention(0, "1", "other", phrase, (target,), mark)
+            sample_phrases.Mention(0, "1", "other", phrase, (target,), mark)
             for phrase, target, mark in said
         )
-        return sample_layout.Scene("1", 90, 90, "plain", (0,), (), mentions, ("",), ())
+        return sample_phrases.Scene("1", 90, 90, "plain", (0,), (), mentions, ("",), ())
 
     asked = [
         scene(("a car above the hat", 0, "box"), ("The car above the red cup", 1, "box")),
@@ -56,7 +56,7 @@ def test_phrases_that_differ_in_what_is_not_read_get_one_answer():
         scene(("the red car", 0, "box"), ("three cars", 1, "box")),
     ]
     found = sample_errors.unread(asked)
-    assert found == {"mentions": 7, "without_anchor": 85.71, "without_relation": 85.71}
+    assert found == {"mentions": 7, "without_landmark": 85.71, "without_relation": 85.71}
     with pytest.raises(ValueError, match="expected some with relation phrases"):
         sample_errors.unread(asked[-1:])
 

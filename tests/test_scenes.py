@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from scene_utils.dataset import sample as scenes
-from scene_utils.dataset import sample_layout
+from scene_utils.dataset import sample_layout, sample_phrases
 
 COUNTS = {"train": 50, "val": 3, "test": 4}
 NUMBERS = {"two": 2, "three": 3}
@@ -25,7 +25,7 @@ BRACKET = re.compile(r"\[/EN#(\d+)/(\w+) ([^\]]+)\]")
 
 @pytest.fixture(scope="module")
 def described():
-    return [sample_layout.describe(0, "train", index) for index in range(300)]
+    return [sample_phrases.describe(0, "train", index) for index in range(300)]
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def test_picture_does_not_depend_on_the_counts(sample, tmp_path):
 
 def test_another_seed_gives_other_pictures():
     assert (
-        sample_layout.describe(1, "train", 0).sentences
-        != sample_layout.describe(0, "train", 0).sentences
+        sample_phrases.describe(1, "train", 0).sentences
+        != sample_phrases.describe(0, "train", 0).sentences
     )
 
 
@@ -156,12 +156,12 @@ def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="-1"):
         scenes.generate(tmp_path / "drawn", train=-1, progress=False)
     with pytest.raises(ValueError, match="dev"):
-        sample_layout.describe(0, "dev", 0)
+        sample_phrases.describe(0, "dev", 0)
 
 
 def test_files_say_what_the_description_says(sample):
     for index in range(COUNTS["train"]):
-        scene = sample_layout.describe(0, "train", index)
+        scene = sample_phrases.describe(0, "train", index)
         tree = ET.parse(sample / "Annotations" / f"{scene.image_id}.xml").getroot()
         with Image.open(sample / "flickr30k-images" / f"{scene.image_id}.jpg") as picture:
             assert picture.size == (scene.width, scene.height)
@@ -269,7 +269,7 @@ def test_a_single_word_away_lies_another_object(described):
 
 
 def test_phrase_kind_is_read_from_the_wording(described):
-    kind = sample_layout.scene_phrase_kind
+    kind = sample_phrases.scene_phrase_kind
     assert kind("The ball to the left of the red cup") == "relation"
     assert kind("Two fish") == kind("the striped boxes") == "plural"
     assert kind("the small striped fish") == "attribute"
@@ -289,7 +289,7 @@ def test_each_sort_of_mention_occurs(described):
     related = [scene for scene in described if not scene.unrelated]
     assert 0.01 < 1 - len(related) / len(described) < 0.1
     for scene in related:
-        sorts = Counter(sample_layout.scene_phrase_kind(m.phrase) for m in boxed(scene))
+        sorts = Counter(sample_phrases.scene_phrase_kind(m.phrase) for m in boxed(scene))
         assert 7 <= sorts.total() <= 10
         assert sorts["relation"] >= 2
         assert sorts["plural"] >= 1

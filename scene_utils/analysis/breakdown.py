@@ -151,26 +151,21 @@ def by_frequency(
 
 
 def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int) -> dict[str, dict]:
-    """Each part of a split by itself; `parts` names that of each mention, merged boxes.
+    """Each part of a split by itself; `parts` names that of each mention, or is empty.
 
-    Of each part: `mentions`, `models`, by name the figures of `PART_METRICS`, and `differences`,
-    rows of `metrics.differences`.
+    Of each part: `mentions`, and `models`, by name the figures of `PART_METRICS`, merged box.
     """
     found = {}
+    columns = [metrics.METRICS.index(name) for name in PART_METRICS]
     for part in sorted(set(parts)):
-        own = {name: table[np.asarray(parts) == part] for name, table in scored.items()}
-        own = {name: table.reset_index(drop=True) for name, table in own.items()}
-        images = next(iter(own.values())).image_id
-        everyone = np.ones((len(images), 1), bool)
-        columns = [metrics.METRICS.index(name) for name in PART_METRICS]
+        member = np.asarray(parts) == part
         models = {}
-        for name, table in own.items():
-            values = metrics.metric_values(table, "merged")[:, columns]
+        for name, table in scored.items():
+            values = metrics.metric_values(table, "merged")[member][:, columns]
+            images, everyone = table.image_id[member], np.ones((len(values), 1), bool)
             (figures,) = metrics.grouped(values, everyone, images, **draws)
             models[name] = dict(zip(PART_METRICS, figures, strict=True))
-        apart = metrics.differences(own, "merged", PART_METRICS, **draws)
-        found[part] = {"mentions": len(images), "models": models}
-        found[part]["differences"] = apart.to_dict("records")
+        found[part] = {"mentions": int(member.sum()), "models": models}
     return found
 
 

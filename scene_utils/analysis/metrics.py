@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops
-from scene_utils.dataset.entities import MENTION_KEY as KEY
-from scene_utils.dataset.entities import PREDICTION_COLUMNS
+from scene_utils.dataset.mentions import MENTION_KEY as KEY
+from scene_utils.dataset.mentions import PREDICTION_COLUMNS
 
 PROTOCOLS = ("merged", "any")
 THRESHOLDS = (0.3, 0.5, 0.7)

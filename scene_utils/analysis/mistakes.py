@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops
-from scene_utils.dataset.entities import MENTION_KEY as KEY
+from scene_utils.dataset.mentions import MENTION_KEY as KEY
 
 MISTAKES = (
     "right",

@@ -13,7 +13,7 @@ import pandas as pd
 
 from scene_utils import box_ops
 from scene_utils.analysis import metrics
-from scene_utils.dataset.entities import MENTION_KEY as KEY
+from scene_utils.dataset.mentions import MENTION_KEY as KEY
 
 Predict = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 

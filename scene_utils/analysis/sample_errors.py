@@ -15,16 +15,12 @@ import pandas as pd
 
 from scene_utils import box_ops
 from scene_utils.dataset.entities import MENTION_KEY, read_ids
-from scene_utils.dataset.sample_layout import (
-    COLOURS,
-    KINDS,
+from scene_utils.dataset.sample_layout import COLOURS, KINDS, RELATIONS, SIZES, TEXTURES, Thing
+from scene_utils.dataset.sample_phrases import (
     PLURALS,
-    RELATIONS,
-    SIZES,
-    TEXTURES,
     Scene,
-    Thing,
     describe,
+    phrase_part,
     scene_phrase_kind,
 )
 
@@ -66,9 +62,9 @@ def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
     firsts = {relation.split()[0]: relation for relation in RELATIONS}
     end = next((place for place, word in enumerate(words) if word in firsts), None)
     relation = None if end is None else firsts[words[end]]
-    anchor = [] if end is None else words[end:]
+    landmark = [] if end is None else words[end:]
     named, told_by = (
-        [word for word in part if word in _PROPERTY] for part in (words[:end], anchor)
+        [word for word in part if word in _PROPERTY] for part in (words[:end], landmark)
     )
     return named, relation, told_by
 
@@ -76,19 +72,19 @@ def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
 def unread(scenes: Iterable[Scene]) -> dict[str, float]:
     """How far the relation phrases of the sample can be told by who does not read all of them.
 
-    Gives `mentions`, their number, and in % how many can be right at most `without_anchor`, where
-    phrases of a picture that differ only in the anchor get one answer, and `without_relation`,
+    Gives `mentions`, their number, and in % how many can be right at most `without_landmark`, where
+    phrases of a picture that differ only in the landmark get one answer, and `without_relation`,
     where those do that differ only in the relation. Raises ValueError where there are none.
     """
     right, mentions = Counter(), 0
     for scene in scenes:
         alike: dict[tuple, Counter] = {}
         for mention in scene.mentions:
-            told, relation, anchor = _named(mention.phrase)
+            told, relation, landmark = _named(mention.phrase)
             if mention.mark != "box" or relation is None:
                 continue
             mentions += 1
-            for sort, rest in (("without_anchor", (relation,)), ("without_relation", anchor)):
+            for sort, rest in (("without_landmark", (relation,)), ("without_relation", landmark)):
                 key = sort, tuple(told), tuple(rest)
                 alike.setdefault(key, Counter())[mention.targets] += 1
         for (sort, *_), targets in alike.items():
@@ -97,6 +93,20 @@ def unread(scenes: Iterable[Scene]) -> dict[str, float]:
         raise ValueError("scenes: expected some with relation phrases, got none")
     shares = {sort: round(100 * count / mentions, 2) for sort, count in right.items()}
     return {"mentions": mentions} | shares
+
+
+def parts(scored: pd.DataFrame, scenes: dict[str, Scene]) -> list[str]:
+    """'easy' or 'hard' for each row of `scored` on the sample, see `sample_phrases.phrase_part`."""
+    of = {
+        (image_id, mention.sentence, int(mention.phrase_id), mention.phrase): phrase_part(
+            mention, scene.things
+        )
+        for image_id, scene in scenes.items()
+        for mention in scene.mentions
+        if mention.mark == "box"
+    }
+    rows = scored[["image_id", "sentence_id", "phrase_id", "phrase"]]
+    return [of[row] for row in rows.itertuples(index=False, name=None)]
 
 
 def misses(

@@ -1,4 +1,4 @@
-"""Flickr30k Entities' official files to two flat tables.
+"""Flickr30k Entities' official files to two flat tables; `annotations` reads one picture's.
 
 Plummer et al., Flickr30k Entities, IJCV 2017. A data root holds `annotations.zip`, or the folders
 `Annotations/<id>.xml` and `Sentences/<id>.txt`; `train.txt`, `val.txt`, `test.txt` with an image id
@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -20,33 +19,16 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops
+from scene_utils.dataset import annotations
+from scene_utils.dataset.mentions import MENTION_KEY
 from scene_utils.images import picture_files
 from scene_utils.paths import atomic, decode, write_text
 from scene_utils.runtime import progress_bar
 
 SPLITS = ("train", "val", "test")
-# What tells one mention from all others, and what a table of predictions has for it.
-MENTION_KEY = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
-PREDICTION_COLUMNS = [*MENTION_KEY, "phrase", "rank", "score", *box_ops.COLUMNS]
 IMAGE_FOLDERS = ("flickr30k-images", "flickr30k_images")
 # The largest real file has 27 kB; one past this is damage or an attack, never an annotation.
 LARGEST_FILE = 1_000_000
-
-_MARK = re.compile(r"\[/EN#\S+ ([^\[\]]*)\]")
-_PHRASE = re.compile(r"\[/EN#(\d{1,9})/([^\s\]/][^\s\]]*) ([^\[\]]*)\]")
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One picture's XML: size in pixels, boxes `(n, 4)` in the box type, their phrase ids, the ids
-    of scenes, and what is odd about the boxes."""
-
-    width: int
-    height: int
-    phrase_ids: list[int]
-    boxes: np.ndarray
-    scenes: frozenset[int]
-    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,113 +47,6 @@ class Entities:
     phrases: pd.DataFrame
     boxes: pd.DataFrame
     problems: pd.DataFrame
-
-
-def parse_sentences(text: str) -> list[tuple[int, int, int, str, str]]:
-    """A sentence file to (sentence_id, phrase_id, first_word_index, category, phrase) tuples.
-
-    >>> parse_sentences("[/EN#1/people A man] in [/EN#0/notvisual it] [/EN#2/clothing a hat] .")
-    [(0, 1, 0, 'people', 'A man'), (0, 2, 4, 'clothing', 'a hat')]
-
-    Raises ValueError where a line has a phrase mark that cannot be read.
-    """
-    found = []
-    for sentence_id, line in enumerate(text.splitlines()):
-        word, end, marks = 0, 0, 0
-        for match in _PHRASE.finditer(line):
-            marks += 1
-            word += len(line[end : match.start()].split())
-            phrase_id, category, phrase = int(match[1]), match[2].split("/")[0], match[3].strip()
-            if phrase_id != 0 and phrase:
-                found.append((sentence_id, phrase_id, word, category, phrase))
-            word += len(phrase.split())
-            end = match.end()
-        if marks != line.count("[/EN#"):
-            raise ValueError(
-                f"line {sentence_id + 1}: expected phrases as [/EN#id/category words], got {line!r}"
-            )
-    return found
-
-
-def _root_element(xml: bytes) -> ElementTree.Element:
-    if b"<!" in xml or b"\0" in xml:
-        # Entity bombs and external entities start with a declaration, which UTF-16 would hide from
-        # this search; real files have neither.
-        raise ValueError("expected a plain annotation, got a file with a <! declaration")
-    try:
-        return ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise ValueError(f"expected a whole XML file, got one that ends or breaks: {error}") from (
-            error
-        )
-
-
-def _number(element: ElementTree.Element, path: str) -> int:
-    return _integer(element.findtext(path), path)
-
-
-def _integer(text: str | None, path: str) -> int:
-    # The tables hold int32, hence the bound.
-    try:
-        number = int(text)
-        if abs(number) < 2**31:
-            return number
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"expected an integer in <{path}>, got {repr(text)[:60]}")
-
-
-def _coordinate(element: ElementTree.Element, path: str) -> float:
-    text = element.findtext(path)
-    try:
-        number = float(text)
-        if abs(number) < 2**31:
-            return number
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"expected a number in <{path}>, got {repr(text)[:60]}")
-
-
-def parse_size(xml: bytes) -> tuple[int, int]:
-    """The original image's (width, height) in pixels, and nothing else of an annotation."""
-    root = _root_element(xml)
-    return _number(root, "size/width"), _number(root, "size/height")
-
-
-def parse_annotation(xml: bytes) -> Annotation:
-    """One picture's XML. Coordinates become the box type here, and only here.
-
-    A box is cut at the picture's edges; one that lies beyond them is left out. Raises ValueError
-    that says what was expected: not XML, no number, a box without area.
-    """
-    root = _root_element(xml)
-    phrase_ids: list[int] = []
-    corners: list[list[float]] = []
-    scenes: set[int] = set()
-    for item in root.iter("object"):
-        names = [_integer(name.text, "name") for name in item.findall("name")]
-        if item.findtext("scene") == "1":
-            scenes.update(names)
-        box = item.find("bndbox")
-        if box is None:
-            continue
-        corner = [_coordinate(box, side) for side in ("xmin", "ymin", "xmax", "ymax")]
-        phrase_ids.extend(names)
-        corners.extend([corner] * len(names))
-    boxes = box_ops.from_inclusive(np.reshape(corners, (-1, 4)))
-    box_ops.check(boxes, "bndbox (as x_min, y_min, x_max, y_max, 0-based)")
-    width, height = _number(root, "size/width"), _number(root, "size/height")
-    remarks = []
-    if any(side != round(side) for corner in corners for side in corner):
-        remarks.append("expected whole numbers as coordinates, got decimals: read as they are")
-    inside = np.clip(boxes, 0, np.float32([width, height, width, height]))
-    if beyond := int((inside != boxes).any(axis=1).sum()):
-        remarks.append(
-            f"expected boxes within {width} x {height} pixels, got {beyond} that reach beyond: cut"
-        )
-    kept = box_ops.area(inside) > 0
-    phrase_ids = [phrase_id for phrase_id, here in zip(phrase_ids, kept, strict=True) if here]
-    return Annotation(width, height, phrase_ids, inside[kept], frozenset(scenes), tuple(remarks))
 
 
 def read_ids(root: Path, split: str) -> list[str]:
@@ -291,13 +166,13 @@ def read_entities(
                 if boxes:
                     problems.append((name, "missing: its phrases have no box"))
             elif boxes:
-                annotation = parse_annotation(xml)
+                annotation = annotations.parse_annotation(xml)
                 width, height, scenes = annotation.width, annotation.height, annotation.scenes
                 problems.extend((name, remark) for remark in annotation.remarks)
                 box_rows.extend((image_id, phrase_id) for phrase_id in annotation.phrase_ids)
                 corners.append(annotation.boxes)
             else:
-                width, height = parse_size(xml)
+                width, height = annotations.parse_size(xml)
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))
         name = f"Sentences/{image_id}.txt"
@@ -306,11 +181,13 @@ def read_entities(
             decoded, odd = decode(text or b"")
             if odd:
                 problems.append((name, odd))
-            found = parse_sentences(decoded)
+            found = annotations.parse_sentences(decoded)
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))
             continue
-        sentences = [" ".join(_MARK.sub(r"\1", line).split()) for line in decoded.splitlines()]
+        sentences = [
+            " ".join(annotations.MARK.sub(r"\1", line).split()) for line in decoded.splitlines()
+        ]
         if not found:
             reason = "missing" if text is None else "expected sentences with phrases, found none"
             problems.append((name, reason))
@@ -325,7 +202,7 @@ def read_entities(
     table = pd.DataFrame(box_rows, columns=["image_id", "phrase_id"])
     table[box_ops.COLUMNS] = np.concatenate([*corners, np.zeros((0, 4), np.float32)])
     table = table.astype({"image_id": "str", "phrase_id": "int32"})
-    columns = ["image_id", "split", "sentence_id", "phrase_id", "first_word_index", "phrase"]
+    columns = [MENTION_KEY[0], "split", *MENTION_KEY[1:], "phrase"]
     columns += ["sentence", "category", "width", "height", "scene", "unrelated"]
     phrases = pd.DataFrame(mentions, columns=columns).astype(
         {"sentence_id": "int8", "phrase_id": "int32", "first_word_index": "int16"}
@@ -345,7 +222,8 @@ def _fingerprint(root: Path) -> str:
 
     A folder's own time does not change when a file in it is edited, so each file's time counts.
     """
-    parts = [hashlib.sha256(Path(__file__).read_bytes()).hexdigest()]
+    readers = (Path(__file__), Path(annotations.__file__))
+    parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in readers]
     for name in ("annotations.zip", "Annotations", "Sentences"):
         if (root / name).exists():
             state = (root / name).stat()

@@ -1,4 +1,4 @@
-"""Phrases that have a box, with their pictures: what models are trained on."""
+"""Mentions as models take them: phrases that have a box, with their pictures."""
 
 from collections.abc import Container
 
@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops
-from scene_utils.dataset.entities import MENTION_KEY, PREDICTION_COLUMNS
+
+# What tells one mention from all others, and what a table of predictions has for it.
+MENTION_KEY = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
+PREDICTION_COLUMNS = [*MENTION_KEY, "phrase", "rank", "score", *box_ops.COLUMNS]
 
 
 def boxed_mentions(

@@ -1,7 +1,7 @@
 """The study's embedded sample: drawn pictures with phrases, in Flickr30k Entities' own files.
 
-`scene_layout.describe` says what a picture holds; `render` draws it, and `generate` writes a whole
-data set that goes through the same reader as the real one.
+`sample_phrases.describe` says what a picture holds; `render` draws it, and `generate` writes a
+whole data set that goes through the same reader as the real one.
 """
 
 import io
@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from scene_utils.dataset.sample_layout import SPLITS, Scene, Thing, describe, image_id
+from scene_utils.dataset.entities import SPLITS
+from scene_utils.dataset.sample_layout import Thing
+from scene_utils.dataset.sample_phrases import Scene, describe, image_id
 from scene_utils.runtime import progress_bar
 
 # Raised whenever the same arguments give other files, so that old samples are made anew.
