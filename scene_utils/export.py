@@ -67,8 +67,8 @@ def source(folder: str) -> dict[str, ov.Model]:
 
     network = keras.saving.load_model(Path(folder) / "model.keras", compile=False)
     inputs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in network.inputs]
-    frozen_network = frozen(lambda *x: network(list(x), training=False), [network], *inputs)
-    return {"regress": frozen_network}
+    model = frozen(lambda *x: network(list(x), training=False), [network], *inputs)
+    return {"regress": model}
 
 
 def backbone(name: str, weights: str, sha256: str, size: str) -> dict[str, ov.Model]:
