@@ -38,8 +38,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from scene_utils import images, models, paths, plots, runtime, words
 from scene_utils.dataset import entities
 from scene_utils.features import encode
-from scene_utils.grid import ensemble, network, presence, sentences
-from scene_utils.grid import train as grid_train
+from scene_utils.grid import batches, folders, network, train, train_presence, train_sentences
 from scene_utils.study import ablation_table
 from scene_utils.study import settings as profiles
 
@@ -72,20 +71,22 @@ if how == "train":
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
     store = encode.open_chosen(cache)
     made_with = encode.origin(store) | json.loads((cache / "vectors.json").read_text())
-    grid_settings = grid_train.GridSettings(**chosen, seed=settings.seed)
-    squeezed, mentions = grid_train.open_sets(
+    grid_settings = batches.GridSettings(**chosen, seed=settings.seed)
+    squeezed, mentions = batches.open_sets(
         phrases, store.row, root, cache, vocabulary, grid_settings.size, grid_settings.length
     )
     same = grid_settings.backbone == made_with["backbone"]
     weights = settings.weights or None if same else None
     trained = cache / "training" / "grid"
-    grid_train.train_members(
+    train.train_members(
         *(grid_settings, *mentions, embeddings, vocabulary, made_with),
         **{"folder": trained, "weights": weights},
     )
-    presence.train_presence(trained, grid_settings, vocabulary, *mentions)
+    train_presence.train_presence(trained, grid_settings, vocabulary, *mentions)
     if settings.real:  # in the sample no phrase of a sentence says anything of another
-        sentences.train_context(trained, phrases, vocabulary, embeddings, squeezed, settings.seed)
+        train_sentences.train_context(
+            trained, phrases, vocabulary, embeddings, squeezed, settings.seed
+        )
     paths.replace_folder(trained, folder)
 elif how == "shipped":
     paths.replace_folder(paths.PRETRAINED / "grid", folder)
@@ -97,7 +98,7 @@ print("grid model:", how)
 # %%
 # NBVAL_CHECK_OUTPUT
 histories = {}
-for member in ensemble.member_folders(folder) if there else []:
+for member in folders.member_folders(folder) if there else []:
     seed = json.loads((member / "settings.json").read_text())["seed"]
     histories[f"grid (seed {seed})"] = pd.read_csv(member / "history.csv")
 columns = ["epoch", "val_mean_iou", "val_accuracy_0.5"]

@@ -63,12 +63,12 @@ def grid(folder: str) -> dict[str, ov.Model]:
 
 def source(folder: str) -> dict[str, ov.Model]:
     """The regressor of the source system or a control: feature and token ids to corners."""
-    from scene_utils.source import model  # noqa: F401 its layers, by which Keras reads
+    from scene_utils.source.train import load_regressor
 
-    network = keras.saving.load_model(Path(folder) / "model.keras", compile=False)
+    network = load_regressor(Path(folder))
     inputs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in network.inputs]
-    model = frozen(lambda *x: network(list(x), training=False), [network], *inputs)
-    return {"regress": model}
+    answer = frozen(lambda *x: network(list(x), training=False), [network], *inputs)
+    return {"regress": answer}
 
 
 def backbone(name: str, weights: str, sha256: str, size: str) -> dict[str, ov.Model]:

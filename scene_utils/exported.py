@@ -1,13 +1,14 @@
 """Trained networks as OpenVINO runs them: an answer a second after a start, without TensorFlow.
 
 What answers is not what trains. When a model is asked for the first time, `export` writes its
-networks to a folder, in a process of its own; from then on they are read from there. The folder
-holds a hash of all that they were made of, and of each file.
+networks to `data/cache/exported`, in a process of its own; from then on they are read from there.
+A folder is named by a hash of all that its networks were made of, and lists the hash of each file.
 """
 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from scene_utils import imports, paths
 
 LISTING = "networks.json"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+KEPT = 24  # folders; those that were not used for longest go
 
 
 class Network:
@@ -46,29 +48,28 @@ def load(
     kind: str,
     *arguments: str | Path,
     files: Iterable[Path],
-    folder: Path,
     precision: str = "float32",
     hint: str = "LATENCY",
 ) -> dict[str, Network]:
-    """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`, kept in `folder`.
+    """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`.
 
     They are made anew where the files or the code differ from those that made them, or where a
     network is damaged. Where nothing may be written they are made for this process alone. Raises
     RuntimeError with the reason where they cannot be made.
     """
-    wanted = _fingerprint(kind, arguments, files)
-    if _whole(folder, wanted):
-        return _open(folder, precision, hint)
-    with tempfile.TemporaryDirectory(prefix="exported.") as scratch:
-        made = Path(scratch)
-        _export(kind, arguments, made)
-        hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
-        listing = {"made_of": wanted, "files": hashes}
-        paths.write_text(made / LISTING, json.dumps(listing, indent=1) + "\n")
-        try:
-            paths.replace_folder(made, folder)
-        except OSError:  # nothing may be written there, or another process was quicker
-            return _open(folder if _whole(folder, wanted) else made, precision, hint)
+    digest = _fingerprint(kind, arguments, files)
+    folder = paths.DATA / "cache" / "exported" / f"{kind}-{digest[:16]}"
+    if not _whole(folder):
+        with tempfile.TemporaryDirectory(prefix="exported.") as scratch:
+            made = Path(scratch)
+            _export(kind, arguments, made)
+            hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
+            paths.write_text(made / LISTING, json.dumps(hashes, indent=1) + "\n")
+            try:
+                paths.replace_folder(made, folder)
+                _forget(folder.parent)
+            except OSError:  # nothing may be written there, or another process was quicker
+                return _open(folder if _whole(folder) else made, precision, hint)
     return _open(folder, precision, hint)
 
 
@@ -76,14 +77,18 @@ def _open(folder: Path, precision: str, hint: str) -> dict[str, Network]:
     return {path.stem: Network(path, precision, hint) for path in sorted(folder.glob("*.xml"))}
 
 
-def _whole(folder: Path, wanted: str) -> bool:
+def _whole(folder: Path) -> bool:
     try:
         known = json.loads((folder / LISTING).read_text(encoding="utf-8"))
-        return known["made_of"] == wanted and all(
-            _sha256(folder / name) == digest for name, digest in known["files"].items()
-        )
-    except (OSError, ValueError, KeyError):
+        return all(_sha256(folder / name) == digest for name, digest in known.items())
+    except (OSError, ValueError):
         return False
+
+
+def _forget(folder: Path) -> None:
+    folders = sorted(folder.iterdir(), key=lambda path: path.stat().st_atime, reverse=True)
+    for path in folders[KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

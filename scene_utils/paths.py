@@ -46,13 +46,6 @@ def build(profile: str) -> Path:
     return _profile(ROOT / "build", profile)
 
 
-def exported(model: Path) -> Path:
-    """Where the networks lie by which the model of a folder answers: in it, unless it ships."""
-    model = model.resolve()
-    shipped = model.is_relative_to(PRETRAINED)
-    return (DATA / "cache" / "exported" / model.name) if shipped else model / "exported"
-
-
 @contextlib.contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; move it onto `target` when the block succeeds.

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scene_utils import box_ops, words
-from scene_utils.grid import sentences
+from scene_utils.grid import sentence_network, sentences, train_sentences
 
 WORDS = ["a", "man", "in", "blue", "shirt", "with", "dog", "hat"]
 VOCABULARY = words.Vocabulary.of([words.PAD, words.UNKNOWN, *WORDS])
@@ -54,7 +54,7 @@ def test_features_of_two_boxes_are_those_of_their_definition():
         np.float32(np.concatenate([low, low + rng.uniform(0.1, 0.5, low.shape)], axis=-1))
         for low in corners
     )
-    found = np.asarray(sentences.HowTheyLie()([first, second]))
+    found = np.asarray(sentence_network.HowTheyLie()([first, second]))
     iou = box_ops.iou(first[:, :, None], second[:, None])
     np.testing.assert_allclose(found[..., 12], iou, atol=1e-5)
     # Shares of the one and of the other that lie in both.
@@ -66,15 +66,20 @@ def test_features_of_two_boxes_are_those_of_their_definition():
     np.testing.assert_allclose(found[..., :2], 2 * way, atol=1e-5)
 
 
-def holder(weight=1.0):
-    """A context that says: the other's box lies in the one's."""
+def holder():
+    """Networks that say: the other's box lies in the one's."""
     tokens = keras.Input((sentences.PHRASE * 2 + sentences.JOINT,), dtype="int32")
     order = keras.Input((3,))
     said = keras.ops.concatenate([order[:, :1] * 0 + 6, order[:, :1] * 0], axis=1)
     one, other = keras.Input((None, 4)), keras.Input((None, 4))
-    lies = sentences.HowTheyLie()([one, other])[..., 11:13]
+    lies = sentence_network.HowTheyLie()([one, other])[..., 11:13]
     reads = keras.Model([tokens, order], said)
-    return sentences.Context(reads, keras.Model([one, other], lies), None, weight)
+    return sentence_network.PairNetworks(reads, keras.Model([one, other], lies), None)
+
+
+def weigh(likely, shares, pairs, weight=1.0):
+    factors = sentences.factors(holder().said, likely, pairs)
+    return sentences.agree(factors, shares, pairs, weight)
 
 
 def crowd():
@@ -88,22 +93,21 @@ def crowd():
 
 def test_the_man_is_he_who_wears_the_shirt():
     likely, shares, pairs = crowd()
-    new = sentences.Together(holder()).weigh(likely, shares, pairs)
+    new = weigh(likely, shares, pairs)
     np.testing.assert_allclose(new.sum(axis=1), 1, atol=1e-5)
     assert new[0, 1] > 0.9
     # It is the same whatever the order in which phrases are given.
     table = sentences.phrases_of("a man in a blue shirt", ["a blue shirt", "a man"])
     turned = sentences.pairs_of(table, VOCABULARY)
-    again = sentences.Together(holder()).weigh(likely[::-1].copy(), shares[::-1].copy(), turned)
+    again = weigh(likely[::-1].copy(), shares[::-1].copy(), turned)
     np.testing.assert_allclose(again[::-1], new, atol=1e-5)
 
 
 def test_without_weight_or_company_a_phrase_stays_as_it_was():
     likely, shares, pairs = crowd()
-    together = sentences.Together(holder())
-    np.testing.assert_allclose(together.weigh(likely, shares, pairs, 0.0), shares, atol=1e-5)
+    np.testing.assert_allclose(weigh(likely, shares, pairs, 0.0), shares, atol=1e-5)
     alone = sentences.pairs_of(sentences.phrases_of("a man", ["a man"]), VOCABULARY)
-    np.testing.assert_array_equal(together.weigh(likely[:1], shares[:1], alone), shares[:1])
+    np.testing.assert_array_equal(weigh(likely[:1], shares[:1], alone), shares[:1])
 
 
 def annotated(count, seed):
@@ -133,8 +137,8 @@ def test_it_learns_from_annotations_that_a_shirt_tells_who_is_meant():
     table = pd.concat(
         [annotated(300, 1).assign(split="train"), annotated(60, 2).assign(split="val")]
     )
-    made = sentences.build_context(np.eye(len(VOCABULARY.words), dtype=np.float32), 32, 16)
-    found = sentences.learn(made, table, VOCABULARY, steps=120, progress=False)
+    made = sentence_network.build_networks(np.eye(len(VOCABULARY.words), dtype=np.float32), 32, 16)
+    found = train_sentences.learn(made, table, VOCABULARY, steps=120, progress=False)
     assert found["train_pairs"] == 300  # the shirt has no like, the second man no company
     assert found["alone"] < 0.7
     assert found["with_another"] > 0.95

@@ -7,13 +7,19 @@ import pytest
 import tensorflow as tf
 
 from scene_utils import images, paths
-from scene_utils.grid import ensemble, localizer
+from scene_utils.grid import folders, network
 from scene_utils.grid.ensemble import Asker, Ensemble
+from scene_utils.models import SHIPPED, load_model
 
 
 @pytest.fixture(scope="module")
 def shipped():
-    return localizer.load_localizer()
+    return load_model("grid")
+
+
+@pytest.fixture(scope="module")
+def members():
+    return network.load_members(SHIPPED["grid"], policy="float32")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +28,7 @@ def asked(shipped):
     photos = ["astronaut", "chelsea", "coffee"]
     seen = [images.read_squeezed(paths.PHOTOS / f"{name}.jpg", shipped.size)[0] for name in photos]
     phrases = ["a woman", "the helmet", "a cat", "green eyes", "a cup"]
-    tokens = shipped.vocabulary.encode(phrases, shipped.ensemble.length)
+    tokens = shipped.vocabulary.encode(phrases, shipped.settings["length"])
     return np.stack(seen), np.array([0, 0, 1, 1, 2]), tokens
 
 
@@ -33,8 +39,8 @@ def ask(members, shipped, asked):
     return asker.candidates(*given), asker.ask(*given)
 
 
-def test_a_model_beside_itself_answers_as_it_does_alone(shipped, asked):
-    one = shipped.ensemble.members[:1]
+def test_a_model_beside_itself_answers_as_it_does_alone(members, shipped, asked):
+    one = members[:1]
     alone, answer = ask(one, shipped, asked)
     doubled, same = ask(one * 2, shipped, asked)
     assert doubled[0].shape[1] == 2 * alone[0].shape[1]
@@ -42,8 +48,7 @@ def test_a_model_beside_itself_answers_as_it_does_alone(shipped, asked):
     np.testing.assert_allclose(same[1], answer[1], atol=1e-4)
 
 
-def test_each_member_has_an_equal_part_of_the_probability(shipped, asked):
-    members = shipped.ensemble.members
+def test_each_member_has_an_equal_part_of_the_probability(members, asked):
     assert len(members) == 2
     seen, _, tokens = asked
     pixels = tf.constant(seen[:1], tf.float32)
@@ -53,7 +58,7 @@ def test_each_member_has_an_equal_part_of_the_probability(shipped, asked):
         return answering.ask(answering.see(pixels), tf.constant(tokens[None, :2]))
 
     both, *apart = told(*members), *(told(member) for member in members)
-    for part in ("heat", "weights", "anchor"):
+    for part in ("heat", "weights", "landmark"):
         mean = np.mean([getattr(one, part) for one in apart], axis=0)
         np.testing.assert_allclose(getattr(both, part), mean, atol=1e-5)
     np.testing.assert_allclose(np.sum(both.shares, axis=1), 1, atol=1e-5)
@@ -63,18 +68,17 @@ def test_each_member_has_an_equal_part_of_the_probability(shipped, asked):
     assert np.isnan(both.logits).all()
 
 
-def test_compiled_with_its_weights_it_answers_the_same(shipped, asked):
+def test_what_is_exported_answers_as_what_was_trained(members, shipped, asked):
+    """All six parts of an answer by OpenVINO are those of Keras in float32."""
     seen, _, tokens = asked
-    members = shipped.ensemble
-    pixels = tf.constant(seen[:1], tf.float32)
-    seeing = [member.visual for member in members.members]
-    see = ensemble.compiled(members.see, seeing, [tf.TensorSpec(pixels.shape, tf.float32)])
-    maps = tf.function(members.see)(pixels)
-    for one, other in zip(see(pixels), maps, strict=True):
-        np.testing.assert_array_equal(one, other)
-    answer = shipped.ground(seen[0], "a woman")
-    heat = members.ask(maps, tf.constant(tokens[None, :1])).heat
-    np.testing.assert_allclose(answer.heat.ravel(), heat[0], atol=2e-3)
+    answering = Ensemble(members, network.load_presence(SHIPPED["grid"], members))
+    maps = answering.see(tf.constant(seen[:1], tf.float32))
+    expected = answering.ask(maps, tf.constant(tokens[None, :3]))
+    exported = shipped.networks["see"](seen[:1].astype(np.float32))
+    for one, other in zip(exported, maps, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    for found, told in zip(shipped.networks["ask"](*exported, tokens[:3]), expected, strict=True):
+        np.testing.assert_allclose(found, told, atol=1e-3)
 
 
 def test_a_phrase_is_answered_as_it_is_among_others(shipped, asked):
@@ -86,7 +90,7 @@ def test_a_phrase_is_answered_as_it_is_among_others(shipped, asked):
 
 
 def test_what_ships_stays_small():
-    folder = localizer.SHIPPED
+    folder = SHIPPED["grid"]
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 30_000_000
 
 
@@ -97,14 +101,14 @@ def write_settings(folder, **settings):
 
 def test_a_member_that_is_not_finished_or_of_another_kind_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"found no settings\.json"):
-        ensemble.member_folders(tmp_path)
+        folders.member_folders(tmp_path)
     first = {"members": 2, "size": 320, "seed": 0, "epochs": 36, "fingerprint": "a"}
     write_settings(tmp_path, **first)
     with pytest.raises(FileNotFoundError, match=r"member2: expected a finished grid model"):
-        ensemble.member_folders(tmp_path)
+        folders.member_folders(tmp_path)
     other = first | {"seed": 1, "epochs": 16, "taught_by": [], "fingerprint": "b"}
     write_settings(tmp_path / "member2", **other)
-    assert ensemble.member_folders(tmp_path) == [tmp_path, tmp_path / "member2"]
+    assert folders.member_folders(tmp_path) == [tmp_path, tmp_path / "member2"]
     write_settings(tmp_path / "member2", **other | {"size": 224})
     with pytest.raises(ValueError, match="expected size 320 as of the first member, got 224"):
-        ensemble.member_folders(tmp_path)
+        folders.member_folders(tmp_path)

@@ -16,9 +16,18 @@ from scene_utils.dataset import entities
 from scene_utils.dataset import sample as scenes
 from scene_utils.features import backbones
 from scene_utils.features import pixels as pictures
-from scene_utils.grid import layers, localizer, network, presence
-from scene_utils.grid import sentences as context
-from scene_utils.grid import train as grid_training
+from scene_utils.grid import (
+    batches,
+    ensemble,
+    layers,
+    localizer,
+    losses,
+    network,
+    ranking,
+    train,
+    train_presence,
+    train_sentences,
+)
 
 SIZE = 128
 
@@ -206,11 +215,11 @@ def test_words_used_alike_are_told_apart_and_rare_ones_share_what_unknown_ones_h
 )
 def test_parts_can_be_left_out_of_training_and_of_what_is_loaded(left_out, sample, tmp_path):
     *_, vocabulary, embeddings, mentions = sample
-    settings = grid_training.GridSettings(
+    settings = batches.GridSettings(
         size=64, epochs=1, pictures_per_step=10, blocks=1, policy="float32", **left_out
     )
     small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
-    grid_training.train_grid(
+    train.train_grid(
         settings,
         small,
         small,
@@ -260,7 +269,7 @@ def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(40), rng.integers(1, 5, 40))
     tokens, boxes_ = rng.integers(1, 9, (len(rows), 3)), random_boxes(len(rows), 1)
-    whole = grid_training.Mentions(
+    whole = batches.Mentions(
         None, np.arange(100, 140), rows, tokens, boxes_, tokens, np.arange(len(rows))
     )
     assert whole.part(1) is whole
@@ -271,16 +280,16 @@ def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
         same = rows == picture - 100
         np.testing.assert_array_equal(small.tokens[group], tokens[same])
         np.testing.assert_array_equal(small.boxes[group], boxes_[same])
-        np.testing.assert_array_equal(small.anchors[group], np.flatnonzero(same))
+        np.testing.assert_array_equal(small.landmarks[group], np.flatnonzero(same))
 
 
 def test_pair_iou_agrees_with_the_evaluator_and_giou_with_answers_worked_by_hand():
     first, second = random_boxes(300, 0), random_boxes(300, 1)
-    iou, giou = network.pair_iou(tf.constant(first), tf.constant(second))
+    iou, giou = losses.pair_iou(tf.constant(first), tf.constant(second))
     np.testing.assert_allclose(iou, box_ops.iou(first, second), atol=1e-5)
     assert (giou.numpy() <= iou.numpy() + 1e-6).all()
     # Unit squares with a unit gap: no overlap, union 2, hull 3.
-    _, apart = network.pair_iou(tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]]))
+    _, apart = losses.pair_iou(tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]]))
     assert float(apart[0]) == pytest.approx(-1 / 3)
 
 
@@ -288,12 +297,12 @@ def test_loss_falls_to_nothing_for_the_right_box_in_the_right_cell_only():
     cells, truth = 4, tf.constant([[0.26, 0.26, 0.49, 0.49], [0.51, 0.52, 0.53, 0.54]])
     right = tf.tile(truth[:, None], (1, cells**2, 1))
     sure = 50.0 * tf.one_hot([5, 10], cells**2)
-    score, box = network.grid_loss(sure, right, truth, cells)
+    score, box = losses.grid_loss(sure, right, truth, cells)
     assert float(box) == pytest.approx(0, abs=1e-5)
     assert float(score) == pytest.approx(0, abs=1e-5)
-    astray, _ = network.grid_loss(50.0 * tf.one_hot([6, 10], cells**2), right, truth, cells)
+    astray, _ = losses.grid_loss(50.0 * tf.one_hot([6, 10], cells**2), right, truth, cells)
     assert float(astray) > 10
-    _, wide = network.grid_loss(sure, tf.tile([[[0.0, 0, 1, 1]]], (2, 16, 1)), truth, cells)
+    _, wide = losses.grid_loss(sure, tf.tile([[[0.0, 0, 1, 1]]], (2, 16, 1)), truth, cells)
     assert float(wide) > 0.9
 
 
@@ -304,15 +313,16 @@ def test_ranked_boxes_take_the_best_expected_iou_and_then_something_else():
     place[0, 1:4] = [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.8, 0.81], [0.5, 0.5, 0.81, 0.8]]
     share = np.full((1, 36), 1e-6, np.float32)
     share[0, :4] = [0.34, 0.22, 0.22, 0.22]
-    found = network.candidates(tf.constant(np.log(share)), tf.constant(place))
-    np.testing.assert_allclose(tf.reduce_sum(found[1]), 1, atol=1e-5)
-    every, _ = network.ranked_boxes(*found, 6)
-    found, worth = network.ranked_boxes(*found, 2)
+    found = ensemble.candidates(tf.constant(np.log(share)), tf.constant(place))
+    found = [part.numpy() for part in found]
+    np.testing.assert_allclose(found[1].sum(), 1, atol=1e-5)
+    every, _ = ranking.ranked_boxes(*found, 6)
+    found, expected_iou = ranking.ranked_boxes(*found, 2)
     np.testing.assert_allclose(found[0, 0], place[0, 1])
     np.testing.assert_allclose(found[0, 1], place[0, 0])
     assert len(np.unique(every[0, :4], axis=0)) == 4
-    assert 0.6 < float(worth[0, 0]) < 0.67
-    assert float(worth[0, 1]) == pytest.approx(0.34, abs=1e-3)
+    assert 0.6 < float(expected_iou[0, 0]) < 0.67
+    assert float(expected_iou[0, 1]) == pytest.approx(0.34, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +337,7 @@ def sample(tmp_path_factory):
         entities.image_folder(root), ids, SIZE, root.parent / "cache", progress=False
     )
     vocabulary, embeddings, _ = text.build_vocabulary(phrases.phrase, text.load_vectors())
-    mentions = grid_training.make_mentions(phrases, "train", store, vocabulary, 12)
+    mentions = batches.make_mentions(phrases, "train", store, vocabulary, 12)
     return root, phrases, store, vocabulary, embeddings, mentions
 
 
@@ -345,17 +355,17 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
     tokens = words_vocabulary.encode(words, 4)
     every = np.arange(12)
     truth = truth.astype(np.float32)
-    anchors = np.full((12, 2, grid_training.ANCHORS, 4), np.nan, np.float32)
-    anchors[:, :, 1] = truth[:, None]
-    mentions = grid_training.Mentions(marked, every, every, tokens, truth, tokens, anchors)
-    settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, phrases_per_picture=1)
-    mirrored = grid_training.opposite_tokens(words_vocabulary)
+    landmarks = np.full((12, 2, batches.LANDMARKS, 4), np.nan, np.float32)
+    landmarks[:, :, 1] = truth[:, None]
+    mentions = batches.Mentions(marked, every, every, tokens, truth, tokens, landmarks)
+    settings = batches.GridSettings(size=SIZE, pictures_per_step=12, phrases_per_picture=1)
+    mirrored = batches.opposite_tokens(words_vocabulary)
     turned = 0
     for epoch in range(6):
-        batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
-        _, pixels, windows, _, seen_tokens, seen_boxes, seen_anchors, _ = batch
-        np.testing.assert_array_equal(seen_anchors[:, :, 1], seen_boxes)
-        assert np.isnan(seen_anchors[:, :, [0, 2, 3]]).all()
+        batch = next(batches.epoch_batches(mentions, settings, mirrored, epoch))
+        _, pixels, windows, _, seen_tokens, seen_boxes, seen_landmarks, _ = batch
+        np.testing.assert_array_equal(seen_landmarks[:, :, 1], seen_boxes)
+        assert np.isnan(seen_landmarks[:, :, [0, 2, 3]]).all()
         views = tf.image.crop_and_resize(
             pixels.astype(np.float32), windows, np.arange(12), (SIZE, SIZE)
         ).numpy()
@@ -375,7 +385,7 @@ def test_boxes_follow_the_pixels_through_crop_and_mirror(sample):
 
 def test_a_part_of_the_phrases_is_read_on_in_a_batch(sample):
     *_, mentions = sample
-    settings = grid_training.GridSettings(size=SIZE, pictures_per_step=20, augmented=False)
+    settings = batches.GridSettings(size=SIZE, pictures_per_step=20, augmented=False)
     mirrored = np.arange(1000)
     pair = np.stack([mentions.tokens, mentions.longer])
     can = (pair[0] != pair[1]).any(axis=1)
@@ -384,7 +394,7 @@ def test_a_part_of_the_phrases_is_read_on_in_a_batch(sample):
         longer = []
         for epoch in range(8):
             settings = replace(settings, lengthened=share)
-            batch = next(grid_training.epoch_batches(mentions, settings, mirrored, epoch))
+            batch = next(batches.epoch_batches(mentions, settings, mirrored, epoch))
             chosen, tokens, boxes_ = batch.pictures, batch.tokens, batch.boxes
             for picture, asked, truth in zip(chosen, tokens, boxes_, strict=True):
                 group = mentions.of_picture()[picture]
@@ -427,7 +437,7 @@ def test_contrast_compares_a_phrase_with_pictures_that_lack_its_thing():
 
     for absent in ([[0, 1], [1, 0]], [[0, 0], [1, 0]], [[1, 0], [0, 1]]):
         absent = np.array(absent, bool)
-        found = network.contrast_loss(tf.constant(grid), answered, truth, absent, 2)
+        found = losses.contrast_loss(tf.constant(grid), answered, truth, absent, 2)
         assert float(found) == pytest.approx(expected(absent), rel=1e-5)
 
 
@@ -435,55 +445,55 @@ def test_the_second_reading_is_to_look_at_the_anchor():
     phrases = ["the red cup above the big star", "a big red star", "A star", "two men", "a cup's"]
     longer = [*phrases[:3], "two men in jeans", phrases[4]]
     rows, own = np.array([0, 0, 0, 0, 1]), random_boxes(5, 0)
-    found = grid_training.anchor_boxes(rows, phrases, longer, own, 12)
+    found = batches.landmark_boxes(rows, phrases, longer, own, 12)
     np.testing.assert_array_equal(found[0, :, 0], own[[1, 1]])  # all that follows its last "the"
     np.testing.assert_array_equal(found[1:, 0, 0], own[1:])
     assert np.isnan(found[:, :, 1:]).all()
     assert np.isnan(found[3, 1]).all()  # nobody says where the jeans are
     # What is cut off is not looked for.
-    cut = grid_training.anchor_boxes(rows, phrases, longer, own, 5)
+    cut = batches.landmark_boxes(rows, phrases, longer, own, 5)
     assert np.isnan(cut[0]).all()
     # Of a small star nobody speaks, so any star may do.
     small = [phrases[0].replace("big", "small"), *phrases[1:]]
-    found = grid_training.anchor_boxes(rows, small, small, own, 12)
+    found = batches.landmark_boxes(rows, small, small, own, 12)
     np.testing.assert_array_equal(found[0, 0, :2], own[1:3])
     # Of two big stars it may be either, but not what is meant itself; of many, nobody knows.
     phrases[2] = longer[2] = "the big star"
-    found = grid_training.anchor_boxes(rows, phrases, longer, own, 12)
+    found = batches.landmark_boxes(rows, phrases, longer, own, 12)
     np.testing.assert_array_equal(found[0, 0, :2], own[1:3])
     own[0] = own[2]
-    found = grid_training.anchor_boxes(rows, phrases, longer, own, 12)
+    found = batches.landmark_boxes(rows, phrases, longer, own, 12)
     np.testing.assert_array_equal(found[0, 0, 0], own[1])
     assert np.isnan(found[0, 0, 1:]).all()
-    many = ["a cup above the star", *["a star"] * (grid_training.ANCHORS + 1)]
-    found = grid_training.anchor_boxes(np.zeros(6), many, many, random_boxes(6, 3), 12)
+    many = ["a cup above the star", *["a star"] * (batches.LANDMARKS + 1)]
+    found = batches.landmark_boxes(np.zeros(6), many, many, random_boxes(6, 3), 12)
     assert np.isnan(found[0]).all()
 
 
 def test_an_anchor_out_of_view_is_not_looked_for():
     count, every = 40, np.arange(40)
     own = np.tile(np.float32([0.45, 0.45, 0.55, 0.55]), (count, 1))
-    anchors = np.full((count, 2, grid_training.ANCHORS, 4), np.nan, np.float32)
-    anchors[:, :, :2] = random_boxes(count * 4, 8).reshape(count, 2, 2, 4)
-    mentions = grid_training.Mentions(
+    landmarks = np.full((count, 2, batches.LANDMARKS, 4), np.nan, np.float32)
+    landmarks[:, :, :2] = random_boxes(count * 4, 8).reshape(count, 2, 2, 4)
+    mentions = batches.Mentions(
         np.zeros((count, 8, 8, 3), np.uint8),
         every,
         every,
         every[:, None] + 2,
         own,
         every[:, None] + 50,
-        anchors,
+        landmarks,
     )
-    settings = grid_training.GridSettings(
+    settings = batches.GridSettings(
         size=SIZE, pictures_per_step=count, phrases_per_picture=1, lengthened=0.5
     )
     unseen = 0
     for epoch in range(4):
-        batch = next(grid_training.epoch_batches(mentions, settings, np.arange(100), epoch))
+        batch = next(batches.epoch_batches(mentions, settings, np.arange(100), epoch))
         for picture, (y0, x0, y1, x1), found, token in zip(
-            batch.pictures, batch.windows, batch.anchors[:, 0], batch.tokens[:, 0, 0], strict=True
+            batch.pictures, batch.windows, batch.landmarks[:, 0], batch.tokens[:, 0, 0], strict=True
         ):
-            asked = anchors[picture, int(token >= 50), :2]
+            asked = landmarks[picture, int(token >= 50), :2]
             view = np.array([x0, y0, x0, y0]), np.array([x1 - x0, y1 - y0] * 2)
             seen = np.clip((asked - view[0]) / view[1], 0, 1)
             seen = np.concatenate([seen.reshape(-1, 2, 2).min(1), seen.reshape(-1, 2, 2).max(1)], 1)
@@ -500,24 +510,26 @@ def test_looks_are_lost_that_fall_outside_the_boxes_and_places_that_tell_nothing
     # 2 x 2 cells; the first phrase is to look into the second cell, the last into two others.
     nowhere = [np.nan] * 4
     upper_left, upper_right, lower_left = [0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1]
-    anchors = tf.constant([[upper_right, nowhere], [nowhere, nowhere], [upper_left, lower_left]])
+    landmarks = tf.constant([[upper_right, nowhere], [nowhere, nowhere], [upper_left, lower_left]])
     truth = tf.constant([upper_left, upper_left, [0.0, 0, 1, 0.5]])
     looked, lies = np.full((2, 3, 4), 0.1, np.float32)
     looked[:, 1] = 0.7
     lies[0] = 0.8, 0.2, 0.1, 0.1
     lies[2] = 0.8, 0.4, 0.3, 0.1
 
-    def lost(looked, lies, anchors):
+    def lost(looked, lies, landmarks):
         answered = network.Answered(*[tf.zeros(())] * 7, tf.math.log(looked), tf.math.log(lies))
-        return network.anchor_loss(answered, truth, anchors, 2)
+        return losses.landmark_loss(answered, truth, landmarks, 2)
 
     # The mean of its cells over the mean of all.
     first, last = -np.log(0.7) - np.log(0.8 / 0.3), -np.log(0.2) - np.log(0.6 / 0.4)
-    assert float(lost(looked, lies, anchors)) == pytest.approx((first + last) / 2, rel=1e-5)
-    assert float(lost(looked, 0.01 * lies, anchors)) == pytest.approx((first + last) / 2, rel=1e-5)
+    assert float(lost(looked, lies, landmarks)) == pytest.approx((first + last) / 2, rel=1e-5)
+    assert float(lost(looked, 0.01 * lies, landmarks)) == pytest.approx(
+        (first + last) / 2, rel=1e-5
+    )
     given = tf.Variable(looked), tf.Variable(lies)
     with tf.GradientTape(persistent=True) as tape:
-        some, nothing = lost(*given, anchors), lost(*given, tf.fill((3, 2, 4), np.nan))
+        some, nothing = lost(*given, landmarks), lost(*given, tf.fill((3, 2, 4), np.nan))
     assert float(nothing) == 0
     assert not np.any([np.asarray(part) for part in tape.gradient(nothing, given)])
     for part in map(np.asarray, tape.gradient(some, given)):
@@ -528,9 +540,9 @@ def test_looks_are_lost_that_fall_outside_the_boxes_and_places_that_tell_nothing
 
 def test_a_batch_says_which_pictures_have_no_phrase_with_the_last_word(sample):
     *_, vocabulary, _, mentions = sample
-    settings = grid_training.GridSettings(size=SIZE, pictures_per_step=12, augmented=False)
+    settings = batches.GridSettings(size=SIZE, pictures_per_step=12, augmented=False)
     mirrored = np.arange(len(vocabulary.words))
-    batch = next(grid_training.epoch_batches(mentions, settings, mirrored, 0))
+    batch = next(batches.epoch_batches(mentions, settings, mirrored, 0))
     chosen, tokens, absent = batch.pictures, batch.tokens, batch.absent
     used = [
         set(np.stack([mentions.tokens, mentions.longer])[:, mentions.rows == picture].ravel())
@@ -550,22 +562,24 @@ def test_nothing_is_left_to_learn_from_a_teacher_that_answers_the_same():
     given = random_boxes(80, 1).reshape(5, 16, 4)
     answered = network.Answered(*[None] * 9)._replace(scores=scores, boxes=given)
     shares = tf.nn.softmax(scores)
-    assert float(network.taught_loss(answered, shares, given)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.distillation_loss(answered, shares, given)) == pytest.approx(0, abs=1e-5)
     others = tf.nn.softmax(rng.normal(size=(5, 16)).astype(np.float32))
     apart = np.mean(keras.losses.kl_divergence(others, shares))
-    loss = float(network.taught_loss(answered, others, given))
+    loss = float(losses.distillation_loss(answered, others, given))
     assert loss == pytest.approx(apart, rel=1e-4)
     moved = random_boxes(80, 2).reshape(5, 16, 4)
-    _, giou = network.pair_iou(tf.constant(given), tf.constant(moved))
+    _, giou = losses.pair_iou(tf.constant(given), tf.constant(moved))
     expected = apart + np.mean(np.sum(others * (1 - giou), axis=1))
-    assert float(network.taught_loss(answered, others, moved)) == pytest.approx(expected, rel=1e-4)
+    assert float(losses.distillation_loss(answered, others, moved)) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(sample, tmp_path_factory):
     _root, _phrases, _store, vocabulary, embeddings, mentions = sample
     folder = tmp_path_factory.mktemp("trained")
-    settings = grid_training.GridSettings(
+    settings = batches.GridSettings(
         size=SIZE,
         epochs=80,
         pictures_per_step=10,
@@ -575,7 +589,7 @@ def trained(sample, tmp_path_factory):
         blocks=1,
     )
     made_with = {"untrained": False}
-    history = grid_training.train_grid(
+    history = train.train_grid(
         settings, mentions, mentions, embeddings, vocabulary, made_with, folder, progress=False
     )
     return folder, history, settings, made_with
@@ -591,11 +605,11 @@ def test_it_can_learn_twenty_pictures_by_heart(trained):
 def test_a_finished_run_is_returned_and_a_loaded_one_answers_as_it_did(trained, sample):
     folder, history, settings, made_with = trained
     root, phrases, store, vocabulary, embeddings, mentions = sample
-    again = grid_training.train_grid(
+    again = train.train_grid(
         settings, mentions, mentions, embeddings, vocabulary, made_with, folder, progress=False
     )
     pd.testing.assert_frame_equal(again, history)
-    loaded = localizer.load_localizer(folder)
+    loaded = localizer.load_grid_localizer(folder)
     table = loaded.predict(phrases, store, ranks=3)
     found = entities.read_entities(root, progress=False)
     result = metrics.evaluate(metrics.check_predictions(table), phrases, found.boxes, 10)
@@ -608,17 +622,19 @@ def test_a_finished_run_is_returned_and_a_loaded_one_answers_as_it_did(trained, 
 def test_presence_learns_whose_phrase_it_is_and_turns_scores_into_probabilities(trained, sample):
     folder, _, settings, _ = trained
     root, phrases, store, vocabulary, _, mentions = sample
-    before = localizer.load_localizer(folder)
+    before = localizer.load_grid_localizer(folder)
     picture = entities.image_folder(root) / f"{phrases.image_id[0]}.jpg"
     raw = before.ground(picture, phrases.phrase[0])
     assert raw.present is None
-    found = presence.train_presence(
+    found = train_presence.train_presence(
         folder, settings, vocabulary, mentions, mentions, steps=150, progress=False
     )
     assert found["val_auc"] > 0.8
-    again = presence.train_presence(folder, settings, vocabulary, mentions, mentions, steps=150)
+    again = train_presence.train_presence(
+        folder, settings, vocabulary, mentions, mentions, steps=150
+    )
     assert again == found
-    loaded = localizer.load_localizer(folder)
+    loaded = localizer.load_grid_localizer(folder)
     answer = loaded.ground(picture, phrases.phrase[0])
     np.testing.assert_array_equal(answer.boxes, raw.boxes)
     assert 0 < answer.present < 1
@@ -635,11 +651,11 @@ def test_context_is_trained_beside_a_grid_model_and_read_again(trained, sample):
     ids = phrases.image_id.unique()
     halves = phrases.assign(split=np.where(phrases.image_id.isin(ids[::2]), "train", "val"))
     given = folder, halves, vocabulary, embeddings, store
-    found = context.train_context(*given, steps=30, progress=False)
-    assert context.train_context(*given, steps=30, progress=False) == found
+    found = train_sentences.train_context(*given, steps=30, progress=False)
+    assert train_sentences.train_context(*given, steps=30, progress=False) == found
     by_weight = {weight: tuple(figures) for weight, *figures in found["val_by_weight"]}
     assert found["weight"] == max(by_weight, key=by_weight.get)
-    loaded = localizer.load_localizer(folder)
+    loaded = localizer.load_grid_localizer(folder)
     assert loaded.context.weight == found["weight"]
     unweighted = replace(loaded, context=replace(loaded.context, weight=0.0))
     alone, nothing_said = (
@@ -658,7 +674,7 @@ def test_context_is_trained_beside_a_grid_model_and_read_again(trained, sample):
 def test_ground_answers_in_pixels_of_the_picture_with_words_and_heat(trained, sample):
     folder, *_ = trained
     root, phrases, *_ = sample
-    loaded = localizer.load_localizer(folder)
+    loaded = localizer.load_grid_localizer(folder)
     row = phrases[(phrases.n_boxes == 1) & phrases.phrase.str.startswith("the")].iloc[0]
     picture = entities.image_folder(root) / f"{row.image_id}.jpg"
     answer, other = loaded.ground(picture, [row.phrase, "zzqx thing"], top_k=4)
@@ -668,8 +684,8 @@ def test_ground_answers_in_pixels_of_the_picture_with_words_and_heat(trained, sa
     assert sum(weight for _, weight in answer.words) == pytest.approx(1, abs=1e-4)
     assert [word for word, _ in answer.words] == text.tokenize(row.phrase)
     assert answer.heat.sum() == pytest.approx(1, abs=1e-3)
-    assert answer.anchor.shape == answer.heat.shape
-    assert answer.anchor.sum() == pytest.approx(1, abs=1e-3)
+    assert answer.landmark.shape == answer.heat.shape
+    assert answer.landmark.sum() == pytest.approx(1, abs=1e-3)
     assert other.unknown == ["zzqx", "thing"]
     alone = loaded.ground(picture, row.phrase, top_k=1)
     np.testing.assert_allclose(alone.boxes[0], answer.boxes[0], atol=1)
@@ -678,19 +694,19 @@ def test_ground_answers_in_pixels_of_the_picture_with_words_and_heat(trained, sa
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkeypatch):
     _root, _phrases, _store, vocabulary, embeddings, mentions = sample
-    settings = grid_training.GridSettings(
+    settings = batches.GridSettings(
         size=64, epochs=3, pictures_per_step=10, length=12, blocks=1, policy="float32"
     )
     small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
     made_with = {"untrained": True}
 
     def run(folder):
-        return grid_training.train_grid(
+        return train.train_grid(
             settings, small, small, embeddings, vocabulary, made_with, folder, progress=False
         ).drop(columns="seconds")
 
     whole = run(tmp_path / "whole")
-    validate, calls = grid_training._val_row, []
+    validate, calls = train._val_row, []
 
     def stop_in_the_third_epoch(*given):
         calls.append(1)
@@ -698,13 +714,13 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkey
             raise KeyboardInterrupt
         return validate(*given)
 
-    monkeypatch.setattr(grid_training, "_val_row", stop_in_the_third_epoch)
+    monkeypatch.setattr(train, "_val_row", stop_in_the_third_epoch)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "stopped")
     assert json.loads((tmp_path / "stopped" / "state.json").read_text())["step"] == 4
-    monkeypatch.setattr(grid_training, "_val_row", validate)
+    monkeypatch.setattr(train, "_val_row", validate)
     with pytest.raises(FileNotFoundError, match="finished grid model"):
-        localizer.load_localizer(tmp_path / "stopped")
+        localizer.load_grid_localizer(tmp_path / "stopped")
     resumed = run(tmp_path / "stopped")
     pd.testing.assert_frame_equal(resumed.iloc[:2], whole.iloc[:2])
     np.testing.assert_allclose(resumed.iloc[2], whole.iloc[2], rtol=0.1)
@@ -714,24 +730,24 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(sample, tmp_path, monkey
 def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, backbone):
     folder, *_ = trained
     *_, vocabulary, embeddings, mentions = sample
-    settings = grid_training.GridSettings(
+    settings = batches.GridSettings(
         size=64, pictures_per_step=4, blocks=1, contrasted=False, anchored=False, augmented=False
     )
     # The boxes are wrong ones, so that nobody but the teacher can tell its answers.
     wrong = replace(mentions, boxes=random_boxes(len(mentions.boxes), 4))
-    mirrored = grid_training.opposite_tokens(vocabulary)
-    batch = next(grid_training.epoch_batches(wrong, settings, mirrored, 0))
+    mirrored = batches.opposite_tokens(vocabulary)
+    batch = next(batches.epoch_batches(wrong, settings, mirrored, 0))
     keras.utils.set_random_seed(0)
     model = network.build_grid(backbone, embeddings, blocks=1)
     teacher = network.load_grid(folder)
-    seen = grid_training.seen_at(64, *map(tf.constant, batch[1:4]))
+    seen = train.seen_at(64, *map(tf.constant, batch[1:4]))
     told = teacher.ask(teacher.visual(seen), tf.constant(batch.tokens))
 
     def apart():
         answered = model.ask(model.visual(seen), tf.constant(batch.tokens))
-        return float(network.taught_loss(answered, tf.nn.softmax(told.scores), told.boxes))
+        return float(losses.distillation_loss(answered, tf.nn.softmax(told.scores), told.boxes))
 
-    trainer = grid_training.Trainer(model, settings, 40, [teacher])
+    trainer = train.Trainer(model, settings, 40, [teacher])
     before = apart()
     for _ in range(40):
         trainer.step(64, *map(tf.constant, batch[1:]))
@@ -740,12 +756,12 @@ def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, back
 
 def test_teachers_are_as_many_as_asked_for_finished_and_of_the_same_words(sample, tmp_path):
     *_, vocabulary, embeddings, mentions = sample
-    settings = grid_training.GridSettings(teachers=1)
+    settings = batches.GridSettings(teachers=1)
     backbone = backbones.load_backbone("efficientnet_lite0", untrained=True, size=64)
 
     def described(*teachers):
         given = (mentions, mentions), embeddings, vocabulary, {}, backbone, teachers
-        return grid_training.described_run(settings, *given)
+        return train.described_run(settings, *given)
 
     with pytest.raises(ValueError, match="expected 1 folders, got 0"):
         described()
@@ -764,26 +780,27 @@ def test_teachers_are_as_many_as_asked_for_finished_and_of_the_same_words(sample
 def test_members_are_trained_apart_and_loaded_together(sample, tmp_path):
     root, phrases, _store, vocabulary, embeddings, mentions = sample
     small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
-    settings = grid_training.GridSettings(
+    settings = batches.GridSettings(
         size=64, epochs=1, pictures_per_step=10, blocks=1, policy="float32", members=2, seed=3
     )
     given = small, small, embeddings, vocabulary, {"untrained": True}
     folder = tmp_path / "grid"
 
-    def train():
-        return grid_training.train_members(settings, *given, folder=folder, progress=False)
+    def run():
+        return train.train_members(settings, *given, folder=folder, progress=False)
 
-    histories = train()
-    for again, before in zip(train(), histories, strict=True):
+    histories = run()
+    for again, before in zip(run(), histories, strict=True):
         pd.testing.assert_frame_equal(again, before)
     written = [folder / "settings.json", folder / "member2" / "settings.json"]
     seeds = [json.loads(path.read_text())["seed"] for path in written]
     assert seeds == [3, 4]
     weights = [(path.parent / "text.weights.h5").read_bytes() for path in written]
     assert weights[0] != weights[1]
-    presence.train_presence(folder, settings, vocabulary, small, small, steps=5, progress=False)
-    loaded = localizer.load_localizer(folder)
-    assert len(loaded.ensemble.members) == len(loaded.ensemble.networks) == 2
+    train_presence.train_presence(
+        folder, settings, vocabulary, small, small, steps=5, progress=False
+    )
+    loaded = localizer.load_grid_localizer(folder)
     picture = entities.image_folder(root) / f"{phrases.image_id[0]}.jpg"
     answer = loaded.ground(picture, phrases.phrase[0])
     assert 0 < answer.present < 1

@@ -7,8 +7,8 @@ import pytest
 from scene_utils import stats
 from scene_utils.analysis import breakdown, perturbations
 from scene_utils.dataset import entities
-from scene_utils.grid import train
-from scene_utils.grid.train import Mentions
+from scene_utils.grid import batches
+from scene_utils.grid.batches import Mentions
 from scene_utils.study import tables
 
 
@@ -42,9 +42,9 @@ def test_area_under_roc_counts_pairs():
 def test_words_of_pictures_and_the_word_a_phrase_ends_in():
     tokens = np.array([[5, 6, 0], [7, 0, 0], [8, 9, 2]])
     mentions = Mentions(None, np.arange(2), np.array([0, 0, 1]), tokens, None, tokens, None)
-    held = train.words_of_pictures(mentions, 10)
+    held = batches.words_of_pictures(mentions, 10)
     assert [set(np.flatnonzero(row)) - {0} for row in held] == [{5, 6, 7}, {8, 9, 2}]
-    assert train.last_tokens(tokens).tolist() == [6, 7, 2]
+    assert batches.last_tokens(tokens).tolist() == [6, 7, 2]
 
 
 def asked_of(present, other):

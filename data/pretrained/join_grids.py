@@ -22,9 +22,9 @@ import pandas as pd
 
 from scene_utils import paths, words
 from scene_utils.features import encode
-from scene_utils.grid import ensemble, presence, sentences
-from scene_utils.grid.network import PARTS
-from scene_utils.grid.train import GridSettings, open_sets
+from scene_utils.grid import train_presence, train_sentences
+from scene_utils.grid.batches import GridSettings, open_sets
+from scene_utils.grid.folders import PARTS, member_folder, member_folders
 
 MEMBER = (*(f"{part}.weights.h5" for part in PARTS), "vocabulary.txt", "history.csv")
 
@@ -42,14 +42,14 @@ def join(folder: Path, members: list[Path]) -> None:
     (folder / "settings.json").unlink(missing_ok=True)
     for number in reversed(range(len(members))):
         member = members[number]
-        target = ensemble.member_folder(folder, number)
+        target = member_folder(folder, number)
         settings = json.loads((member / "settings.json").read_text(encoding="utf-8"))
         settings["members"] = len(members)
         target.mkdir(parents=True, exist_ok=True)
         for name in MEMBER:
             shutil.copyfile(member / name, target / name)
         paths.write_text(target / "settings.json", json.dumps(settings, indent=1) + "\n")
-    ensemble.member_folders(folder)
+    member_folders(folder)
 
 
 def main() -> None:
@@ -69,8 +69,8 @@ def main() -> None:
     rows = encode.open_chosen(cache).row
     root, size = arguments.data_root, settings.size
     store, sets = open_sets(phrases, rows, root, cache, vocabulary, size, settings.length)
-    presence.train_presence(arguments.folder, settings, vocabulary, *sets)
-    sentences.train_context(arguments.folder, phrases, vocabulary, embeddings, store)
+    train_presence.train_presence(arguments.folder, settings, vocabulary, *sets)
+    train_sentences.train_context(arguments.folder, phrases, vocabulary, embeddings, store)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from scene_utils.grid.ensemble import member_folders
-from scene_utils.grid.localizer import SHIPPED
-from scene_utils.paths import atomic
+from scene_utils.grid.folders import member_folders
+from scene_utils.paths import PRETRAINED, atomic
 
 MEMBER = ("settings.json", "vocabulary.txt", "history.csv")
+TARGET = PRETRAINED / "grid"
 WHOLE = ("presence.json", "context.json")
 LIMIT = 30_000_000
 DROPPED = 5  # last binary digits
@@ -68,17 +68,17 @@ def main() -> None:
     wanted += [(folder, name) for name in WHOLE]
     if missing := [str(place / name) for place, name in wanted if not (place / name).is_file()]:
         sys.exit(f"{folder}: expected a finished grid model, found no {', '.join(missing)}")
-    for before in SHIPPED.glob("member*"):
+    for before in TARGET.glob("member*"):
         shutil.rmtree(before)
     for member in members:
-        target = SHIPPED / member.relative_to(folder)
+        target = TARGET / member.relative_to(folder)
         target.mkdir(exist_ok=True)
         for source in sorted(member.glob("*.weights.h5")):
             halve(source, target / source.name)
     for place, name in wanted:
-        shutil.copyfile(place / name, SHIPPED / place.relative_to(folder) / name)
-    size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
-    print(f"{SHIPPED}: {size:,} bytes")
+        shutil.copyfile(place / name, TARGET / place.relative_to(folder) / name)
+    size = sum(path.stat().st_size for path in TARGET.rglob("*") if path.is_file())
+    print(f"{TARGET}: {size:,} bytes")
     if size > LIMIT:
         sys.exit(f"expected at most {LIMIT:,} bytes")
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from scene_utils import exported, paths
+from scene_utils import exported
 from scene_utils.features.store import Encode
 from scene_utils.features.weights import Weights
 
@@ -22,10 +22,6 @@ def encoder(weights: Weights, precision: str = "float32", hint: str = "THROUGHPU
         weights.sha256,
         str(weights.size),
         files=[weights.file] if weights.file else [],
-        folder=paths.DATA
-        / "cache"
-        / "exported"
-        / f"{weights.name}-{weights.size}-{weights.sha256[:8]}",
         precision=precision,
         hint=hint,
     )["encode"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, exported, grounding, paths
+from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
 from scene_utils.grid.folders import files, member_folders, read_settings
@@ -224,13 +224,8 @@ def load_grid_localizer(folder: Path | str) -> GridLocalizer:
     """
     folder = Path(folder)
     settings = read_settings(folder)
-    members = member_folders(folder)
-    networks = exported.load(
-        "grid",
-        folder.resolve(),
-        files=[path for member in members for path in files(member)],
-        folder=paths.exported(folder),
-    )
+    made_of = [path for member in member_folders(folder) for path in files(member)]
+    networks = exported.load("grid", folder.resolve(), files=made_of)
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
     return GridLocalizer(
         settings, vocabulary, networks, load_presence(folder), load_context(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, exported, grounding, paths
+from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features import openvino_engine
 from scene_utils.features.encode import FeatureStore, cache_features
@@ -148,10 +148,5 @@ def load_source(folder: Path, weights: str | Path | None = None) -> SourceModel:
     """The source system, or the control, that `train.train` finished in the folder."""
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    network = exported.load(
-        "source",
-        folder.resolve(),
-        files=[folder / "model.keras"],
-        folder=paths.exported(folder),
-    )["regress"]
-    return SourceModel(settings, vocabulary, network, weights)
+    networks = exported.load("source", folder.resolve(), files=[folder / "model.keras"])
+    return SourceModel(settings, vocabulary, networks["regress"], weights)

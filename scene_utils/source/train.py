@@ -207,6 +207,11 @@ def _fit(
     return history
 
 
+def load_regressor(folder: Path) -> keras.Model:
+    """The network that `train` finished in the folder."""
+    return keras.saving.load_model(folder / "model.keras", compile=False)
+
+
 def predict(
     network: keras.Model,
     features: np.ndarray,

@@ -22,10 +22,12 @@ import pandas as pd
 from scene_utils import box_ops, words
 from scene_utils.analysis import metrics, metrics_file
 from scene_utils.features import encode
-from scene_utils.grid.ensemble import Asker, Ensemble, member_folder, member_folders
-from scene_utils.grid.localizer import SHIPPED
+from scene_utils.grid.batches import GridSettings, Mentions, open_sets
+from scene_utils.grid.ensemble import Asker, Ensemble
+from scene_utils.grid.folders import member_folder, member_folders
 from scene_utils.grid.network import load_grid
-from scene_utils.grid.train import GridSettings, Mentions, open_sets, train_members
+from scene_utils.grid.train import train_members
+from scene_utils.models import SHIPPED
 from scene_utils.paths import write_text
 from scene_utils.source import train
 from scene_utils.source.model import predict
@@ -118,7 +120,7 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
     )
     members = [member_folder(folder, number) for number in range(settings.members)]
     if folder == SHIPPED:
-        members = member_folders(SHIPPED)
+        members = member_folders(SHIPPED["grid"])
     else:
         made_with = vectors | {"untrained": False}
         train_members(
