@@ -197,7 +197,7 @@ part_of = sample_errors.parts(scored[ours], scenes) if scenes else []
 parts = breakdown.by_part(scored, part_of, **draws)
 misses = {}
 for name in names if scenes else []:
-    missed = sample_errors.misses(scored[name], predictions[name], test, scenes)
+    missed = sample_errors.misses(scored[name], predictions[name], scenes)
     misses[name] = sample_errors.shares(missed).reset_index().to_dict("records")
 source = kept.settings(cache, "source")
 inputs = {"backbone": source.get("label", "unknown"), "vectors": source.get("vectors", "unknown")}

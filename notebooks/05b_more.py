@@ -92,7 +92,7 @@ figure = draw.category_points(compared, note)
 plots.save(figure, figures / "categories.png")
 
 # %% [markdown]
-# ## Rare words, easy and hard pictures
+# ## Rare words, easy and hard phrases
 #
 # How often does the phrase's last word stand in the phrases of train? A rare word is found less
 # often, and its score promises too much.
@@ -102,8 +102,9 @@ plots.save(figure, figures / "categories.png")
 tables.frequency(metrics["frequency"])
 
 # %% [markdown]
-# The sample has an easy part, whose pictures hold one to three things, and a hard one, where others
-# miss a phrase by a word.
+# A phrase of the sample is easy where its noun alone tells what it means: "two cups" where there
+# are two. It is hard where other things have that noun, so that an adjective or a relation must be
+# read. A single thing is never alone of its noun here: easy phrases mean two or three things.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -135,7 +136,7 @@ for name in shown:
     table = first.merge(boxed[[*entities.MENTION_KEY, "width", "height"]])
     guesses[name] = box_ops.relative(table)
 figure = draw.mass_maps(box_ops.relative(boxed), guesses, note)
-plots.save(figure, figures / "where_answers_lie.png")
+plots.save(figure, figures / "where_predictions_lie.png")
 
 # %% [markdown]
 # ## Is the score worth something?

@@ -8,22 +8,24 @@ has seen (`look`); see `source.answer.SourceModel` and `grid.localizer.GridLocal
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from scene_utils.dataset import entities
-from scene_utils.grid.localizer import GridLocalizer, load_grid_localizer
 from scene_utils.images import ImageError, open_image, picture_file
 from scene_utils.paths import PRETRAINED
-from scene_utils.source.answer import SourceModel, load_source
+
+if TYPE_CHECKING:
+    from scene_utils.grid.localizer import GridLocalizer
+    from scene_utils.source.answer import SourceModel
 
 SHIPPED = {"grid": PRETRAINED / "grid", "source": PRETRAINED / "source"}
 
 
 def load_model(
     name: Path | str = "grid", weights: str | Path | None = None
-) -> SourceModel | GridLocalizer:
+) -> "SourceModel | GridLocalizer":
     """A model that ships, `grid` or `source`, or that of a folder of a finished training.
 
     `weights` are those of the source system's backbone, if they lie elsewhere. Raises
@@ -36,19 +38,26 @@ def load_model(
             "settings.json, found none. Notebook 04 makes them in data/cache/<profile>/models/"
         )
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    # Who asks one model needs not the other.
     if settings["model"] == "grid":
+        from scene_utils.grid.localizer import load_grid_localizer
+
         return load_grid_localizer(folder)
+    from scene_utils.source.answer import load_source
+
     return load_source(folder, weights)
 
 
 def predict_split(
-    model: SourceModel | GridLocalizer, root: Path | str, split: str, progress: bool = True
+    model: "SourceModel | GridLocalizer", root: Path | str, split: str, progress: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions for every phrase of the ids in `<root>/<split>.txt`, and a table of problems.
 
     No annotation box is read: phrases come from the sentence files, a picture's original size from
     the `<size>` of its XML where there is one (it may be stored squeezed), else from the picture.
     """
+    from scene_utils.dataset import entities
+
     root = Path(root)
     ids = entities.read_ids(root, split)
     found = entities.read_entities(root, dict.fromkeys(ids, split), boxes=False, progress=progress)

@@ -15,19 +15,11 @@ from PIL import Image
 from scene_utils import box_ops, paths, plots
 from scene_utils.analysis import metrics_file, predictions
 from scene_utils.dataset import entities, sample
+from scene_utils.dataset.mentions import PREDICTION_COLUMNS
 from scene_utils.study import readme_tables, tables
 
 # Presence needs a grid model: `test_presence` has that table.
-TABLES = [
-    "models",
-    "recall",
-    "categories",
-    "differences",
-    "frequency",
-    "mistakes",
-    "misses",
-    "summary",
-]
+TABLES = "models recall categories differences frequency parts mistakes misses summary".split()
 
 
 def answer(phrases, spread, count, rng):
@@ -42,7 +34,7 @@ def answer(phrases, spread, count, rng):
     )
     table["rank"] = np.tile(np.arange(1, count + 1), len(phrases))
     table["score"] = rng.random(len(table)) if count > 1 else 1.0
-    return table[entities.PREDICTION_COLUMNS]
+    return table[PREDICTION_COLUMNS]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +98,7 @@ def test_figures_come_as_png_and_svg_and_a_model_with_ranks_gets_its_own(drawn):
     }
     assert kinds[".png"] - kinds[".svg"] == {"gallery"}, "photos are kept as PNG alone"
     wanted = "models categories recall differences iou_distribution what_decides"
-    wanted += " where_answers_lie calibration mistakes gallery"
+    wanted += " where_predictions_lie calibration mistakes gallery"
     assert kinds[".png"] == set(wanted.split())
 
 
@@ -349,7 +341,10 @@ def test_a_figure_that_differs_by_one_digit_fails_the_check(project, readme):
         ("<!-- table:sample/models --> x <!-- /table -->", "on a line of its own"),
         ("<!-- table:sample/nonsense -->\n<!-- /table -->", "got 'sample/nonsense'"),
         ("<!-- table:nowhere/models -->\n<!-- /table -->", "expected figures of notebook 05"),
-        ("<!-- table:sample/parts -->\n<!-- /table -->", "sample/parts: expected its figures"),
+        (
+            "<!-- table:sample/presence -->\n<!-- /table -->",
+            "sample/presence: expected its figures",
+        ),
     ],
 )
 def test_marks_that_cannot_be_filled_are_refused(text, message, readme):

@@ -8,6 +8,7 @@ import pytest
 
 from scene_utils.analysis import metrics, sample_errors
 from scene_utils.dataset import entities, sample, sample_phrases
+from scene_utils.dataset.sample_layout import Thing
 from scene_utils.dataset.sample_phrases import scene_phrase_kind
 
 
@@ -27,14 +28,12 @@ from scene_utils.dataset.sample_phrases import scene_phrase_kind
     ],
 )
 def test_the_word_that_is_missed(phrase, words, missed):
-    thing = sample_errors.Thing(*words, (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False)
+    thing = Thing(*words, (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False)
     assert sample_errors.missed_word(phrase, [thing]) == missed
 
 
 def test_a_box_around_the_wrong_pair_misses_what_one_of_them_lacks():
-    one = sample_errors.Thing(
-        "big", "plain", "red", "box", (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False
-    )
+    one = Thing("big", "plain", "red", "box", (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False)
     assert (
         sample_errors.missed_word("two red boxes", [one, replace(one, colour="blue")]) == "colour"
     )
@@ -61,6 +60,21 @@ def test_phrases_that_differ_in_what_is_not_read_get_one_answer():
         sample_errors.unread(asked[-1:])
 
 
+def test_a_phrase_is_easy_where_its_noun_alone_tells_its_things():
+    first = Thing("big", "plain", "red", "cup", (0, 0, 9, 9), (1, 1, 9, 9), (0, 0, 0), 0.0, False)
+    cups, hat = [first, replace(first, colour="blue")], replace(first, kind="hat")
+    cases = [
+        ("the cup", (0,), [first, hat], "easy"),
+        ("two cups", (0, 1), [*cups, hat], "easy"),
+        ("the red cup", (0,), [*cups, hat], "hard"),
+        ("two cups", (0, 1), [*cups, first], "hard"),
+        ("the cup above the hat", (0,), [first, hat], "hard"),
+    ]
+    for phrase, targets, things, part in cases:
+        said = sample_phrases.Mention(0, "1", "other", phrase, targets, "box")
+        assert sample_phrases.phrase_part(said, things) == part, phrase
+
+
 def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
     root = tmp_path / "scenes"
     sample.generate(root, train=0, val=0, test=12, progress=False)
@@ -74,11 +88,15 @@ def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
         table[["x_min", "y_min", "x_max", "y_max"]] = guess
         table = metrics.check_predictions(table)
         scored = metrics.score_mentions(table, found.phrases, found.boxes)
-        return sample_errors.misses(scored, table, found.phrases, known)
+        return scored, sample_errors.misses(scored, table, known)
 
     truth = boxed[["x_min", "y_min", "x_max", "y_max"]].to_numpy(np.float32)
-    assert (missed(truth).missed == "right").all()
-    corner = missed(np.tile(np.float32([0, 0, 2, 2]), (len(boxed), 1)))
+    scored, right = missed(truth)
+    assert (right.missed == "right").all()
+    parts = pd.Series(sample_errors.parts(scored, known))
+    assert {*parts} == {"easy", "hard"}
+    assert {*right.phrase[parts == "easy"]} == {"plural"}, "a single thing is never alone"
+    corner = missed(np.tile(np.float32([0, 0, 2, 2]), (len(boxed), 1)))[1]
     assert (corner.missed == "no object").all()
     # An object of another kind than the phrase names.
     guess = []
@@ -89,9 +107,9 @@ def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
         named = " ".join(words[:end])
         other = next(t for t in known[row.image_id].things if t.kind not in named)
         guess.append(np.float32(other.box) - np.float32([1, 1, 0, 0]))
-    off = missed(np.stack(guess))
+    off = missed(np.stack(guess))[1]
     assert off.missed.isin(["kind", "several"]).all()
-    shares = sample_errors.shares(pd.concat([missed(truth), off]))
+    shares = sample_errors.shares(pd.concat([right, off]))
     assert list(shares.index) == sorted(set(boxed.phrase.map(scene_phrase_kind)))
     assert shares.mentions.sum() == 2 * len(boxed)
     np.testing.assert_allclose(shares.drop(columns="mentions").sum(axis=1), 100, atol=0.1)

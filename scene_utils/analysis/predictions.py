@@ -1,6 +1,6 @@
 """The models' boxes on the test split, kept in the cache: made once, then only read.
 
-`predictions/<model>.parquet` (every phrase; `entities.PREDICTION_COLUMNS`), and beside it
+`predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it
 `perturbations/<model>.parquet` (`perturbations.ask`), `photos/<model>.parquet` (the photos of
 `data/photos`) and, of a grid model, `presence/<model>.parquet`.
 `predictions/<model>.json`, written last, has the fingerprint of what they were made from. Reading

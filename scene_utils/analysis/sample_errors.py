@@ -110,7 +110,7 @@ def parts(scored: pd.DataFrame, scenes: dict[str, Scene]) -> list[str]:
 
 
 def misses(
-    scored: pd.DataFrame, predictions: pd.DataFrame, phrases: pd.DataFrame, scenes: dict[str, Scene]
+    scored: pd.DataFrame, predictions: pd.DataFrame, scenes: dict[str, Scene]
 ) -> pd.DataFrame:
     """For each row of `scored` on the sample: its phrase's kind, and the one of `MISSES`.
 
@@ -118,18 +118,15 @@ def misses(
     two or three objects; `no object` where that is below .5, or there is no box.
     """
     first = predictions[predictions["rank"] == 1][[*MENTION_KEY, *box_ops.COLUMNS]]
-    table = scored[[*MENTION_KEY, "iou_merged"]].merge(
-        phrases[[*MENTION_KEY, "phrase"]].astype(dict.fromkeys(MENTION_KEY[1:], "int64")),
-        on=MENTION_KEY,
-    )
-    table = table.merge(first, on=MENTION_KEY, how="left")
+    table = scored[[*MENTION_KEY, "phrase", "iou_merged"]].merge(first, on=MENTION_KEY, how="left")
+    kinds = table.phrase.map(scene_phrase_kind)
     found = []
-    for row in table.itertuples():
+    for row, kind in zip(table.itertuples(), kinds, strict=True):
         if row.iou_merged >= 0.5:
             found.append("right")
             continue
         things = scenes[row.image_id].things
-        most = 3 if scene_phrase_kind(row.phrase) == "plural" else 1
+        most = 3 if kind == "plural" else 1
         groups = [g for count in range(1, most + 1) for g in combinations(things, count)]
         each = box_ops.from_inclusive([thing.box for group in groups for thing in group])
         truth = box_ops.merge(each, np.cumsum([0, *map(len, groups[:-1])]))
@@ -138,7 +135,6 @@ def misses(
         best = int(overlap.argmax())
         under = missed_word(row.phrase, groups[best]) if overlap[best] >= 0.5 else "no object"
         found.append(under)
-    kinds = table.phrase.map(scene_phrase_kind)
     return pd.DataFrame({"phrase": kinds, "missed": pd.Categorical(found, list(MISSES))})
 
 
