@@ -27,13 +27,13 @@ def _write_crops(folder: Path, number: int, first: int = 0) -> None:
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of Flickr30k Entities, which no repository may carry."""
-    root = Path(os.environ.get("FLICKR30K") or paths.ROOT.parent / "shared/data/flickr30k")
-    if not root.exists():
+    root = os.environ.get("FLICKR30K")
+    if not root or not Path(root).exists():
         pytest.skip(
-            f"no Flickr30k Entities at {root}: set FLICKR30K to the folder that holds "
-            "annotations.zip, train.txt, val.txt, test.txt and flickr30k-images"
+            "set FLICKR30K to the folder of Flickr30k Entities that holds annotations.zip, "
+            "train.txt, val.txt, test.txt and flickr30k-images"
         )
-    return root
+    return Path(root)
 
 
 @pytest.fixture(scope="session")

@@ -45,30 +45,11 @@ def noise():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "bytes", "image", "array"])
-def test_every_kind_of_source_gives_the_same_colours(kind, tmp_path):
-    image = Image.fromarray(COLOURS)
-    path = tmp_path / "colours.png"
-    image.save(path)
-    source = {
-        "path": path,
-        "text": str(path),
-        "bytes": path.read_bytes(),
-        "image": image,
-        "array": COLOURS,
-    }[kind]
-    assert open_image(source).size == (3, 2)
-    np.testing.assert_array_equal(shown(source), COLOURS)
-
-
 def test_transparency_lies_on_white():
     rgba = np.uint8([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]])
     expected = [[RED, WHITE, (204, 204, 204)]]
     for source in (rgba, encoded(Image.fromarray(rgba))):
         np.testing.assert_allclose(shown(source), expected, atol=1)
-
-
-def test_grey_with_transparency_lies_on_white():
     image = Image.fromarray(np.uint8([[[0, 255], [0, 0], [100, 255]]]), "LA")
     np.testing.assert_array_equal(shown(encoded(image)), [[(0, 0, 0), WHITE, (100, 100, 100)]])
 
@@ -222,25 +203,12 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(side, tmp_path):
         assert "at most 100 megapixels, got 12000 x 12000" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 5, 2), np.uint8),
-        np.zeros((4, 5, 5), np.uint8),
-        np.zeros((2, 4, 5, 3), np.uint8),
-        np.zeros(5, np.uint8),
-        np.zeros((0, 5, 3), np.uint8),
-        np.zeros((4, 0), np.uint8),
-    ],
-    ids=lambda array: f"{array.dtype} {array.shape}",
-)
-def test_an_array_that_is_no_picture_is_shown(array):
+@pytest.mark.parametrize("shape", [(4, 5, 2), (4, 5, 5), (2, 4, 5, 3), (5,), (0, 5, 3), (4, 0)])
+def test_an_array_that_is_no_picture_is_shown(shape):
     with pytest.raises(ImageError) as caught:
-        open_image(array, "frame")
-    assert str(caught.value).startswith(
-        "frame: expected an array (height, width[, 1, 3 or 4]), got "
-    )
-    assert str(caught.value).endswith(f"{array.dtype} {array.shape}")
+        open_image(np.zeros(shape, np.uint8), "frame")
+    wanted = "frame: expected an array (height, width[, 1, 3 or 4]), got"
+    assert str(caught.value) == f"{wanted} uint8 {shape}"
 
 
 class Tensor:
@@ -253,44 +221,29 @@ class Tensor:
         return self.array
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        lambda array, png: png,
-        lambda array, png: bytearray(png),
-        lambda array, png: memoryview(png),
-        lambda array, png: io.BytesIO(png),
-        lambda array, png: Tensor(array),
-        lambda array, png: array.astype(np.int64),
-        lambda array, png: array.astype(np.float32),
-        lambda array, png: array / 255,
-        lambda array, png: array.astype(np.uint16) * 257,
-        lambda array, png: Image.fromarray(array),
-    ],
-    ids=[
-        "png",
-        "bytearray",
-        "memoryview",
-        "BytesIO",
-        "tensor",
-        "int64",
-        "255",
-        "1",
-        "uint16",
-        "PIL",
-    ],
-)
-def test_every_form_of_a_picture_gives_the_same_pixels(given, noise):
-    array = np.asarray(noise.convert("RGB"))
-    found = open_image(given(array, encoded(noise, "PNG")))
-    np.testing.assert_array_equal(np.asarray(found), array)
+FORMS = {
+    "path": lambda array, path: path,
+    "text": lambda array, path: str(path),
+    "bytes": lambda array, path: path.read_bytes(),
+    "bytearray": lambda array, path: bytearray(path.read_bytes()),
+    "memoryview": lambda array, path: memoryview(path.read_bytes()),
+    "BytesIO": lambda array, path: io.BytesIO(path.read_bytes()),
+    "opened file": lambda array, path: open(path, "rb"),  # noqa: SIM115 it is read at once
+    "PIL": lambda array, path: Image.fromarray(array),
+    "array": lambda array, path: array,
+    "tensor": lambda array, path: Tensor(array),
+    "int64": lambda array, path: array.astype(np.int64),
+    "to 255": lambda array, path: array.astype(np.float32),
+    "to 1": lambda array, path: array / 255,
+    "uint16": lambda array, path: array.astype(np.uint16) * 257,
+}
 
 
-def test_an_opened_file_is_a_picture(tmp_path, noise):
-    path = tmp_path / "a.png"
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_picture_gives_the_same_pixels(form, noise, tmp_path):
+    path = tmp_path / "noise.png"
     noise.save(path)
-    with open(path, "rb") as file:
-        assert open_image(file).tobytes() == open_image(path).tobytes()
+    np.testing.assert_array_equal(shown(FORMS[form](np.asarray(noise), path)), np.asarray(noise))
 
 
 @pytest.mark.parametrize(("top", "kind"), [(1, "F"), (255, "F"), (65535, "F"), (65535, "I")])
@@ -329,24 +282,6 @@ def test_a_folder_without_any_of_the_pictures_says_what_is_there(tmp_path):
     (tmp_path / "one.bmp").write_bytes(b"x")
     with pytest.raises(FileNotFoundError, match=r"there is one\.bmp instead"):
         images.check_folder(tmp_path, ["1"])
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
-def test_random_damage_gives_a_picture_or_an_image_error(kind, noise):
-    rng = np.random.default_rng(1)
-    whole = np.frombuffer(encoded(noise.resize((24, 24)), kind), np.uint8)
-    refused = 0
-    for _ in range(150):
-        damaged = whole.copy()
-        places = rng.integers(0, len(damaged), 6)
-        damaged[places] = rng.integers(0, 256, 6)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                assert open_image(damaged.tobytes()).mode == "RGB"
-        except ImageError:
-            refused += 1
-    assert refused > 5
 
 
 def test_both_sizes_of_a_real_picture_give_the_same_squeezed_one(real_data):

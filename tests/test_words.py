@@ -1,14 +1,14 @@
 """Words as GloVe writes them, vectors from real files, and a vocabulary that survives the disk."""
 
 import gzip
-import tracemalloc
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import paths
 from scene_utils import words as text
 from scene_utils.words import (
     Vectors,
@@ -22,15 +22,10 @@ from scene_utils.words import (
     tokenize,
 )
 
-SUBSET = paths.ROOT.parent / "shared/data/glove/glove.6B.300d.subset.txt"
-PHRASES = [
-    "A man",
-    "the man 's red T-shirt",
-    "two dogs",
-    "An old caf\u00e9",
-    "a man in a hat",
-    "3 o'clock",
-]
+# Beside the real pictures; the whole file, which `make data` fetches, takes minutes to read.
+SUBSET = Path(os.environ.get("FLICKR30K", "")).parent / "glove/glove.6B.300d.subset.txt"
+PHRASES = ["A man", "the man 's red T-shirt", "two dogs", "An old caf\u00e9", "a man in a hat"]
+PHRASES += ["3 o'clock"]
 
 
 def vectors_of(*words, dim=4):
@@ -41,13 +36,6 @@ def vectors_of(*words, dim=4):
 @pytest.fixture(scope="module")
 def glove50():
     return load_vectors("glove50")
-
-
-@pytest.fixture(scope="module")
-def subset():
-    if not SUBSET.is_file():
-        pytest.skip(f"no GloVe vectors of 300 numbers at {SUBSET}")
-    return read_glove_text(SUBSET)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +96,10 @@ def write_vectors(path, lines):
 
 
 def test_read_made_vectors(tmp_path):
-    path = write_vectors(tmp_path / "three.txt", ["the 1 2 3", "caf\u00e9 -0.5 1e-3 0", ". 7 8 9"])
-    vectors = read_glove_text(path)
+    path = write_vectors(
+        tmp_path / "three.txt", ["the 1 2 3", "caf\u00e9 -0.5 1e-3 0", ". 7 8 9", "the 4 5 6"]
+    )
+    vectors = read_glove_text(path)  # of a word given twice the first
     assert (vectors.name, vectors.dim) == ("three", 3)
     assert vectors.index == {"the": 0, "caf\u00e9": 1, ".": 2}
     assert vectors.matrix.dtype == np.float32
@@ -117,12 +107,6 @@ def test_read_made_vectors(tmp_path):
         vectors.matrix, np.float32([[1, 2, 3], [-0.5, 1e-3, 0], [7, 8, 9]])
     )
     assert read_glove_text(path, "mine").name == "mine"
-
-
-def test_a_word_given_twice_keeps_its_first_vector(tmp_path):
-    vectors = read_glove_text(write_vectors(tmp_path / "v.txt", ["a 1 2", "b 3 4", "a 5 6"]))
-    assert vectors.index == {"a": 0, "b": 1}
-    assert vectors.matrix.tolist() == [[1, 2], [3, 4]]
 
 
 def test_words_limits_what_is_kept(tmp_path):
@@ -133,12 +117,6 @@ def test_words_limits_what_is_kept(tmp_path):
     with pytest.raises(ValueError, match="found none of the words in 50 lines") as caught:
         read_glove_text(path, words={"absent"})
     assert str(caught.value).startswith(f"{path}: expected GloVe's text format")
-
-
-def test_windows_line_ends_and_no_last_line_end(tmp_path):
-    path = tmp_path / "v.txt"
-    path.write_bytes(b"a 1 2\r\nb 3 4")
-    assert read_glove_text(path).matrix.tolist() == [[1, 2], [3, 4]]
 
 
 def test_odd_words_of_real_files_are_words(tmp_path):
@@ -233,19 +211,6 @@ def test_a_file_of_another_kind_is_refused(content, tmp_path):
     assert str(caught.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("piece", [b"x", b"1 "])
-def test_a_huge_line_costs_little_memory(piece, tmp_path):
-    path = tmp_path / "huge.txt"
-    path.write_bytes(piece * (16_000_000 // len(piece)))
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match="expected GloVe's text format"):
-            read_glove_text(path)
-        assert tracemalloc.get_traced_memory()[1] < 8_000_000
-    finally:
-        tracemalloc.stop()
-
-
 def test_a_huge_line_among_many_good_ones_is_passed_over(tmp_path):
     lines = [f"w{n} {n} 1 0" for n in range(5000)]
     lines[4000] = "x" * 350_000
@@ -259,7 +224,11 @@ def test_a_missing_file_of_vectors_says_what_to_do(tmp_path):
     assert str(tmp_path / "none.txt") in str(caught.value)
 
 
-def test_real_300_numbers_equal_a_naive_reading(subset):
+@pytest.mark.skipif(
+    not SUBSET.is_file(), reason="set FLICKR30K to a folder beside glove/glove.6B.300d.subset.txt"
+)
+def test_real_300_numbers_equal_a_naive_reading():
+    subset = read_glove_text(SUBSET)
     assert (len(subset.index), subset.matrix.shape) == (1912, (1912, 300))
     naive = {}
     for line in SUBSET.read_text(encoding="utf-8").split("\n"):
@@ -274,17 +243,6 @@ def test_real_300_numbers_equal_a_naive_reading(subset):
         np.testing.assert_array_equal(few.matrix[row], np.float32(naive[word]))
 
 
-def cosine(vectors, first, second):
-    a, b = vectors.matrix[vectors.index[first]], vectors.matrix[vectors.index[second]]
-    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-
-
-def nearest(vectors, query, count):
-    norms = np.linalg.norm(vectors.matrix, axis=1)
-    words = list(vectors.index)
-    return [words[row] for row in np.argsort(-(vectors.matrix @ query) / norms)[:count]]
-
-
 def test_packaged_glove_is_glove_6b(glove50):
     assert (glove50.name, glove50.dim, glove50.matrix.shape) == ("glove50", 50, (400_000, 50))
     assert sorted(glove50.index.values()) == list(range(400_000))
@@ -294,15 +252,6 @@ def test_packaged_glove_is_glove_6b(glove50):
         glove50.matrix[0, :5], [0.418, 0.24968, -0.41242, 0.1217, 0.34527], atol=1e-6
     )
     assert np.isfinite(glove50.matrix).all()
-
-
-def test_packaged_glove_knows_what_is_alike(glove50):
-    assert cosine(glove50, "man", "woman") > cosine(glove50, "man", "banana") + 0.3
-    assert set(nearest(glove50, glove50.matrix[glove50.index["three"]], 5)[1:]) <= {
-        *("two", "four", "five", "six", "seven")
-    }
-    king, man, woman = (glove50.matrix[glove50.index[word]] for word in ("king", "man", "woman"))
-    assert "queen" in nearest(glove50, king - man + woman, 3)
 
 
 @pytest.mark.parametrize(
@@ -337,13 +286,6 @@ def test_locate_takes_the_most_frequent_correction_and_no_rare_one():
     assert locate("xrown", rare) == (["crown"], "spelling")
     assert locate("browx", rare) == ([], "unknown")
     assert locate("no9", vectors) == ([], "unknown"), "there is no word `number` here"
-
-
-def test_locate_on_real_vectors(glove50):
-    assert locate("skatebord", glove50) == (["skateboard"], "spelling")
-    assert locate("womann", glove50) == (["woman"], "spelling")
-    assert locate("no.7", glove50) == (["no", "7"], "parts")
-    assert locate("xqzzy", glove50) == ([], "unknown")
 
 
 def test_vocabulary_holds_the_given_phrases_words_alone(glove50):
@@ -389,15 +331,6 @@ def test_embeddings_are_the_words_own_vectors():
     assert found["zq"] == [3, "unknown", ""]
     assert found["big-red"] == [1, "parts", "big red"]
     assert found["skatebord"] == [1, "spelling", "skateboard"]
-
-
-def test_real_embeddings_equal_glove_rows(glove50):
-    vocabulary, embeddings, table = build_vocabulary(PHRASES, glove50)
-    assert (table.found == "exact").all()
-    for word in vocabulary.words[2:]:
-        np.testing.assert_array_equal(
-            embeddings[vocabulary.index[word]], glove50.matrix[glove50.index[word]]
-        )
 
 
 @pytest.mark.parametrize("phrases", [[], [""], ["zzqx qqzz"]])
