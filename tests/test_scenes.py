@@ -1,7 +1,6 @@
 """The drawn sample keeps its promises: whole folders, tight boxes, phrases true of one place."""
 
 import dataclasses
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scene_utils import box_ops
 from scene_utils.dataset import sample as scenes
 from scene_utils.dataset import sample_layout, sample_phrases
 
@@ -18,7 +18,7 @@ NUMBERS = {"two": 2, "three": 3}
 SINGULAR = {f"{kind}s": kind for kind in sample_layout.KINDS} | {"boxes": "box"}
 PHRASE = re.compile(
     r"(?P<first>a|an|the|two|three) (?P<noun>[a-z ]+?)"
-    r"(?: (?:to the )?(?P<relation>left of|right of|above|below) the (?P<anchor>[a-z ]+))?"
+    r"(?: (?:to the )?(?P<relation>left of|right of|above|below) the (?P<landmark>[a-z ]+))?"
 )
 BRACKET = re.compile(r"\[/EN#(\d+)/(\w+) ([^\]]+)\]")
 
@@ -39,16 +39,20 @@ def content(root):
     return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+def generate(root, *counts):
+    scenes.generate(root, **dict(zip(COUNTS, counts, strict=True)), progress=False)
+
+
 def boxed(scene):
     return [mention for mention in scene.mentions if mention.targets]
 
 
 def parse(phrase):
-    """(singular noun's words, relation or None, anchor's words) of a boxed phrase."""
+    """(singular noun's words, relation or None, landmark's words) of a boxed phrase."""
     found = PHRASE.fullmatch(phrase.lower())
     assert found, phrase
-    noun, anchor = found["noun"].split(), (found["anchor"] or "").split()
-    return [SINGULAR.get(word, word) for word in noun], found["relation"], anchor
+    noun, landmark = found["noun"].split(), (found["landmark"] or "").split()
+    return [SINGULAR.get(word, word) for word in noun], found["relation"], landmark
 
 
 def matching(scene, words):
@@ -71,7 +75,7 @@ def test_same_arguments_give_the_same_bytes(sample, tmp_path):
 
 
 def test_picture_does_not_depend_on_the_counts(sample, tmp_path):
-    scenes.generate(tmp_path / "few", train=2, val=1, test=0, progress=False)
+    generate(tmp_path / "few", 2, 1, 0)
     few, many = content(tmp_path / "few"), content(sample)
     pictures = [path for path in few if len(path.parts) == 2]
     assert len(pictures) == 9
@@ -79,10 +83,8 @@ def test_picture_does_not_depend_on_the_counts(sample, tmp_path):
 
 
 def test_another_seed_gives_other_pictures():
-    assert (
-        sample_phrases.describe(1, "train", 0).sentences
-        != sample_phrases.describe(0, "train", 0).sentences
-    )
+    first, other = (sample_phrases.describe(seed, "train", 0) for seed in (0, 1))
+    assert first.sentences != other.sentences
 
 
 def test_splits_name_every_picture_once(sample):
@@ -100,20 +102,20 @@ def test_whole_sample_is_left_alone(sample, monkeypatch):
 
 def test_damaged_or_different_sample_is_made_anew(tmp_path):
     root = tmp_path / "drawn"
-    scenes.generate(root, train=2, val=0, test=0, progress=False)
+    generate(root, 2, 0, 0)
     before = content(root)
     pictures = sorted((root / "flickr30k-images").iterdir())
     pictures[0].unlink()
     pictures[1].write_bytes(b"")
-    scenes.generate(root, train=2, val=0, test=0, progress=False)
+    generate(root, 2, 0, 0)
     assert content(root) == before
-    scenes.generate(root, train=1, val=0, test=0, progress=False)
+    generate(root, 1, 0, 0)
     assert len(list((root / "flickr30k-images").iterdir())) == 1
 
 
 def test_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
     root = tmp_path / "drawn"
-    scenes.generate(root, train=1, val=0, test=0, progress=False)
+    generate(root, 1, 0, 0)
     before = content(tmp_path)
     describe = scenes.describe
 
@@ -125,7 +127,7 @@ def test_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(scenes, "describe", fails)
     for name in ("drawn", "other"):
         with pytest.raises(KeyboardInterrupt):
-            scenes.generate(tmp_path / name, train=3, val=0, test=0, progress=False)
+            generate(tmp_path / name, 3, 0, 0)
     assert content(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
 
@@ -133,13 +135,13 @@ def test_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["notes.txt", "sample.json", "flickr30k-images/mine.jpg"])
 def test_foreign_folder_is_refused(tmp_path, name):
     if "/" in name:  # a user's file within a sample of other arguments
-        scenes.generate(tmp_path / "drawn", train=1, val=0, test=0, progress=False)
+        generate(tmp_path / "drawn", 1, 0, 0)
     path = tmp_path / "drawn" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("[]")
     before = content(tmp_path)
     with pytest.raises(FileExistsError, match=r"drawn .*move"):
-        scenes.generate(tmp_path / "drawn", train=2, val=0, test=0, progress=False)
+        generate(tmp_path / "drawn", 2, 0, 0)
     assert content(tmp_path) == before
 
 
@@ -148,7 +150,7 @@ def test_folder_of_links_is_refused(tmp_path):
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "flickr30k-images").symlink_to(tmp_path / "photos")
     with pytest.raises(FileExistsError, match="drawn"):
-        scenes.generate(tmp_path / "drawn", train=1, val=0, test=0, progress=False)
+        generate(tmp_path / "drawn", 1, 0, 0)
     assert (tmp_path / "drawn" / "flickr30k-images").is_symlink()
 
 
@@ -238,10 +240,10 @@ def test_sizes_are_told_apart(described):
 def test_every_phrase_is_true_of_its_boxes_alone(described):
     for scene in described:
         for mention in boxed(scene):
-            words, relation, anchor = parse(mention.phrase)
+            words, relation, landmark = parse(mention.phrase)
             found = matching(scene, words)
             if relation:
-                (mark,) = matching(scene, anchor)
+                (mark,) = matching(scene, landmark)
                 assert mark not in found
                 (target,) = mention.targets
                 along, across = offset(scene, relation, target, mark)
@@ -295,12 +297,8 @@ def test_each_sort_of_mention_occurs(described):
         assert sorts["plural"] >= 1
         assert len({m.targets for m in boxed(scene)}) >= 4
     said = Counter(w for scene in related for m in boxed(scene) for w in parse(m.phrase)[0])
-    assert set(said) == {
-        *sample_layout.SIZES,
-        *sample_layout.TEXTURES,
-        *sample_layout.COLOURS,
-        *sample_layout.KINDS,
-    }
+    properties = (sample_layout.SIZES, sample_layout.TEXTURES, sample_layout.COLOURS)
+    assert set(said) == {*sample_layout.KINDS, *(word for words in properties for word in words)}
     assert min(said.values()) > 40
     ids = [{(m.targets, m.phrase_id) for m in boxed(scene)} for scene in related]
     twins = [len(pairs) > len({targets for targets, _ in pairs}) for pairs in ids]
@@ -317,30 +315,23 @@ def test_relation_words_are_balanced(described):
     assert min(counts) > 0.75 * max(counts) > 100
 
 
-def iou(a, b):
-    """(...,) of boxes (..., 4) as x0, y0, x1, y1."""
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    both = sides.clip(0).prod(-1)
-    return both / ((a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - both)
-
-
 def test_no_part_of_a_relation_can_be_left_unread(described):
-    """A phrase has a twin in its picture that means another, alike but for anchor or relation."""
-    twins, nearest = {"anchor": 0, "relation": 0}, []
+    """A phrase has a twin in its picture that means another, alike but for landmark or relation."""
+    twins, nearest = {"landmark": 0, "relation": 0}, []
     for scene in described:
         said = [(m.targets, *parse(m.phrase)) for m in boxed(scene) if parse(m.phrase)[1]]
-        for targets, noun, relation, anchor in said:
+        for targets, noun, relation, landmark in said:
             others = [one[2:] for one in said if one[0] != targets and one[1] == noun]
-            by_anchor = any(one[0] == relation and one[1] != anchor for one in others)
-            by_relation = any(one[0] != relation and one[1] == anchor for one in others)
+            by_landmark = any(one[0] == relation and one[1] != landmark for one in others)
+            by_relation = any(one[0] != relation and one[1] == landmark for one in others)
             # A caption of another picture may have taken the twin.
-            assert by_anchor or by_relation or scene.unrelated
-            twins["anchor"] += by_anchor
+            assert by_landmark or by_relation or scene.unrelated
+            twins["landmark"] += by_landmark
             twins["relation"] += by_relation
-            (mark,) = matching(scene, anchor)
+            (mark,) = matching(scene, landmark)
             like = sorted(matching(scene, noun))
-            ways = [offset(scene, relation, i, mark) for i in like]
-            nearest.append(like[int(np.argmin(np.linalg.norm(ways, axis=1)))] in targets)
+            offsets = [offset(scene, relation, i, mark) for i in like]
+            nearest.append(like[int(np.argmin(np.linalg.norm(offsets, axis=1)))] in targets)
     assert min(twins.values()) > 0.4 * len(nearest) > 200
     assert np.mean(nearest) < 0.8
 
@@ -350,35 +341,25 @@ def test_words_alone_do_not_tell_the_place(described):
     for scene in described:
         for mention in boxed(scene):
             if len(mention.targets) == 1:
-                x0, y0, x1, y1 = scene.things[mention.targets[0]].box
-                scale = np.array([scene.width, scene.height] * 2)
-                boxes.append(np.array([x0 - 1, y0 - 1, x1, y1]) / scale)
+                box = box_ops.from_inclusive([scene.things[mention.targets[0]].box])
+                boxes.append(box_ops.to_relative(box, scene.width, scene.height)[0])
                 noun, relation, _ = parse(mention.phrase)
                 size = next((word for word in noun if word in sample_layout.SIZES), None)
                 words.append({"relation": relation, "size": size, "kind": noun[-1]})
     boxes = np.array(boxes)
     fitted = np.arange(len(boxes)) < len(boxes) // 2
-    middle, side = np.linspace(0.2, 0.8, 7), np.array([0.2, 0.3, 0.4, 0.5])
-    x, y, w, h = (g.ravel() for g in np.meshgrid(middle, middle, side, side))
-    grid = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1).clip(0, 1)
 
-    def best(some):
-        return grid[iou(grid[:, None], some[None]).mean(1).argmax()]
+    def told(guess, groups):
+        """Mean IoU of the later half, where each group of words has a box of its own."""
+        found = np.zeros(len(boxes))
+        for group in set(groups):
+            chosen = groups == group
+            best = guess(boxes[fitted & chosen])
+            found[chosen] = box_ops.iou(np.broadcast_to(best, (chosen.sum(), 4)), boxes[chosen])
+        return found[~fitted].mean()
 
-    blind = iou(best(boxes[fitted]), boxes[~fitted]).mean()
+    blind = told(box_ops.best_constant, np.zeros(len(boxes)))
     for sort in ("relation", "size", "kind"):
-        values = np.array([str(word[sort]) for word in words])
-        for guess in (best, lambda some: some.mean(0)):
-            told = np.zeros(len(boxes))
-            for value in set(values):
-                chosen = values == value
-                told[chosen] = iou(guess(boxes[fitted & chosen]), boxes[chosen])
-            assert told[~fitted].mean() < blind + 0.03, sort
-
-
-def test_sample_json_holds_the_arguments(sample):
-    assert json.loads((sample / "sample.json").read_text()) == {
-        "version": scenes.VERSION,
-        "seed": 0,
-        **COUNTS,
-    }
+        groups = np.array([str(word[sort]) for word in words])
+        for guess in (box_ops.best_constant, lambda some: some.mean(0)):
+            assert told(guess, groups) < blind + 0.03, sort
