@@ -6,6 +6,7 @@ import pytest
 
 from scene_utils.analysis import breakdown, mistakes, perturbations
 from scene_utils.analysis.metrics import score_mentions
+from scene_utils.analysis.perturbations import CHANGES
 from scene_utils.dataset.entities import MENTION_KEY as KEY
 from scene_utils.study import tables
 from tests.makers import phrase_table, predicted
@@ -204,33 +205,25 @@ def of_truth(phrases, reads=True, looks=True):
     """A model that knows all boxes of its picture, by phrase: as far as it reads and looks."""
     boxed = phrases[phrases.n_boxes > 0]
     known = {
-        (row.image_id, row.phrase): np.array([row.x_min, row.y_min, row.x_max, row.y_max]) / 100
-        for row in boxed.itertuples()
+        (row.image_id, *sorted(row.phrase.split())): np.array(
+            [row.x_min, row.y_min, row.x_max, row.y_max]
+        )
+        / 100
+        for row in boxed.itertuples(index=False)
     }
     first = boxed.image_id.iloc[0]
 
-    def predict(texts, pictures):
-        found = []
-        for text, picture in zip(texts, pictures, strict=True):
-            picture = (picture or "nothing") if looks else first
-            words = " ".join(sorted(text.split())) if reads else ""
-            ordered = {
-                (image, " ".join(sorted(phrase.split()))): box
-                for (image, phrase), box in known.items()
-            }
-            default = known.get((picture, "the left one"), np.array([0, 0.9, 0.1, 1]))
-            found.append(ordered.get((picture, words), default))
-        return np.array(found)
+    def box(text, picture):
+        picture = picture if looks else first
+        default = known.get((picture, "left", "one", "the"), np.array([0, 0.9, 0.1, 1]))
+        return known.get((picture, *sorted(text.split())), default) if reads else default
 
-    return predict
+    return lambda texts, pictures: np.array([*map(box, texts, pictures)])
 
 
 def falls(phrases, **kwargs):
-    asked = perturbations.questions(phrases)
-    table = perturbations.falls(
-        perturbations.ask(of_truth(phrases, **kwargs), asked), phrases, resamples=100
-    )
-    return table.set_index("change")
+    found = perturbations.ask(of_truth(phrases, **kwargs), perturbations.questions(phrases))
+    return perturbations.falls(found, phrases, resamples=100).set_index("change")
 
 
 def test_questions_change_what_they_say_and_nothing_else(many):
@@ -240,36 +233,23 @@ def test_questions_change_what_they_say_and_nothing_else(many):
     for change, table in asked.groupby("change"):
         before = plain.loc[pd.MultiIndex.from_frame(table[KEY])]
         assert len(table) == 60, change
-        same = {
-            column: (before[column].to_numpy() == table[column].to_numpy())
-            for column in ("text", "picture")
-        }
-        assert same["picture"].all() == (change not in perturbations.CHANGES[2:]), change
-        assert same["text"].all() == (change not in perturbations.CHANGES[:2]), change
-        if change in perturbations.CHANGES[2:]:
-            assert not same["picture"].any()
-        if change in perturbations.CHANGES[:2]:
-            assert not same["text"].any()
+        for column, changes in (("text", CHANGES[:2]), ("picture", CHANGES[2:])):
+            same = before[column].to_numpy() == table[column].to_numpy()
+            assert (not same.any()) if change in changes else same.all(), (change, column)
     other = asked[asked.change == "another picture"]
     assert other.groupby("image_id").picture.nunique().eq(1).all()
     assert set(other.picture) == set(many.image_id), "each stands in for one other"
     shuffled = asked[asked.change == "shuffled words"]
     before = plain.loc[pd.MultiIndex.from_frame(shuffled[KEY])].text
-    assert [sorted(words.split()) for words in shuffled.text] == [
-        sorted(words.split()) for words in before
-    ]
+    sorted_words = [[sorted(said.split()) for said in texts] for texts in (shuffled.text, before)]
+    assert sorted_words[0] == sorted_words[1]
     pd.testing.assert_frame_equal(asked, perturbations.questions(many))
 
 
 def test_a_picture_with_one_object_has_no_other_phrase_to_swap():
-    phrases, _ = phrase_table(
-        [
-            ("a", 0, 1, 0, "a dog", "animals", [LEFT]),
-            ("a", 1, 1, 0, "it", "animals", [LEFT]),
-            ("b", 0, 1, 0, "a cat", "animals", [LEFT]),
-            ("b", 0, 2, 0, "a tree", "other", []),
-        ]
-    )
+    rows = [("a", 0, 1, 0, "a dog", "animals", [LEFT]), ("a", 1, 1, 0, "it", "animals", [LEFT])]
+    rows += [("b", 0, 1, 0, "a cat", "animals", [LEFT]), ("b", 0, 2, 0, "a tree", "other", [])]
+    phrases, _ = phrase_table(rows)
     asked = perturbations.questions(phrases)
     swapped = asked[asked.change == "another phrase"]
     assert swapped[["image_id", "text"]].to_numpy().tolist() == [["b", "a tree"]]

@@ -55,6 +55,14 @@ def project(tmp_path_factory):
     return root
 
 
+def started(project, *words):
+    """A process of this Python that has `project` as the project's root."""
+    environment = {"SCENE_ROOT": str(project), "PYTHONPATH": str(paths.ROOT)}
+    environment["PYTHONHASHSEED"] = str(len(list(project.rglob("*"))))
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
 def draw(project):
     """Run notebooks 05 and 05b as scripts, which they are; returns what they printed."""
     code = (
@@ -63,16 +71,13 @@ def draw(project):
         f"    runpy.run_path(f'{paths.ROOT}/notebooks/{{name}}.py')\n"
         "print('loaded:', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
-    environment = os.environ | {
-        "SCENE_ROOT": str(project),
-        "PYTHONPATH": str(paths.ROOT),
-        "PYTHONHASHSEED": str(len(list(project.rglob("*")))),
-    }
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
+    answer = started(project, "-c", code)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
+
+
+def fill(project, *words):
+    return started(project, "-m", "scene_utils", "readme", *words)
 
 
 def hashes(folder):
@@ -94,13 +99,11 @@ def test_drawing_needs_no_tensorflow(drawn):
 
 @pytest.mark.slow
 def test_figures_come_as_png_and_svg_and_a_model_with_ranks_gets_its_own(drawn):
-    kinds = {
-        suffix: {path.stem for path in drawn[1].glob(f"*{suffix}")} for suffix in (".png", ".svg")
-    }
-    assert kinds[".png"] - kinds[".svg"] == {"gallery"}, "photos are kept as PNG alone"
+    pngs, svgs = ({path.stem for path in drawn[1].glob(f"*.{kind}")} for kind in ("png", "svg"))
+    assert pngs - svgs == {"gallery"}, "photos are kept as PNG alone"
     wanted = "models categories recall differences iou_distribution what_decides"
     wanted += " where_predictions_lie calibration mistakes gallery"
-    assert kinds[".png"] == set(wanted.split())
+    assert pngs == set(wanted.split())
 
 
 @pytest.mark.slow
@@ -200,23 +203,29 @@ def cache(tmp_path):
     return tmp_path
 
 
+def stamp(cache, *names):
+    for name in names:
+        known = {"fingerprint": predictions._fingerprint(cache, name)}
+        (cache / f"predictions/{name}.json").write_text(json.dumps(known))
+
+
 def test_models_stand_in_one_order_and_other_losses_of_the_source_stay_out(cache):
     assert predictions.names(cache) == ["text-only", "source", "grid", "zebra"]
 
 
 def test_labels_say_which_inputs_made_a_model(cache):
     made_with = {"backbone": "resnet50", "vectors": "glove300", "untrained": True}
-    for name in ("source", "text-only", "image-only"):
-        (cache / "models" / name).mkdir(exist_ok=True)
-        (cache / f"models/{name}/settings.json").write_text(json.dumps(made_with))
-    assert predictions.label(cache, "source") == "source (ResNet50, untrained, GloVe 300)"
-    assert predictions.label(cache, "text-only") == "text-only (GloVe 300)"
-    assert predictions.label(cache, "image-only") == "image-only (ResNet50, untrained)"
-    assert predictions.label(cache, "grid") == "grid", "put there by hand"
     pair = made_with | {"members": 2, "untrained": False, "backbone": "own.h5"}
-    (cache / "models/grid").mkdir()
-    (cache / "models/grid/settings.json").write_text(json.dumps(pair))
-    assert predictions.label(cache, "grid") == "grid (2 x own.h5, GloVe 300)"
+    assert predictions.label(cache, "grid") == "grid", "put there by hand"
+    for name, settings, label in (
+        ("source", made_with, "source (ResNet50, untrained, GloVe 300)"),
+        ("text-only", made_with, "text-only (GloVe 300)"),
+        ("image-only", made_with, "image-only (ResNet50, untrained)"),
+        ("grid", pair, "grid (2 x own.h5, GloVe 300)"),
+    ):
+        (cache / "models" / name).mkdir(exist_ok=True)
+        (cache / f"models/{name}/settings.json").write_text(json.dumps(settings))
+        assert predictions.label(cache, name) == label
 
 
 def test_a_grid_model_with_context_answers_whole_sentences_too(cache):
@@ -226,25 +235,20 @@ def test_a_grid_model_with_context_answers_whole_sentences_too(cache):
     (cache / "models/grid/context.json").write_text("{}")
     assert predictions.names(cache)[2:4] == ["grid", predictions.TOGETHER]
     assert predictions.settings(cache, predictions.TOGETHER) == {"fingerprint": "x"}
-    for name in ("grid", predictions.TOGETHER):
-        stamp = {"fingerprint": predictions._fingerprint(cache, name)}
-        (cache / f"predictions/{name}.json").write_text(json.dumps(stamp))
+    stamp(cache, "grid", predictions.TOGETHER)
     (cache / "models/grid/context.json").write_text('{"weight": 1}')
     assert {"grid", predictions.TOGETHER} <= {*predictions.stale(cache)}
 
 
 def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
-    assert predictions.stale(cache) == ["text-only", "source", "zebra"], (
-        "grid was put there by hand"
-    )
-    for name in ("text-only", "source", "zebra"):
-        stamp = {"fingerprint": predictions._fingerprint(cache, name)}
-        (cache / f"predictions/{name}.json").write_text(json.dumps(stamp))
+    names = ["text-only", "source", "zebra"]
+    assert predictions.stale(cache) == names, "grid was put there by hand"
+    stamp(cache, *names)
     assert predictions.stale(cache) == []
     (cache / "models/source/settings.json").write_text('{"fingerprint": "y"}')
     assert predictions.stale(cache) == ["source"]
     (cache / "entities.json").write_text("new phrases")
-    assert predictions.stale(cache) == ["text-only", "source", "zebra"]
+    assert predictions.stale(cache) == names
 
 
 def test_no_answers_say_what_to_do(tmp_path):
@@ -269,36 +273,21 @@ def test_photo_phrases_have_boxes_inside_photos_that_are_there():
 def readme(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr(paths, "figures", lambda profile: drawn[1].parent / profile)
     path = tmp_path / "README.md"
-    path.write_text(
-        "# Study\n\nBefore.\n\n"
-        + "\n\n".join(
-            f"<!-- table:sample/{name} -->\nas it was\n<!-- /table -->" for name in TABLES
-        )
-        + "\n\nAfter.\n"
-    )
+    marks = (f"<!-- table:sample/{name} -->\nas it was\n<!-- /table -->\n" for name in TABLES)
+    path.write_text("\n".join(["# Study\n\nBefore.\n", *marks, "After.\n"]))
     return path
-
-
-def command(project, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "scene_utils", "readme", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"SCENE_ROOT": str(project), "PYTHONPATH": str(paths.ROOT)},
-    )
 
 
 @pytest.mark.slow
 def test_tables_are_written_between_their_marks_and_nowhere_else(project, readme):
-    answer = command(project, readme, "--check")
+    answer = fill(project, readme, "--check")
     assert answer.returncode == 1
     assert "tables differ from metrics.json. Run `make readme`" in answer.stderr
     assert "as it was" in readme.read_text(), "a check changes nothing"
-    assert command(project, readme).returncode == 0
+    assert fill(project, readme).returncode == 0
     text = readme.read_text()
-    assert text.startswith(
-        "# Study\n\nBefore.\n\n<!-- table:sample/models -->\n| model | mean iou |"
-    )
+    before = "# Study\n\nBefore.\n\n<!-- table:sample/models -->\n| model | mean iou |"
+    assert text.startswith(before)
     assert text.endswith("<!-- /table -->\n\nAfter.\n")
     assert "as it was" not in text
     metrics = metrics_file.read_metrics(project / "figures/sample/metrics.json")
@@ -306,7 +295,7 @@ def test_tables_are_written_between_their_marks_and_nowhere_else(project, readme
     row = next(line for line in text.splitlines() if line.startswith("| grid |"))
     assert f"| {value:.1f} [" in row
     assert "| largest box (oracle) |" in text
-    assert command(project, readme, "--check").returncode == 0
+    assert fill(project, readme, "--check").returncode == 0
 
 
 @pytest.mark.slow
@@ -314,24 +303,24 @@ def test_all_pages_of_the_project_are_filled_where_none_is_named(project, readme
     pages = [project / name for name in ("README.md", "figures/sample/README.md")]
     for page in pages:
         page.write_text(readme.read_text())
-    answer = command(project, "--check")
+    answer = fill(project, "--check")
     assert answer.returncode == 1
     assert all(f"{page}: tables differ" in answer.stderr for page in pages)
-    assert command(project).returncode == 0
+    assert fill(project).returncode == 0
     assert pages[0].read_text() == pages[1].read_text() != readme.read_text()
-    assert command(project, "--check").returncode == 0
+    assert fill(project, "--check").returncode == 0
     pages[1].unlink()
 
 
 @pytest.mark.slow
 def test_a_figure_that_differs_by_one_digit_fails_the_check(project, readme):
-    command(project, readme)
+    fill(project, readme)
     text = readme.read_text()
     row = next(line for line in text.splitlines() if line.startswith("| source |"))
     digit = re.search(r"\d(?= \[)", row)
     changed = row[: digit.start()] + str((int(digit[0]) + 1) % 10) + row[digit.end() :]
     readme.write_text(text.replace(row, changed, 1))
-    assert command(project, readme, "--check").returncode == 1
+    assert fill(project, readme, "--check").returncode == 1
 
 
 @pytest.mark.slow
@@ -358,40 +347,14 @@ def test_text_without_marks_stays_as_it_is():
 
 
 def test_differences_are_shown_both_ways_and_chance_is_marked():
-    rows = [
-        {
-            "better": "b",
-            "worse": "a",
-            "metric": "accuracy_0.5",
-            "value": 0.05,
-            "low": 0.01,
-            "high": 0.09,
-            "real": True,
-        },
-        {
-            "better": "c",
-            "worse": "b",
-            "metric": "accuracy_0.5",
-            "value": 0.01,
-            "low": -0.02,
-            "high": 0.04,
-            "real": False,
-        },
-    ]
-    table = tables.differences(pd.DataFrame(rows), ["a", "b", "c"])
+    names = ["better", "worse", "value", "low", "high", "real"]
+    rows = [("b", "a", 0.05, 0.01, 0.09, True), ("c", "b", 0.01, -0.02, 0.04, False)]
+    found = pd.DataFrame(rows, columns=names).assign(metric="accuracy_0.5")
+    table = tables.differences(found, ["a", "b", "c"])
     assert table.loc["b", "a"] == "+5.0 [1.0, 9.0]"
     assert table.loc["a", "b"] == "-5.0 [-9.0, -1.0]"
     assert table.loc["c", "b"] == "~ +1.0 [-2.0, 4.0]"
     assert table.loc["a", "c"] == table.loc["a", "a"] == ""
-
-
-@pytest.mark.slow
-def test_a_table_of_perturbations_is_written(drawn):
-    metrics = metrics_file.read_metrics(drawn[1] / "metrics.json")
-    row = {"change": "blank picture", "mentions": 9, "asked": 0.5, "changed": 0.2, "value": 0.3}
-    row |= {"low": 0.1, "high": 0.4, "real": True, "same": 0.1}
-    text = readme_tables.TABLES["perturbations"](metrics | {"perturbations": {"source": [row]}})
-    assert "| source | 20.0, fall 30.0 [10.0, 40.0] |" in text
 
 
 @pytest.mark.slow
