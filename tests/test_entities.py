@@ -333,13 +333,6 @@ def test_parse_sentences(line, expected):
     assert parse_sentences(line) == expected
 
 
-def test_first_word_index_points_at_the_phrase_in_the_plain_caption():
-    line = "On [/EN#1/other a red bike] and [/EN#0/notvisual all of it] , [/EN#2/people she] sits ."
-    plain = re.sub(r"\[\S+ ([^\]]*)\]", r"\1", line).split()
-    for _, _, word, _, phrase in parse_sentences(line):
-        assert plain[word : word + len(phrase.split())] == phrase.split()
-
-
 def test_read_ids(tmp_path):
     (tmp_path / "val.txt").write_text("12\n\n 7 \r\n12\nphoto_3-b\n")
     assert entities.read_ids(tmp_path, "val") == ["12", "7", "photo_3-b"]
@@ -400,22 +393,15 @@ def load(root, cache):
     return entities.load_entities(root, cache, progress=False)
 
 
-def test_the_second_load_reads_the_cache(small, tmp_path, reads):
-    first = load(small, tmp_path / "cache")
-    second = load(small, tmp_path / "cache")
+@pytest.mark.parametrize("xml", [GOOD["Annotations/11.xml"], b"<annot"], ids=["whole", "damaged"])
+def test_the_second_load_reads_the_cache(xml, kind, tmp_path, reads):
+    root = write_root(tmp_path / "root", GOOD | {"Annotations/11.xml": xml}, kind)
+    first, second = (load(root, tmp_path / "cache") for _ in range(2))
     assert reads.call_count == 1
     assert_same(second, first)
-    assert_same(second, read(small))
+    assert_same(second, read(root))
     assert len(first.phrases) == 7
-
-
-def test_problems_are_kept_too(tmp_path, reads):
-    files = GOOD | {"Annotations/11.xml": b"<annot"}
-    root = write_root(tmp_path / "root", files)
-    first, second = load(root, tmp_path / "cache"), load(root, tmp_path / "cache")
-    assert reads.call_count == 1
-    assert second.problems.file.tolist() == ["Annotations/11.xml"]
-    assert_same(second, first)
+    assert second.problems.file.tolist() == ["Annotations/11.xml"] * (xml == b"<annot")
 
 
 NEW_BOX = annotation(thing(1, box=(3, 4, 5, 7)), size=(333, 500))
@@ -548,14 +534,6 @@ def test_real_tables_fit_together(real_entities, boxed):
     assert ((box_ops.relative(boxed) >= 0) & (box_ops.relative(boxed) <= 1)).all()
     unboxed = phrases[phrases.n_boxes == 0]
     assert unboxed[box_ops.COLUMNS].isna().all(axis=None)
-    several = boxed[boxed.n_boxes > 1].iloc[::2000]
-    assert len(several) > 10
-    for row in several.itertuples():
-        own = boxes[(boxes.image_id == row.image_id) & (boxes.phrase_id == row.phrase_id)]
-        assert len(own) == row.n_boxes
-        assert [own.x_min.min(), own.y_min.min(), own.x_max.max(), own.y_max.max()] == [
-            *(row.x_min, row.y_min, row.x_max, row.y_max)
-        ]
 
 
 def test_real_unrelated_captions_are_among_those_without_a_phrase(real_data, real_entities):

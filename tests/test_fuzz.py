@@ -213,19 +213,3 @@ def test_pictures(content):
     assert found.mode == "RGB"
     assert 0 < found.width * found.height <= images.LARGEST_PIXELS
     assert images.squeeze(found, 8).shape == (8, 8, 3)
-
-
-number = st.floats(width=32) | st.integers(-1000, 1000).map(float)
-
-
-@pytest.mark.slow
-@thousands
-@given(st.one_of(st.lists(st.lists(number, max_size=5), max_size=4), number, st.none()))
-def test_whatever_is_given_as_boxes_is_boxes_or_refused(given_boxes):
-    try:
-        found = box_ops.check(given_boxes)
-    except (ValueError, TypeError):
-        return
-    assert found.shape[-1] == 4
-    assert (found[..., 2:] > found[..., :2]).all()
-    assert np.isfinite(found).all()
