@@ -97,11 +97,12 @@ def write_vectors(path, lines):
 
 def test_read_made_vectors(tmp_path):
     path = write_vectors(
-        tmp_path / "three.txt", ["the 1 2 3", "caf\u00e9 -0.5 1e-3 0", ". 7 8 9", "the 4 5 6"]
+        tmp_path / "three.txt", ["the 1 2 3", "caf\u00e9 -0.5 1e-3 0", "\u2028 7 8 9", "the 4 5 6"]
     )
     vectors = read_glove_text(path)  # of a word given twice the first
     assert (vectors.name, vectors.dim) == ("three", 3)
-    assert vectors.index == {"the": 0, "caf\u00e9": 1, ".": 2}
+    # A line feed alone ends a line, not the other signs that str.splitlines breaks at.
+    assert vectors.index == {"the": 0, "caf\u00e9": 1, "\u2028": 2}
     assert vectors.matrix.dtype == np.float32
     np.testing.assert_array_equal(
         vectors.matrix, np.float32([[1, 2, 3], [-0.5, 1e-3, 0], [7, 8, 9]])

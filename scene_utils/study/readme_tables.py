@@ -6,7 +6,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +27,19 @@ def files() -> list[Path]:
     return [path for path in map(paths.ROOT.joinpath, FILES) if path.is_file()]
 
 
+def _rows(table: pd.DataFrame, note: str) -> str:
+    rows = [[table.index.name or "", *table.columns], [""]]
+    rows += [[label, *cells] for label, cells in zip(table.index, table.to_numpy(str), strict=True)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines[1] = "|" + "---|" * len(rows[0])
+    return "\n".join([*lines, "", f"({note})"])
+
+
+def _captioned(table: pd.DataFrame, note: str, metrics: dict) -> str:
+    labelled = table.rename(index=metrics["labels"])
+    return _rows(labelled, f"{note}; {metrics_file.caption(metrics)}")
+
+
 def markdown(metrics: dict, protocol: str = "merged") -> str:
     """The table of all references and models as Markdown, with its caption."""
     oracles = metrics.get("oracles", [])
@@ -37,10 +49,10 @@ def markdown(metrics: dict, protocol: str = "merged") -> str:
     }
     table = tables.scores(results, protocol)
     table.columns = [name if name == "mean iou" else f"{name} (%)" for name in table]
-    return _with_caption(table, f"{protocol} box", metrics)
+    return _captioned(table, f"{protocol} box", metrics)
 
 
-def _summary(metrics: dict) -> str:
+def _summary(metrics: dict) -> pd.DataFrame:
     """What is looked at first: the best blind box and the models, and what each loses when it is
     asked with another phrase or shown another picture."""
     blind = {"best constant": metrics["references"]["best constant"]}
@@ -53,153 +65,116 @@ def _summary(metrics: dict) -> str:
             for row in rows
             if row["change"] == change
         }
-        table[f"lost: {change}"] = pd.Series(fallen, dtype=object).reindex(table.index).fillna("")
-    note = "right: IoU of .5 or more; lost: points of it (empty: not asked); in brackets 95 %"
-    note += " intervals; merged box"
-    return _with_caption(table, note, metrics)
+        table[f"lost: {change}"] = [fallen.get(name, "") for name in table.index]
+    return table
 
 
-def _with_caption(table: pd.DataFrame, note: str, metrics: dict) -> str:
-    labelled = table.rename(index=metrics["labels"])
-    return f"{_rows(labelled)}\n\n({note}; {metrics_file.caption(metrics)})"
-
-
-def _rows(table: pd.DataFrame) -> str:
-    rows = [[table.index.name or "", *table.columns], [""]]
-    rows += [[label, *cells] for label, cells in zip(table.index, table.to_numpy(str), strict=True)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines[1] = "|" + "---|" * len(rows[0])
-    return "\n".join(lines)
-
-
-def _recall(metrics: dict) -> str:
-    sides = [
+def _recall(metrics: dict) -> pd.DataFrame:
+    sides = (
         tables.recall(metrics["models"], protocol).add_prefix(f"{protocol}: ")
         for protocol in ("any", "merged")
-    ]
-    return _with_caption(pd.concat(sides, axis=1), "at IoU .5, %", metrics)
+    )
+    return pd.concat(sides, axis=1)
 
 
-def _categories(metrics: dict) -> str:
-    table = tables.categories(metrics["models"])
-    return _with_caption(table, "recall at 1, any box, IoU .5, %", metrics)
-
-
-def _differences(metrics: dict) -> str:
+def _differences(metrics: dict) -> pd.DataFrame:
     rows = pd.DataFrame(metrics["differences"])
     names = [name for name in metrics["references"] if name in {*rows.better, *rows.worse}]
-    table = tables.differences(rows, [*names, *metrics["models"]])
-    note = "accuracy at IoU .5, merged box, points; ~: the interval of the difference holds 0"
-    return _with_caption(table, note, metrics)
+    return tables.differences(rows, [*names, *metrics["models"]])
 
 
-def _perturbations(metrics: dict) -> str:
-    table = tables.perturbations(metrics["perturbations"])
-    note = "accuracy at IoU .5 after the change, %, and its fall in points; merged box"
-    return _with_caption(table, note, metrics)
-
-
-def _presence(metrics: dict) -> str:
-    table = tables.presence(metrics["presence"])
-    return _with_caption(table, "a phrase about its own picture and about another", metrics)
-
-
-def _mistakes(metrics: dict) -> str:
+def _mistakes(metrics: dict) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(metrics["mistakes"], orient="index").rename_axis("model")
-    return _with_caption(table.map(lambda share: f"{share:.1f}"), "% of the mentions", metrics)
+    return table.map("{:.1f}".format)
 
 
 def _misses(metrics: dict) -> str:
     model = list(metrics["misses"])[-1]
     table = pd.DataFrame(metrics["misses"][model]).set_index("phrase")
-    cells = table.map(lambda share: f"{share:.1f}")
-    cells["mentions"] = table.mentions.map("{:,.0f}".format)
-    return _with_caption(
-        cells, f"{metrics['labels'].get(model, model)}, % of the mentions", metrics
-    )
-
-
-def _frequency(metrics: dict) -> str:
-    note = (
-        "accuracy at IoU .5, merged box, and the mean score, %, by how often the phrase's last "
-        "word stands in train phrases (mentions)"
-    )
-    return _with_caption(tables.frequency(metrics["frequency"]), note, metrics)
-
-
-def _parts(metrics: dict) -> str:
-    note = "merged box, accuracy at IoU .5 in %, by part of the split (mentions)"
-    return _with_caption(tables.parts(metrics["parts"]), note, metrics)
+    cells = table.map("{:.1f}".format).assign(mentions=table.mentions.map("{:,.0f}".format))
+    note = f"{metrics['labels'].get(model, model)}, % of the mentions"
+    return _captioned(cells, note, metrics)
 
 
 def _ablation(metrics: dict) -> str:
     rows = metrics["ablation"]
     dates = sorted(row["date"] for row in rows)
-    note = (
-        f"{metrics['data']['name']}, split val: {rows[0]['val']['mentions']:,} boxed mentions; "
-        f"{metrics['made_with']['vectors']}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"
-    )
     table = ablation_table.table(rows)
     table.columns = [
         f"{name} (%)" if name.startswith(("accuracy", "pointing")) else name for name in table
     ]
-    return f"{_rows(table)}\n\n({note})"
+    return _rows(
+        table,
+        f"{metrics['data']['name']}, split val: {rows[0]['val']['mentions']:,} boxed mentions; "
+        f"{metrics['made_with']['vectors']}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}",
+    )
 
 
-def _three_digits(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _bench_rows(table: pd.DataFrame, what: str, section: dict) -> str:
-    machine = section["machine"]
-    table = table.map(_three_digits)
-    made_on = f"{machine['processor']}, {machine['cores']} cores; {machine['date']}"
-    return f"{_rows(table)}\n\n({what}; {made_on})"
-
-
-def _bench_pass(section: dict) -> str:
-    rates = {name: of["pictures_per_second"] for name, of in section["backbones"].items()}
-    table = pd.DataFrame(rates).rename_axis("runtime")
-    return _bench_rows(table, "pictures of 224 x 224 px a second", section)
-
-
-def _bench_caching(section: dict) -> str:
+def _caching(section: dict) -> pd.DataFrame:
     rows = pd.DataFrame(section["rows"]).set_index("backbone")
-    table = rows[["precision", "pictures are"]]
-    for name in ("pass", "reading", "caching"):
-        table = table.assign(**{name: rows[f"{name}_per_second"]})
+    speeds = ["pass", "reading", "caching"]
+    rows = rows.rename(columns={f"{name}_per_second": name for name in speeds})
     shares = 100 * rows[["share", "ceiling"]].set_axis(["of the pass (%)", "at most (%)"], axis=1)
-    table = pd.concat([table, shares], axis=1)
-    return _bench_rows(table, "pass, reading and caching: pictures a second", section)
+    return pd.concat([rows[["precision", "pictures are", *speeds]], shares], axis=1)
 
 
-def _bench_training(section: dict) -> str:
+def _pass(section: dict) -> pd.DataFrame:
+    rates = {name: of["pictures_per_second"] for name, of in section["backbones"].items()}
+    return pd.DataFrame(rates).rename_axis("runtime")
+
+
+def _training(section: dict) -> pd.DataFrame:
     sizes = {f"{size} px": of["step_seconds"] for size, of in section["sizes"].items()}
-    table = pd.DataFrame(sizes).rename_axis("runtime")
-    return _bench_rows(table, "seconds a step of 16 pictures", section)
+    return pd.DataFrame(sizes).rename_axis("runtime")
 
 
-BENCH: dict[str, Callable[[dict], str]] = {
-    "pass": _bench_pass,
-    "caching": _bench_caching,
-    "training": _bench_training,
+def _bench(name: str, section: dict) -> str:
+    def digits(value: object) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    make, note = BENCH[name]
+    of = section["machine"]
+    made_on = f"{of['processor']}, {of['cores']} cores; {of['date']}"
+    return _rows(make(section).map(digits), f"{note}; {made_on}")
+
+
+BENCH = {
+    "pass": (_pass, "pictures of 224 x 224 px a second"),
+    "caching": (_caching, "pass, reading and caching: pictures a second"),
+    "training": (_training, "seconds a step of 16 pictures"),
 }
-TABLES: dict[str, Callable[[dict], str]] = {
-    "summary": _summary,
-    "models": markdown,
-    "recall": _recall,
-    "categories": _categories,
-    "differences": _differences,
-    "frequency": _frequency,
-    "parts": _parts,
-    "presence": _presence,
-    "perturbations": _perturbations,
-    "mistakes": _mistakes,
-    "misses": _misses,
-    "ablation": _ablation,
+NOTES = {
+    "summary": "right: IoU of .5 or more; lost: points of it (empty: not asked); in brackets 95 % "
+    "intervals; merged box",
+    "recall": "at IoU .5, %",
+    "categories": "recall at 1, any box, IoU .5, %",
+    "differences": "accuracy at IoU .5, merged box, points; ~: the interval of the difference "
+    "holds 0",
+    "frequency": "accuracy at IoU .5, merged box, and the mean score, %, by how often the phrase's "
+    "last word stands in train phrases (mentions)",
+    "parts": "merged box, accuracy at IoU .5 in %, by part of the split (mentions)",
+    "presence": "a phrase about its own picture and about another",
+    "perturbations": "accuracy at IoU .5 after the change, %, and its fall in points; merged box",
+    "mistakes": "% of the mentions",
 }
+MAKERS = {
+    **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
+    "categories": lambda metrics: tables.categories(metrics["models"]),
+}
+WHOLE = {"models": markdown, "misses": _misses, "ablation": _ablation}
+TABLES = (*WHOLE, *NOTES)
+
+
+def table(name: str, metrics: dict) -> str:
+    """The table of that name of `TABLES`, with its caption."""
+    if name in WHOLE:
+        return WHOLE[name](metrics)
+    made = MAKERS[name](metrics) if name in MAKERS else getattr(tables, name)(metrics[name])
+    return _captioned(made, NOTES[name], metrics)
+
+
 _MARKED = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -224,14 +199,17 @@ def fill(text: str) -> str:
             raise ValueError(f"expected a table of {sorted(known)}, got {match[2]!r}")
         if profile == "bench":
             text = (paths.ROOT / "figures" / "bench.json").read_text(encoding="utf-8")
-            figures = json.loads(text).get(name)
+            figures, write = json.loads(text).get(name), _bench
         else:
-            figures = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
+            figures, write = (
+                metrics_file.read_metrics(paths.figures(profile) / "metrics.json"),
+                table,
+            )
             figures["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
         if not figures or not figures.get(name, True):
             raise ValueError(f"{match[2]}: expected its figures to have {name}, got none")
         try:
-            return f"{match[1]}{known[name](figures)}\n{match[3]}"
+            return f"{match[1]}{write(name, figures)}\n{match[3]}"
         except KeyError as error:
             raise ValueError(f"{match[2]}: expected {error} in its figures, got none") from None
 

@@ -61,20 +61,16 @@ def categories(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
     return _by_model(results, cells)
 
 
-def differences(
-    found: pd.DataFrame, names: list[str], metric: str = "accuracy_0.5"
-) -> pd.DataFrame:
+def differences(found: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Of `metrics.differences`: row minus column with its interval, accuracy in points.
 
     `~` stands where the interval holds 0.
     """
-    scale, digits = (1, 3) if metric == "mean_iou" else (100, 1)
     cells = pd.DataFrame("", index=pd.Index(names, name="row minus column"), columns=names)
-    for row in found[found.metric == metric].itertuples():
-        for first, second, sign in ((row.better, row.worse, 1), (row.worse, row.better, -1)):
-            ends = sorted(sign * scale * end for end in (row.low, row.high))
-            text = f"{sign * scale * row.value:+.{digits}f}"
-            text += f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    for row in found[found.metric == "accuracy_0.5"].itertuples():
+        for first, second, scale in ((row.better, row.worse, 100), (row.worse, row.better, -100)):
+            low, high = sorted((scale * row.low, scale * row.high))
+            text = f"{scale * row.value:+.1f} [{low:.1f}, {high:.1f}]"
             cells.loc[first, second] = text if row.real else f"~ {text}"
     return cells
 
