@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from scene_utils import box_ops, images, paths
+from scene_utils import box_ops, box_tensors, images, paths
 from scene_utils import words as text
 from scene_utils.analysis import metrics
 from scene_utils.dataset import entities
@@ -285,11 +285,13 @@ def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
 
 def test_pair_iou_agrees_with_the_evaluator_and_giou_with_answers_worked_by_hand():
     first, second = random_boxes(300, 0), random_boxes(300, 1)
-    iou, giou = losses.pair_iou(tf.constant(first), tf.constant(second))
+    iou, giou = box_tensors.iou_and_giou(tf.constant(first), tf.constant(second))
     np.testing.assert_allclose(iou, box_ops.iou(first, second), atol=1e-5)
     assert (giou.numpy() <= iou.numpy() + 1e-6).all()
     # Unit squares with a unit gap: no overlap, union 2, hull 3.
-    _, apart = losses.pair_iou(tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]]))
+    _, apart = box_tensors.iou_and_giou(
+        tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]])
+    )
     assert float(apart[0]) == pytest.approx(-1 / 3)
 
 
@@ -568,7 +570,7 @@ def test_nothing_is_left_to_learn_from_a_teacher_that_answers_the_same():
     loss = float(losses.distillation_loss(answered, others, given))
     assert loss == pytest.approx(apart, rel=1e-4)
     moved = random_boxes(80, 2).reshape(5, 16, 4)
-    _, giou = losses.pair_iou(tf.constant(given), tf.constant(moved))
+    _, giou = box_tensors.iou_and_giou(tf.constant(given), tf.constant(moved))
     expected = apart + np.mean(np.sum(others * (1 - giou), axis=1))
     assert float(losses.distillation_loss(answered, others, moved)) == pytest.approx(
         expected, rel=1e-4

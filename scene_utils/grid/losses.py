@@ -6,27 +6,9 @@ n phrases of b pictures with cells² places each; boxes are fractions of the pic
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import tensorflow as tf
 
+from scene_utils.box_tensors import iou_and_giou
 from scene_utils.grid.layers import cell_centres, log_fits
 from scene_utils.grid.network import Answered
-
-
-def pair_iou(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """IoU and GIoU (Rezatofighi et al., CVPR 2019) of boxes that broadcast, `(..., 4)`."""
-    # Side by side: where four numbers are the last axis, no operation uses the processor's width.
-    (left, top, right, bottom), (left2, top2, right2, bottom2) = (
-        tf.unstack(box, axis=-1) for box in (first, second)
-    )
-    width = tf.nn.relu(tf.minimum(right, right2) - tf.maximum(left, left2))
-    height = tf.nn.relu(tf.minimum(bottom, bottom2) - tf.maximum(top, top2))
-    both = width * height
-    area = tf.nn.relu(right - left) * tf.nn.relu(bottom - top)
-    area2 = tf.nn.relu(right2 - left2) * tf.nn.relu(bottom2 - top2)
-    either = area + area2 - both
-    hull = (tf.maximum(right, right2) - tf.minimum(left, left2)) * (
-        tf.maximum(bottom, bottom2) - tf.minimum(top, top2)
-    )
-    iou = both / tf.maximum(either, 1e-7)
-    return iou, iou - (hull - either) / tf.maximum(hull, 1e-7)
 
 
 def cells_inside(truth: tf.Tensor, cells: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -49,7 +31,7 @@ def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int)
     entropy towards IoU³ of the cells' own boxes, so that the cell that is trusted is the one whose
     box is good.
     """
-    iou, giou = pair_iou(boxes, truth[:, None])
+    iou, giou = iou_and_giou(boxes, truth[:, None])
     inside, offset = cells_inside(truth, cells)
     inside = tf.cast(inside, tf.float32)
     half = tf.maximum((truth[:, 2:] - truth[:, :2]) / 2, 0.02)
@@ -100,7 +82,7 @@ def distillation_loss(answered: Answered, shares: tf.Tensor, boxes: tf.Tensor) -
     the Knowledge in a Neural Network"); of boxes 1 - GIoU with theirs, weighted by their shares.
     """
     apart = tf.math.log(shares + 1e-9) - tf.nn.log_softmax(answered.scores)
-    _, giou = pair_iou(answered.boxes, boxes)
+    _, giou = iou_and_giou(answered.boxes, boxes)
     return tf.reduce_mean(tf.reduce_sum(shares * (apart + 1 - giou), axis=-1))
 
 

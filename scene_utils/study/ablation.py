@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import keras
 import numpy as np
 import pandas as pd
 
@@ -30,7 +29,6 @@ from scene_utils.grid.train import train_members
 from scene_utils.models import SHIPPED
 from scene_utils.paths import write_text
 from scene_utils.source import train
-from scene_utils.source.model import predict
 from scene_utils.study import ablation_table
 
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
@@ -93,7 +91,9 @@ def run(
         if name in SOURCE:
             made = _source(settings, *given, folder)
         else:
-            made = _grid(settings, root, cache, *given, SHIPPED if name == SHIPS else folder)
+            made = _grid(
+                settings, root, cache, *given, SHIPPED["grid"] if name == SHIPS else folder
+            )
         made |= {"settings": wanted, "row": name, "seed": seed}
         made |= {"this_run_seconds": round(time.time() - began)} | metrics_file.commit()
         done = [row for row in done if row not in same] + [made]
@@ -106,8 +106,7 @@ def _source(settings, phrases, vocabulary, embeddings, vectors, store, folder) -
     sets = [train.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")]
     made_with = encode.origin(store) | vectors
     train.train(settings, *sets, embeddings, vocabulary, made_with, folder)
-    network = keras.models.load_model(folder / "model.keras", compile=False)
-    found = predict(network, *sets[1].inputs)
+    found = train.predict(train.load_regressor(folder), sets[1])
     return {
         "pictures": len(sets[0].features),
         "val": _figures(found, sets[1].boxes, sets[1].rows),
