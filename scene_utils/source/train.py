@@ -48,8 +48,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Examples:
-    """n boxed mentions of one split: `features (p, channels)` of its pictures, which of them each is
-    about `(n,)`, token ids `(n, length)` and relative merged boxes `(n, 4)`."""
+    """n boxed mentions of one split: `features (p, channels)` of its pictures, which of these each
+    is about `(n,)`, token ids `(n, length)` and relative merged boxes `(n, 4)`."""
 
     features: np.ndarray
     rows: np.ndarray
