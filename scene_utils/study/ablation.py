@@ -26,8 +26,7 @@ from scene_utils.grid.ensemble import Asker, Ensemble
 from scene_utils.grid.folders import member_folder, member_folders
 from scene_utils.grid.network import load_grid
 from scene_utils.grid.train import train_members
-from scene_utils.models import SHIPPED
-from scene_utils.paths import write_text
+from scene_utils.paths import PRETRAINED, write_text
 from scene_utils.source import train
 from scene_utils.study import ablation_table
 
@@ -41,6 +40,7 @@ GRID = {
     "36 epochs": replace(LARGE, epochs=36),
 }
 # Scored from the shipped weights, as they are rounded.
+SHIPPED = PRETRAINED / "grid"
 SHIPS = "36 epochs and the taught one (ship)"
 ROWS = (*SOURCE, *GRID, SHIPS)
 
@@ -91,9 +91,7 @@ def run(
         if name in SOURCE:
             made = _source(settings, *given, folder)
         else:
-            made = _grid(
-                settings, root, cache, *given, SHIPPED["grid"] if name == SHIPS else folder
-            )
+            made = _grid(settings, root, cache, *given, SHIPPED if name == SHIPS else folder)
         made |= {"settings": wanted, "row": name, "seed": seed}
         made |= {"this_run_seconds": round(time.time() - began)} | metrics_file.commit()
         done = [row for row in done if row not in same] + [made]
@@ -119,7 +117,7 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
     )
     members = [member_folder(folder, number) for number in range(settings.members)]
     if folder == SHIPPED:
-        members = member_folders(SHIPPED["grid"])
+        members = member_folders(SHIPPED)
     else:
         made_with = vectors | {"untrained": False}
         train_members(
