@@ -65,7 +65,7 @@ $(BUILD)/04_train.ipynb: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb
 $(BUILD)/04b_grid.ipynb: $(BUILD)/04_train.ipynb
 $(BUILD)/05_iou_analysis.ipynb $(BUILD)/06_query_widget.ipynb: $(BUILD)/04b_grid.ipynb
 $(BUILD)/05b_more.ipynb: $(BUILD)/05_iou_analysis.ipynb
-$(BUILD)/04b_grid.ipynb $(BUILD)/06_query_widget.ipynb: $(wildcard data/pretrained/grid/* data/pretrained/grid/*/*)
+$(BUILD)/04b_grid.ipynb $(BUILD)/06_query_widget.ipynb: $(wildcard data/pretrained/grid/*.[jht]* data/pretrained/grid/*/*.[jht]*)
 $(BUILD)/06_query_widget.ipynb: $(wildcard scene_utils/widget/*.[cj]s*)
 # Where what a notebook makes is gone from the cache, it runs again.
 gone = $(if $(wildcard $(2)),,$(eval $(BUILD)/$(1).ipynb: FORCE))

@@ -1,17 +1,19 @@
 """Import TensorFlow without the banner that its C++ side prints before any log level applies.
 
-Import this module before keras or tensorflow. Python errors and warnings are not touched.
+Import this module before keras or tensorflow. Python errors and warnings are not touched. Under
+another backend of Keras, as `data/pretrained/train_on_gpu.py` chooses, nothing is imported.
 """
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-_stderr = os.dup(2)
-_null = os.open(os.devnull, os.O_WRONLY)
-os.dup2(_null, 2)
-try:
-    import tensorflow  # noqa: F401
-finally:
-    os.dup2(_stderr, 2)
-    os.close(_stderr)
-    os.close(_null)
+if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    _stderr = os.dup(2)
+    _null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(_null, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(_stderr, 2)
+        os.close(_stderr)
+        os.close(_null)

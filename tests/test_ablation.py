@@ -9,7 +9,7 @@ import pytest
 
 from scene_utils import paths
 from scene_utils.analysis import metrics_file
-from scene_utils.grid.localizer import SHIPPED
+from scene_utils.models import SHIPPED
 from scene_utils.study import ablation, ablation_table, readme_tables
 
 
@@ -62,7 +62,7 @@ def test_recorded_rows_name_their_commit_and_those_of_today_are_not_trained_agai
     rows = ablation_table.read(out)
     assert all(ablation_table.table(rows).commit)
     for words in ("phrases.parquet", "embeddings.npy", "vectors.json", "vocabulary.txt"):
-        shutil.copy(SHIPPED / "vocabulary.txt", tmp_path / words)
+        shutil.copy(SHIPPED["grid"] / "vocabulary.txt", tmp_path / words)
     (tmp_path / "vectors.json").write_text("{}")
     np.save(tmp_path / "embeddings.npy", np.zeros((2, 2)))
     pd.DataFrame().to_parquet(tmp_path / "phrases.parquet")

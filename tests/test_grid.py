@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from scene_utils import box_ops, images, paths
+from scene_utils import box_ops, box_tensors, images, paths
 from scene_utils import words as text
 from scene_utils.analysis import metrics
 from scene_utils.dataset import entities
@@ -18,7 +18,6 @@ from scene_utils.features import backbones
 from scene_utils.features import pixels as pictures
 from scene_utils.grid import (
     batches,
-    ensemble,
     layers,
     localizer,
     losses,
@@ -27,6 +26,7 @@ from scene_utils.grid import (
     train,
     train_presence,
     train_sentences,
+    trainer,
 )
 
 SIZE = 128
@@ -45,7 +45,7 @@ def random_boxes(count, seed):
 def test_folding_batch_norm_changes_nothing(backbone):
     photo = images.read_squeezed(paths.PHOTOS / "coffee.jpg", SIZE)[0][None].astype(np.float32)
     plain = backbones.feature_maps(backbone)(photo)
-    folded = network.folded_maps(backbone, "float32", tuned=True)(photo)
+    folded = network.folded_maps(backbone, "float32")(photo)
     for one, other in zip(plain, folded, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
 
@@ -59,22 +59,20 @@ def test_resnet50_folds_the_same_way():
             layer.set_weights(scale)
     pixels = rng.uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
     plain = backbones.feature_maps(backbone)(pixels)
-    folded = network.folded_maps(backbone, "float32", tuned=True)(pixels)
+    folded = network.folded_maps(backbone, "float32")(pixels)
     assert [part.shape[-1] for part in folded] == [512, 1024, 2048]
     for one, other in zip(plain, folded, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
 
 
-@pytest.mark.parametrize("tuned", [True, False])
-def test_what_is_trained_of_the_backbone(backbone, tuned):
-    maps = network.folded_maps(backbone, "float32", tuned)
+def test_what_is_trained_of_the_backbone(backbone):
+    maps = network.folded_maps(backbone, "float32")
     trained = {variable.path.split("/")[0] for variable in maps.trainable_variables}
-    assert any(name.startswith("stage7") for name in trained) == tuned
+    assert any(name.startswith("stage7") for name in trained)
     assert not any(name.startswith(("stem", "stage1", "stage2", "stage3")) for name in trained)
-    if tuned:
-        with tf.GradientTape() as tape:
-            loss = sum(tf.reduce_sum(part) for part in maps(np.zeros((1, SIZE, SIZE, 3))))
-        assert all(g is not None for g in tape.gradient(loss, maps.trainable_variables))
+    with tf.GradientTape() as tape:
+        loss = sum(tf.reduce_sum(part) for part in maps(np.zeros((1, SIZE, SIZE, 3))))
+    assert all(g is not None for g in tape.gradient(loss, maps.trainable_variables))
 
 
 def test_phrase_convolution_is_product_then_convolution():
@@ -89,17 +87,6 @@ def test_phrase_convolution_is_product_then_convolution():
             product = grid[picture] * np.tanh(q @ gate + gate_bias)
             expected = product @ scaled + grid[picture] @ fixed + q @ shift + shift_bias
             np.testing.assert_allclose(out[picture * 4 + phrase], expected, atol=1e-5)
-
-
-def test_without_product_a_phrase_moves_every_place_alike():
-    rng = np.random.default_rng(0)
-    grid, phrases = rng.normal(size=(1, 3, 3, 5)), rng.normal(size=(1, 2, 6))
-    layer = layers.PhraseConvolution(7, product=False)
-    one, other = np.asarray(layer([grid.astype(np.float32), phrases.astype(np.float32)]))
-    np.testing.assert_allclose(
-        one - other, np.broadcast_to((one - other)[0, 0], one.shape), atol=1e-5
-    )
-    assert np.abs(one - other).max() > 0.01
 
 
 def test_every_cell_is_told_how_it_lies_from_the_place_that_is_found():
@@ -202,47 +189,6 @@ def test_words_used_alike_are_told_apart_and_rare_ones_share_what_unknown_ones_h
     np.testing.assert_allclose(vectors[3], vectors[0], atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "left_out",
-    [
-        {},
-        {"own_vectors": False},
-        {"composed": False, "contrasted": False},
-        {"anchored": False},
-        {"product": False, "tuned": False},
-    ],
-)
-def test_parts_can_be_left_out_of_training_and_of_what_is_loaded(left_out, sample, tmp_path):
-    *_, vocabulary, embeddings, mentions = sample
-    settings = batches.GridSettings(
-        size=64, epochs=1, pictures_per_step=10, blocks=1, policy="float32", **left_out
-    )
-    small = replace(mentions, pictures=mentions.pictures[:, ::2, ::2])
-    train.train_grid(
-        settings,
-        small,
-        small,
-        embeddings,
-        vocabulary,
-        {"untrained": True},
-        tmp_path,
-        progress=False,
-    )
-    model = network.load_grid(tmp_path)
-    grid = model.visual(small.pictures[:1].astype(np.float32))
-    answered = model.ask(grid, small.tokens[None, :3])
-    assert np.isfinite(answered.scores).all()
-    text_weights = {weight.path.split("/")[0] for weight in model.text.weights}
-    assert ("own" in text_weights) == settings.own_vectors
-    # The map of cells that fit a word adds up to the score, where it is to.
-    gates = model.text.get_layer("gates")
-    kernel, bias = gates.get_weights()
-    gates.set_weights([kernel, bias + np.float32([9, 0])])
-    moved = np.abs(model.ask(grid, small.tokens[None, :3]).scores - answered.scores).max()
-    assert (moved > 0.05) == settings.composed
-
-
 def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):
     *_, embeddings, mentions = sample
     model = network.build_text(embeddings, 12, depth=8)
@@ -265,31 +211,15 @@ def test_a_phrase_is_read_twice_and_each_reading_weighs_its_own_words(sample):
     assert not np.allclose(moved[:, 8:], vectors[:, 8:], atol=0.01)
 
 
-def test_a_smaller_part_lies_in_a_larger_and_keeps_each_pictures_mentions():
-    rng = np.random.default_rng(0)
-    rows = np.repeat(np.arange(40), rng.integers(1, 5, 40))
-    tokens, boxes_ = rng.integers(1, 9, (len(rows), 3)), random_boxes(len(rows), 1)
-    whole = batches.Mentions(
-        None, np.arange(100, 140), rows, tokens, boxes_, tokens, np.arange(len(rows))
-    )
-    assert whole.part(1) is whole
-    small, large = whole.part(0.25), whole.part(0.5)
-    assert (len(small.picture_rows), len(large.picture_rows)) == (10, 20)
-    assert set(small.picture_rows) < set(large.picture_rows)
-    for picture, group in zip(small.picture_rows, small.of_picture(), strict=True):
-        same = rows == picture - 100
-        np.testing.assert_array_equal(small.tokens[group], tokens[same])
-        np.testing.assert_array_equal(small.boxes[group], boxes_[same])
-        np.testing.assert_array_equal(small.landmarks[group], np.flatnonzero(same))
-
-
 def test_pair_iou_agrees_with_the_evaluator_and_giou_with_answers_worked_by_hand():
     first, second = random_boxes(300, 0), random_boxes(300, 1)
-    iou, giou = losses.pair_iou(tf.constant(first), tf.constant(second))
+    iou, giou = box_tensors.iou_and_giou(tf.constant(first), tf.constant(second))
     np.testing.assert_allclose(iou, box_ops.iou(first, second), atol=1e-5)
     assert (giou.numpy() <= iou.numpy() + 1e-6).all()
     # Unit squares with a unit gap: no overlap, union 2, hull 3.
-    _, apart = losses.pair_iou(tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]]))
+    _, apart = box_tensors.iou_and_giou(
+        tf.constant([[0.0, 0, 1, 1]]), tf.constant([[2.0, 0, 3, 1]])
+    )
     assert float(apart[0]) == pytest.approx(-1 / 3)
 
 
@@ -313,7 +243,7 @@ def test_ranked_boxes_take_the_best_expected_iou_and_then_something_else():
     place[0, 1:4] = [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.8, 0.81], [0.5, 0.5, 0.81, 0.8]]
     share = np.full((1, 36), 1e-6, np.float32)
     share[0, :4] = [0.34, 0.22, 0.22, 0.22]
-    found = ensemble.candidates(tf.constant(np.log(share)), tf.constant(place))
+    found = network.candidates(tf.constant(np.log(share)), tf.constant(place))
     found = [part.numpy() for part in found]
     np.testing.assert_allclose(found[1].sum(), 1, atol=1e-5)
     every, _ = ranking.ranked_boxes(*found, 6)
@@ -568,7 +498,7 @@ def test_nothing_is_left_to_learn_from_a_teacher_that_answers_the_same():
     loss = float(losses.distillation_loss(answered, others, given))
     assert loss == pytest.approx(apart, rel=1e-4)
     moved = random_boxes(80, 2).reshape(5, 16, 4)
-    _, giou = losses.pair_iou(tf.constant(given), tf.constant(moved))
+    _, giou = box_tensors.iou_and_giou(tf.constant(given), tf.constant(moved))
     expected = apart + np.mean(np.sum(others * (1 - giou), axis=1))
     assert float(losses.distillation_loss(answered, others, moved)) == pytest.approx(
         expected, rel=1e-4
@@ -731,7 +661,7 @@ def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, back
     folder, *_ = trained
     *_, vocabulary, embeddings, mentions = sample
     settings = batches.GridSettings(
-        size=64, pictures_per_step=4, blocks=1, contrasted=False, anchored=False, augmented=False
+        size=64, pictures_per_step=4, blocks=1, anchored=False, augmented=False
     )
     # The boxes are wrong ones, so that nobody but the teacher can tell its answers.
     wrong = replace(mentions, boxes=random_boxes(len(mentions.boxes), 4))
@@ -740,17 +670,17 @@ def test_a_model_that_another_teaches_answers_more_like_it(trained, sample, back
     keras.utils.set_random_seed(0)
     model = network.build_grid(backbone, embeddings, blocks=1)
     teacher = network.load_grid(folder)
-    seen = train.seen_at(64, *map(tf.constant, batch[1:4]))
+    seen = trainer.seen_at(64, *map(tf.constant, batch[1:4]))
     told = teacher.ask(teacher.visual(seen), tf.constant(batch.tokens))
 
     def apart():
         answered = model.ask(model.visual(seen), tf.constant(batch.tokens))
         return float(losses.distillation_loss(answered, tf.nn.softmax(told.scores), told.boxes))
 
-    trainer = train.Trainer(model, settings, 40, [teacher])
+    training = trainer.Trainer(model, settings, 40, [teacher])
     before = apart()
     for _ in range(40):
-        trainer.step(64, *map(tf.constant, batch[1:]))
+        training.step(64, *map(tf.constant, batch[1:]))
     assert apart() < 0.8 * before
 
 

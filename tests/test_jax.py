@@ -13,7 +13,7 @@ from scene_utils import paths, words
 from scene_utils.dataset import entities
 from scene_utils.features import encode
 from scene_utils.features.pixels import squeeze_pictures
-from scene_utils.grid import network, train
+from scene_utils.grid import batches, losses, network, trainer
 from scene_utils.grid.ensemble import Ensemble
 from scene_utils.study import ablation
 
@@ -30,19 +30,16 @@ import numpy as np
 spec = importlib.util.spec_from_file_location("script", sys.argv[1])
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
-z = np.load(sys.argv[2])
-answered = script.grid_model.Answered(*[None] * 9)._replace(
-    **{name: z[name] for name in ("scores", "boxes", "keys", "gates", "looked", "lies")}
+assert "tensorflow" not in sys.modules
+z = {name: script.jnp.asarray(value) for name, value in np.load(sys.argv[2]).items()}
+fields = script.network.Answered._fields
+answered, told = (
+    script.network.Answered(*[z.get(kind + name) for name in fields]) for kind in ("", "told_")
 )
-cells = int(z["cells"])
-found = {
-    "seen": script.seen_at(32, z["pixels"], z["windows"], z["light"]),
-    "grid": script.grid_model.grid_loss(z["scores"], z["boxes"], z["truth"], cells),
-    "contrast": script.contrast_loss(z["map"], answered, z["truth"], z["absent"], cells),
-    "anchor": script.grid_model.anchor_loss(answered, z["truth"], z["anchors"], cells),
-    "taught": script.grid_model.taught_loss(answered, z["shares"], z["told"]),
-}
-np.savez(sys.argv[3], **{name: np.asarray(value) for name, value in found.items()})
+given = [z[name] for name in ("truth", "landmarks", "absent")]
+total, parts = script.total_loss(z["map"], answered, [told], *given, True)
+seen = script.seen_at(32, z["pixels"], z["windows"], z["light"])
+np.savez(sys.argv[3], seen=seen, losses=script.jnp.stack([total, *parts]))
 """
 
 
@@ -56,8 +53,8 @@ def test_views_and_losses_are_those_of_tensorflow(tmp_path):
     n, places = PICTURES * EACH, CELLS**2
     gates = rng.random((n, WORDS, 2)).astype(np.float32)
     gates[:, 3:] = 0  # padding
-    anchors = boxes(rng, n, 4)
-    anchors[::2, 1:] = np.nan
+    landmarks = boxes(rng, PICTURES, EACH, 4)
+    landmarks[0, :, 1:] = np.nan
     windows = boxes(rng, PICTURES) * 1.4 - 0.2
     given = {
         "pixels": rng.integers(0, 256, (PICTURES, 40, 40, 3), dtype=np.uint8),
@@ -65,33 +62,31 @@ def test_views_and_losses_are_those_of_tensorflow(tmp_path):
         "light": np.float32([[1, 0, 1], [0.7, 20, 1.4], [1.3, -30, 0.5]]),
         "map": rng.normal(size=(PICTURES, CELLS, CELLS, 8)).astype(np.float32),
         "keys": rng.normal(size=(n, WORDS, 9)).astype(np.float32),
+        "gates": gates,
         "scores": rng.normal(size=(n, places)).astype(np.float32),
         "boxes": boxes(rng, n, places),
         "looked": np.log(rng.dirichlet(np.ones(places), n)).astype(np.float32),
         "lies": np.log(rng.random((n, places))).astype(np.float32),
-        "truth": boxes(rng, n),
-        "absent": rng.random((n, PICTURES)) < 0.5,
-        "shares": rng.dirichlet(np.ones(places), n).astype(np.float32),
-        "told": boxes(rng, n, places),
-    } | {"gates": gates, "anchors": anchors, "cells": np.int32(CELLS)}
+        "truth": boxes(rng, PICTURES, EACH),
+        "landmarks": landmarks,
+        "absent": rng.random((PICTURES, EACH, PICTURES)) < 0.5,
+        "told_scores": rng.normal(size=(n, places)).astype(np.float32),
+        "told_boxes": boxes(rng, n, places),
+    }
     np.savez(tmp_path / "given.npz", **given)
     command = [sys.executable, "-c", ASKED, SCRIPT, tmp_path / "given.npz", tmp_path / "found.npz"]
     subprocess.run(command, check=True, cwd=paths.ROOT, timeout=300)
     found = np.load(tmp_path / "found.npz")
     t = {name: tf.constant(value) for name, value in given.items()}
-    answered = network.Answered(*[None] * 9)._replace(
-        **{name: t[name] for name in ("scores", "boxes", "keys", "gates", "looked", "lies")}
+    answered, told = (
+        network.Answered(*[t.get(kind + name) for name in network.Answered._fields])
+        for kind in ("", "told_")
     )
-    expected = {
-        "grid": network.grid_loss(t["scores"], t["boxes"], t["truth"], CELLS),
-        "contrast": network.contrast_loss(t["map"], answered, t["truth"], t["absent"], CELLS),
-        "anchor": network.anchor_loss(answered, t["truth"], t["anchors"], CELLS),
-        "taught": network.taught_loss(answered, t["shares"], t["told"]),
-    }
-    seen = train.seen_at(32, t["pixels"], t["windows"], t["light"])
+    given = [t[name] for name in ("truth", "landmarks", "absent")]
+    total, parts = losses.total_loss(t["map"], answered, [told], *given, True)
+    np.testing.assert_allclose(found["losses"], [total, *parts], rtol=1e-4)
+    seen = trainer.seen_at(32, t["pixels"], t["windows"], t["light"])
     np.testing.assert_allclose(found["seen"], seen, atol=0.02)
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +112,7 @@ def test_what_jax_trained_answers_in_tensorflow_as_it_did_and_teaches(root, tmp_
     store = squeeze_pictures(
         entities.image_folder(root), encode.open_chosen(cache).row, 64, cache / "squeezed"
     )
-    val = train.make_mentions(phrases, "val", store, vocabulary, 12)
+    val = batches.make_mentions(phrases, "val", store, vocabulary, 12)
     for name in ("first", "second"):
         history = pd.read_csv(tmp_path / name / "history.csv")
         best = history.loc[history.val_mean_iou.idxmax()]

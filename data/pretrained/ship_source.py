@@ -15,15 +15,15 @@ from pathlib import Path
 import keras
 from ship_grid import halve
 
-from scene_utils.models import SHIPPED, load_model
-from scene_utils.paths import atomic, write_text
+from scene_utils.paths import PRETRAINED, atomic, write_text
+from scene_utils.source.train import load_regressor
 
 LIMIT = 8_000_000
 
 
 def main() -> None:
-    folder, target = Path(sys.argv[1]), SHIPPED["source"]
-    network = load_model(folder).network
+    folder, target = Path(sys.argv[1]), PRETRAINED / "source"
+    network = load_regressor(folder)
     with tempfile.TemporaryDirectory() as scratch:
         whole, weights = Path(scratch, "whole.keras"), Path(scratch, "model.weights.h5")
         # Loaded without its optimiser, which is most of the file that training leaves.

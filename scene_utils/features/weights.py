@@ -70,7 +70,7 @@ class Weights:
         return f"{self.name} (untrained)" if self.untrained else self.name
 
 
-def find_weights(name: str, path: str | Path | None, untrained: bool, sha256: str) -> Weights:
+def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: str) -> Weights:
     """The weights that a model was trained with, from `path` or where `find` looks. Raises as
     `backbones.load_backbone`, and ValueError for a file of another `sha256`."""
     file = None if untrained else find(name, path)

@@ -32,16 +32,11 @@ class GridSettings:
 
     A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
     takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `lengthened` is how
-    often a phrase is read with what its sentence says of it next, see `words.described`. `share` of
-    the train pictures are used, and only so many. There to be left out, one by one, in the
-    ablation: `tuned`, the training of the backbone; `product`, the product of map and phrase;
-    `own_vectors`, vectors of the words' own beside GloVe's; `composed`, the scores that add up what
-    single words and places say; `contrasted`, the loss that holds words against other pictures, see
-    `losses.contrast_loss`; `anchored`, the loss that shows the second reading where to look,
-    see `losses.landmark_loss`; `augmented`. `members` models are
-    trained, the others from the seeds that follow, and answer together, see `ensemble`. `teachers`
-    finished models are asked about each view too, and their answers learned, see
-    `losses.distillation_loss`.
+    often a phrase is read with what its sentence says of it next, see `words.described`.
+    `anchored`: the second reading is shown where to look, see `losses.landmark_loss`. `augmented`:
+    random views. `members` models are trained, the others from the seeds that follow, and answer
+    together, see `ensemble`. `teachers` finished models are asked about each view too, and their
+    answers learned, see `losses.distillation_loss`.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -55,12 +50,6 @@ class GridSettings:
     backbone_rate: float = 1.5e-4
     weight_decay: float = 0.05
     lengthened: float = 0.3
-    share: float = 1.0
-    tuned: bool = True
-    product: bool = True
-    own_vectors: bool = True
-    composed: bool = True
-    contrasted: bool = True
     anchored: bool = True
     augmented: bool = True
     blocks: int = 3
@@ -92,26 +81,6 @@ class Mentions:
     boxes: np.ndarray
     longer: np.ndarray
     landmarks: np.ndarray
-
-    def part(self, share: float, seed: int = 0) -> "Mentions":
-        """The mentions of a random share of the pictures; a larger share holds a smaller one."""
-        if share >= 1:
-            return self
-        count = max(1, round(share * len(self.picture_rows)))
-        order = np.random.default_rng([seed, 1]).permutation(len(self.picture_rows))
-        chosen = np.sort(order[:count])
-        number = np.full(len(self.picture_rows), -1)
-        number[chosen] = np.arange(count)
-        kept = number[self.rows] >= 0
-        return Mentions(
-            self.pictures,
-            self.picture_rows[chosen],
-            number[self.rows[kept]],
-            self.tokens[kept],
-            self.boxes[kept],
-            self.longer[kept],
-            self.landmarks[kept],
-        )
 
     def of_picture(self) -> list[np.ndarray]:
         """Mention numbers of each picture, in order."""
@@ -331,3 +300,20 @@ def prefetched(batches: Iterable, ahead: int = 4) -> Iterator:
         if isinstance(batch, BaseException):
             raise batch
         yield batch
+
+
+def phrase_batches(rows: np.ndarray, per_picture: int = 16, batch: int = 8) -> Iterator[np.ndarray]:
+    """Numbers of the phrases of pictures `rows (n,)`, in arrays `(batch, per_picture)` whose rows
+    are of one picture each. Short rows repeat their phrases, a short array its first row, so that
+    every call of a model has the same shape."""
+    order = np.argsort(rows, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
+    jobs = [
+        group[start : start + per_picture]
+        for group in groups
+        for start in range(0, len(group), per_picture)
+    ]
+    for start in range(0, len(jobs), batch):
+        part = jobs[start : start + batch]
+        index = np.stack([np.resize(job, per_picture) for job in part])
+        yield np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])

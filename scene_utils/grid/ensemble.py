@@ -7,7 +7,6 @@ several members agree on. Here they may also differ in how long they were traine
 were taught. One model is an ensemble of one.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,12 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from scene_utils.grid.batches import phrase_batches
 from scene_utils.grid.folders import STRIDE
-from scene_utils.grid.network import GridModel
+from scene_utils.grid.network import CANDIDATES, GridModel, candidates
 from scene_utils.grid.ranking import ranked_boxes
-
-# Cells whose boxes may be the answer; more bring nothing.
-CANDIDATES = 80
 
 
 class Asked(NamedTuple):
@@ -76,33 +73,6 @@ class Ensemble:
         landmark = [tf.exp(one.looked) for one in each]
         means = (tf.add_n(p) / len(p) for p in (heat, weights, logits, landmark))
         return Asked(*found, *means)
-
-
-def candidates(
-    scores: tf.Tensor, boxes: tf.Tensor, count: int = CANDIDATES
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The boxes `(n, k, 4)` of each phrase's `count` best cells, or of all if there are fewer, and
-    their shares of probability `(n, k)`, which sum to 1, best first."""
-    share, cell = tf.math.top_k(tf.nn.softmax(scores), min(count, scores.shape[-1]))
-    share /= tf.reduce_sum(share, axis=-1, keepdims=True)
-    return tf.gather(boxes, cell, batch_dims=1), share
-
-
-def phrase_batches(rows: np.ndarray, per_picture: int = 16, batch: int = 8) -> Iterator[np.ndarray]:
-    """Numbers of the phrases of pictures `rows (n,)`, in arrays `(batch, per_picture)` whose rows
-    are of one picture each. Short rows repeat their phrases, a short array its first row, so that
-    every call of a model has the same shape."""
-    order = np.argsort(rows, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
-    jobs = [
-        group[start : start + per_picture]
-        for group in groups
-        for start in range(0, len(group), per_picture)
-    ]
-    for start in range(0, len(jobs), batch):
-        part = jobs[start : start + batch]
-        index = np.stack([np.resize(job, per_picture) for job in part])
-        yield np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
 
 
 class Asker:

@@ -7,7 +7,6 @@ import math
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
-import tensorflow as tf
 from keras import layers, ops
 
 
@@ -17,11 +16,11 @@ def small() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-def cell_centres(cells: int | tf.Tensor) -> tf.Tensor:
+def cell_centres(cells: int | keras.KerasTensor) -> keras.KerasTensor:
     """Centres of the grid's cells as fractions, x then y, `(cells, cells, 2)` float32."""
-    centres = (tf.range(cells, dtype=tf.float32) + 0.5) / tf.cast(cells, tf.float32)
-    y, x = tf.meshgrid(centres, centres, indexing="ij")
-    return tf.stack([x, y], axis=-1)
+    centres = (ops.arange(cells, dtype="float32") + 0.5) / ops.cast(cells, "float32")
+    y, x = ops.meshgrid(centres, centres, indexing="ij")
+    return ops.stack([x, y], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")
@@ -43,13 +42,12 @@ class PhraseConvolution(layers.Layer):
     """A 1x1 convolution made by each phrase: (b, c, c, d) and (b, p, d) to (b * p, c, c, out).
 
     Its kernel is a fixed one plus one whose input channels the phrase scales, which is the product
-    of map and phrase followed by a convolution, in one matrix product for all phrases. Without
-    `product` the phrase only adds to the map, as a convolution of their concatenation would.
+    of map and phrase followed by a convolution, in one matrix product for all phrases.
     """
 
-    def __init__(self, channels: int, product: bool = True, **kwargs):
+    def __init__(self, channels: int, **kwargs):
         super().__init__(**kwargs)
-        self.channels, self.product = channels, product
+        self.channels = channels
 
     def build(self, shapes):
         depth = shapes[0][-1]
@@ -66,7 +64,7 @@ class PhraseConvolution(layers.Layer):
         grid, phrases = inputs
         p, cells, depth = ops.shape(phrases)[1], ops.shape(grid)[1], grid.shape[-1]
         gate = ops.tanh(ops.matmul(phrases, self.gate) + self.gate_bias)
-        gate = ops.cast(gate if self.product else 0 * gate, grid.dtype)
+        gate = ops.cast(gate, grid.dtype)
         kernel = gate[..., None] * ops.cast(self.scaled, grid.dtype)
         kernel = kernel + ops.cast(self.fixed, grid.dtype)
         kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (-1, depth, p * self.channels))
@@ -78,10 +76,10 @@ class PhraseConvolution(layers.Layer):
         return ops.reshape(out + shift, (-1, cells, cells, self.channels))
 
     def get_config(self):
-        return super().get_config() | {"channels": self.channels, "product": self.product}
+        return super().get_config() | {"channels": self.channels}
 
 
-def log_fits(places: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+def log_fits(places: keras.KerasTensor, words: keras.KerasTensor) -> keras.KerasTensor:
     """Log probability that each word fits each place.
 
     Features (..., n, d) and keys (..., w, d + 1), whose last number is an offset, to (..., n, w)
@@ -163,7 +161,7 @@ class FromThere(layers.Layer):
         return super().get_config() | {"channels": self.channels}
 
 
-def ways(cells: int | tf.Tensor) -> tf.Tensor:
+def relative_offsets(cells: int | keras.KerasTensor) -> keras.KerasTensor:
     """Seven features of each way from cell to cell, `(2 * cells, 2 * cells, 7)` float32.
 
     Row and column say how many cells down and to the right; those from `cells` on stand for ways up
@@ -176,7 +174,7 @@ def ways(cells: int | tf.Tensor) -> tf.Tensor:
     return ops.stack([x, y, ops.abs(x), ops.abs(y), ops.tanh(20 * x), ops.tanh(20 * y), near], -1)
 
 
-def circular_convolution(kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+def circular_convolution(kernel: keras.KerasTensor, x: keras.KerasTensor) -> keras.KerasTensor:
     """Convolution `(n, c, c)` of `x (n, c, c)` with `kernel (n, 2 c, 2 c)`, whose places from c on
     stand for steps up and to the left.
 
@@ -191,7 +189,7 @@ def circular_convolution(kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     half = cells + 1
     twice = 2 - ops.cast((step[:half] == 0) | (step[:half] == step[half - 1]), "float32")
 
-    def transform(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def transform(a: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         size = ops.shape(a)[1]
         real = ops.matmul(a, cos[:size, :half])
         imaginary = -ops.matmul(a, sin[:size, :half])
@@ -218,10 +216,10 @@ class Beside(layers.Layer):
     """Log probability that a cell lies from some place as the phrase says.
 
     Shares of places (n, c, c) and phrases (n, e) to (n, c, c): the sum over places of their share
-    times the logistic of a function of the way from there, which is linear in `ways` and made by
-    the phrase. It is a convolution, by Fourier transform. (The relationship module of Hu et al.
-    2017, "Modeling Relationships in Referential Expressions with Compositional Modular Networks",
-    for all pairs of places.)
+    times the logistic of a function of the way from there, which is linear in `relative_offsets`
+    and made by the phrase. It is a convolution. (The relationship module of Hu et al. 2017,
+    "Modeling Relationships in Referential Expressions with Compositional Modular Networks", for
+    all pairs of places.)
     """
 
     def build(self, shapes):
@@ -232,7 +230,10 @@ class Beside(layers.Layer):
         share, phrases = inputs
         cells = ops.shape(share)[1]
         told = 4 * (ops.matmul(phrases, self.kernel) + self.bias)
-        fits = ops.einsum("yxf,nf->nyx", ways(cells), told[:, :-1]) + told[:, -1, None, None]
+        fits = (
+            ops.einsum("yxf,nf->nyx", relative_offsets(cells), told[:, :-1])
+            + told[:, -1, None, None]
+        )
         lies = circular_convolution(ops.sigmoid(fits + 1.0), share)
         return ops.log(ops.maximum(lies, 0.0) + 1e-3)
 

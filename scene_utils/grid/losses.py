@@ -3,67 +3,61 @@
 n phrases of b pictures with cells² places each; boxes are fractions of the picture, `xyxy`.
 """
 
-from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import tensorflow as tf
+import math
+from collections.abc import Sequence
 
+from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
+from keras import ops
+
+from scene_utils.box_tensors import iou_and_giou
 from scene_utils.grid.layers import cell_centres, log_fits
 from scene_utils.grid.network import Answered
 
-
-def pair_iou(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """IoU and GIoU (Rezatofighi et al., CVPR 2019) of boxes that broadcast, `(..., 4)`."""
-    # Side by side: where four numbers are the last axis, no operation uses the processor's width.
-    (left, top, right, bottom), (left2, top2, right2, bottom2) = (
-        tf.unstack(box, axis=-1) for box in (first, second)
-    )
-    width = tf.nn.relu(tf.minimum(right, right2) - tf.maximum(left, left2))
-    height = tf.nn.relu(tf.minimum(bottom, bottom2) - tf.maximum(top, top2))
-    both = width * height
-    area = tf.nn.relu(right - left) * tf.nn.relu(bottom - top)
-    area2 = tf.nn.relu(right2 - left2) * tf.nn.relu(bottom2 - top2)
-    either = area + area2 - both
-    hull = (tf.maximum(right, right2) - tf.minimum(left, left2)) * (
-        tf.maximum(bottom, bottom2) - tf.minimum(top, top2)
-    )
-    iou = both / tf.maximum(either, 1e-7)
-    return iou, iou - (hull - either) / tf.maximum(hull, 1e-7)
+LANDMARK_WEIGHT = 0.5
 
 
-def cells_inside(truth: tf.Tensor, cells: int) -> tuple[tf.Tensor, tf.Tensor]:
+def cells_inside(
+    truth: keras.KerasTensor, cells: int
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Whether each cell's centre lies in the box, `(n, cells²)` bool, and the way there from the
     box's middle `(n, cells², 2)`, of boxes `(n, 4)`. The nearest cell counts as inside."""
-    centres = tf.reshape(cell_centres(cells), (1, -1, 2))
-    inside = tf.reduce_all(
-        (centres >= truth[:, None, :2]) & (centres < truth[:, None, 2:]), axis=-1
-    )
+    centres = ops.reshape(cell_centres(cells), (1, -1, 2))
+    inside = ops.all((centres >= truth[:, None, :2]) & (centres < truth[:, None, 2:]), axis=-1)
     offset = centres - (truth[:, None, :2] + truth[:, None, 2:]) / 2
-    nearest = tf.argmin(tf.reduce_sum(offset**2, axis=-1), axis=-1)
+    nearest = ops.argmin(ops.sum(offset**2, axis=-1), axis=-1)
     # A box smaller than a cell may hold no centre.
-    return inside | tf.one_hot(nearest, cells**2, on_value=True, off_value=False), offset
+    return inside | ops.one_hot(nearest, cells**2, dtype="bool"), offset
 
 
-def grid_loss(scores: tf.Tensor, boxes: tf.Tensor, truth: tf.Tensor, cells: int) -> tuple:
+def grid_loss(
+    scores: keras.KerasTensor, boxes: keras.KerasTensor, truth: keras.KerasTensor, cells: int
+) -> tuple:
     """Means over phrases of the score loss and the box loss; scores `(n, cells²)`, truth `(n, 4)`.
 
     Boxes: 1 - GIoU of the cells inside the truth, the nearer its middle the more. Scores: cross
     entropy towards IoU³ of the cells' own boxes, so that the cell that is trusted is the one whose
     box is good.
     """
-    iou, giou = pair_iou(boxes, truth[:, None])
+    iou, giou = iou_and_giou(boxes, truth[:, None])
     inside, offset = cells_inside(truth, cells)
-    inside = tf.cast(inside, tf.float32)
-    half = tf.maximum((truth[:, 2:] - truth[:, :2]) / 2, 0.02)
-    central = inside * (tf.exp(-tf.reduce_sum((offset / half[:, None]) ** 2, axis=-1)) + 1e-6)
-    box_loss = tf.reduce_sum((1 - giou) * central, axis=-1) / tf.reduce_sum(central, axis=-1)
-    target = inside * (tf.stop_gradient(iou) ** 3 + 1e-4)
-    target /= tf.reduce_sum(target, axis=-1, keepdims=True)
-    score_loss = -tf.reduce_sum(target * tf.nn.log_softmax(scores), axis=-1)
-    return tf.reduce_mean(score_loss), tf.reduce_mean(box_loss)
+    inside = ops.cast(inside, "float32")
+    half = ops.maximum((truth[:, 2:] - truth[:, :2]) / 2, 0.02)
+    central = inside * (ops.exp(-ops.sum((offset / half[:, None]) ** 2, axis=-1)) + 1e-6)
+    box_loss = ops.sum((1 - giou) * central, axis=-1) / ops.sum(central, axis=-1)
+    target = inside * (ops.stop_gradient(iou) ** 3 + 1e-4)
+    target /= ops.sum(target, axis=-1, keepdims=True)
+    score_loss = -ops.sum(target * ops.log_softmax(scores), axis=-1)
+    return ops.mean(score_loss), ops.mean(box_loss)
 
 
 def contrast_loss(
-    grid: tf.Tensor, answered: Answered, truth: tf.Tensor, absent: tf.Tensor, cells: int
-) -> tf.Tensor:
+    grid: keras.KerasTensor,
+    answered: Answered,
+    truth: keras.KerasTensor,
+    absent: keras.KerasTensor,
+    cells: int,
+) -> keras.KerasTensor:
     """Mean over phrases of how little their words prefer their own place to all others, of their
     picture and of pictures where the thing is absent.
 
@@ -74,39 +68,39 @@ def contrast_loss(
     estimation (van den Oord et al. 2018) with the mean over the box's cells as the one that is
     right.
     """
-    count, length = tf.shape(grid)[0], answered.gates.shape[1]
-    own = tf.repeat(tf.eye(count, dtype=tf.bool), tf.shape(truth)[0] // count, axis=0)
-    gates = tf.reshape(answered.gates[..., 0], (-1,))
-    # Gates of padding are 0, and most words are padding.
-    used = tf.where(gates > 0)[:, 0]
-    words = tf.gather(tf.reshape(answered.keys, (-1, answered.keys.shape[-1])), used)
-    fits = log_fits(tf.reshape(grid, (-1, grid.shape[-1])), words) * tf.gather(gates, used)
-    fits = tf.math.unsorted_segment_sum(tf.transpose(fits), used // length, tf.shape(truth)[0])
-    fits = tf.reshape(fits, (-1, count, cells**2))
+    count, phrases, length = ops.shape(grid)[0], ops.shape(truth)[0], answered.gates.shape[1]
+    own = ops.repeat(ops.eye(count, dtype="bool"), phrases // count, axis=0)
+    keys = ops.reshape(answered.keys, (phrases * length, answered.keys.shape[-1]))
+    fits = log_fits(ops.reshape(grid, (-1, grid.shape[-1])), keys)
+    fits = ops.reshape(fits, (-1, phrases, length))
+    fits = ops.einsum("cnl,nl->nc", fits, answered.gates[..., 0])
+    fits = ops.reshape(fits, (phrases, count, cells**2))
     inside, _ = cells_inside(truth, cells)
-    here = tf.boolean_mask(fits, own)
-    size = tf.math.log(tf.reduce_sum(tf.cast(inside, tf.float32), axis=-1))
-    right = tf.reduce_logsumexp(tf.where(inside, here, -1e9), axis=-1) - size
+    here = ops.sum(ops.where(own[..., None], fits, 0.0), axis=1)
+    size = ops.log(ops.sum(ops.cast(inside, "float32"), axis=-1))
+    right = ops.logsumexp(ops.where(inside, here, -1e9), axis=-1) - size
     counts = (own | absent)[..., None] & ~(own[..., None] & inside[:, None])
-    wrong = tf.reduce_logsumexp(tf.where(counts, fits, -1e9), axis=(1, 2))
-    return tf.reduce_mean(tf.nn.softplus(wrong - tf.math.log(float(cells**2)) - right))
+    wrong = ops.logsumexp(ops.where(counts, fits, -1e9), axis=(1, 2))
+    return ops.mean(ops.softplus(wrong - math.log(cells**2) - right))
 
 
-def distillation_loss(answered: Answered, shares: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+def distillation_loss(
+    answered: Answered, shares: keras.KerasTensor, boxes: keras.KerasTensor
+) -> keras.KerasTensor:
     """Mean over phrases of how far the answer is from that of teachers, whose probability of each
     cell is `shares (n, cells²)` and whose box there is `boxes (n, cells², 4)`.
 
     Of scores the Kullback-Leibler divergence from the teachers' (Hinton et al. 2015, "Distilling
     the Knowledge in a Neural Network"); of boxes 1 - GIoU with theirs, weighted by their shares.
     """
-    apart = tf.math.log(shares + 1e-9) - tf.nn.log_softmax(answered.scores)
-    _, giou = pair_iou(answered.boxes, boxes)
-    return tf.reduce_mean(tf.reduce_sum(shares * (apart + 1 - giou), axis=-1))
+    apart = ops.log(shares + 1e-9) - ops.log_softmax(answered.scores)
+    _, giou = iou_and_giou(answered.boxes, boxes)
+    return ops.mean(ops.sum(shares * (apart + 1 - giou), axis=-1))
 
 
 def landmark_loss(
-    answered: Answered, truth: tf.Tensor, landmarks: tf.Tensor, cells: int
-) -> tf.Tensor:
+    answered: Answered, truth: keras.KerasTensor, landmarks: keras.KerasTensor, cells: int
+) -> keras.KerasTensor:
     """How far the second reading is from looking where it is to look, and what is meant from lying
     as the phrase says from there: a mean over the phrases for which the first is known.
 
@@ -117,17 +111,46 @@ def landmark_loss(
     negative. By score alone both readings look for what is meant, which is learned soonest, and how
     it lies from something else is not learned at all.
     """
-    known = ~tf.reduce_any(tf.math.is_nan(landmarks), axis=-1)
-    there, _ = cells_inside(tf.reshape(landmarks, (-1, 4)), cells)
-    there = tf.reshape(there, (-1, landmarks.shape[1], cells**2)) & known[..., None]
+    known = ~ops.any(ops.isnan(landmarks), axis=-1)
+    there, _ = cells_inside(ops.reshape(landmarks, (-1, 4)), cells)
+    there = ops.reshape(there, (-1, landmarks.shape[1], cells**2)) & known[..., None]
     meant, _ = cells_inside(truth, cells)
 
-    def total(logs: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_logsumexp(tf.where(where, logs, -1e9), axis=-1)
+    def total(logs: keras.KerasTensor, where: keras.KerasTensor) -> keras.KerasTensor:
+        return ops.logsumexp(ops.where(where, logs, -1e9), axis=-1)
 
-    size = tf.math.log(tf.reduce_mean(tf.cast(meant, tf.float32), axis=-1))
-    loss = tf.reduce_logsumexp(answered.lies, axis=-1) + size - total(answered.lies, meant)
-    loss -= total(answered.looked, tf.reduce_any(there, axis=1))
-    used = tf.reduce_any(known, axis=1)
-    number = tf.reduce_sum(tf.cast(used, tf.float32))
-    return tf.reduce_sum(tf.where(used, loss, 0.0)) / tf.maximum(1.0, number)
+    size = ops.log(ops.mean(ops.cast(meant, "float32"), axis=-1))
+    loss = ops.logsumexp(answered.lies, axis=-1) + size - total(answered.lies, meant)
+    loss -= total(answered.looked, ops.any(there, axis=1))
+    used = ops.any(known, axis=1)
+    number = ops.sum(ops.cast(used, "float32"))
+    return ops.sum(ops.where(used, loss, 0.0)) / ops.maximum(1.0, number)
+
+
+def total_loss(
+    grid: keras.KerasTensor,
+    answered: Answered,
+    told: Sequence[Answered],
+    truth: keras.KerasTensor,
+    landmarks: keras.KerasTensor,
+    absent: keras.KerasTensor,
+    anchored: bool,
+) -> tuple:
+    """What training minimises, and the score and box loss in it.
+
+    Maps of b pictures, the answers to p phrases of each and what teachers were `told`, truth
+    `(b, p, 4)`, landmarks `(b, p, k, 4)` and absent `(b, p, b)`.
+    """
+    truth, cells = ops.reshape(truth, (-1, 4)), grid.shape[1]
+    score_loss, box_loss = grid_loss(answered.scores, answered.boxes, truth, cells)
+    total = score_loss + 2 * box_loss
+    absent = ops.reshape(absent, (-1, ops.shape(grid)[0]))
+    total = total + contrast_loss(grid, answered, truth, absent, cells)
+    if anchored:
+        landmarks = ops.reshape(landmarks, (-1, *landmarks.shape[2:]))
+        total = total + LANDMARK_WEIGHT * landmark_loss(answered, truth, landmarks, cells)
+    if told:
+        shares = ops.mean(ops.stack([ops.softmax(one.scores) for one in told]), axis=0)
+        boxes = ops.mean(ops.stack([one.boxes for one in told]), axis=0)
+        total = total + distillation_loss(answered, shares, boxes)
+    return total, (score_loss, box_loss)

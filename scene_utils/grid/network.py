@@ -19,7 +19,6 @@ from typing import NamedTuple
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers, ops
 
 from scene_utils.features import backbones
@@ -38,23 +37,25 @@ from scene_utils.grid.layers import (
 
 # A vocabulary stands by falling count: as many of its first words get a vector of their own.
 FREQUENT = 2000
+# Cells whose boxes may be the answer; more bring nothing.
+CANDIDATES = 80
 PRESENCE_WEIGHTS = "presence.weights.h5"
 # Settings of a run that the model is built by; see `batches.GridSettings`.
-DESIGN = ("length", "blocks", "tuned", "product", "own_vectors", "composed", "policy")
+DESIGN = ("length", "blocks", "policy")
 
 
 class Answered(NamedTuple):
     """What n phrases get from the cells of their pictures; see `GridModel` for the shapes."""
 
-    scores: tf.Tensor
-    boxes: tf.Tensor
-    seen: tf.Tensor
-    phrases: tf.Tensor
-    weights: tf.Tensor
-    keys: tf.Tensor
-    gates: tf.Tensor
-    looked: tf.Tensor
-    lies: tf.Tensor
+    scores: keras.KerasTensor
+    boxes: keras.KerasTensor
+    seen: keras.KerasTensor
+    phrases: keras.KerasTensor
+    weights: keras.KerasTensor
+    keys: keras.KerasTensor
+    gates: keras.KerasTensor
+    looked: keras.KerasTensor
+    lies: keras.KerasTensor
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,14 @@ class GridModel:
     def parts(self) -> list[keras.Model]:
         return [self.visual, self.text, self.head]
 
-    def ask(self, grid: tf.Tensor, tokens: tf.Tensor, training: bool = False) -> Answered:
+    def ask(
+        self, grid: keras.KerasTensor, tokens: keras.KerasTensor, training: bool = False
+    ) -> Answered:
         """Phrases `tokens (b, p, length)` of pictures' maps `grid`; n = b * p, by picture."""
-        shape = tf.shape(tokens)
-        read = self.text(tf.reshape(tokens, (-1, self.length)), training=training)
+        by_picture = ops.shape(tokens)[:2]
+        read = self.text(ops.reshape(tokens, (-1, self.length)), training=training)
         phrases, weights, keys, gates = read
-        asked = [
-            tf.reshape(part, tf.concat([shape[:2], tf.shape(part)[1:]], axis=0))
-            for part in (phrases, keys, gates)
-        ]
+        asked = [ops.reshape(x, (*by_picture, *x.shape[1:])) for x in (phrases, keys, gates)]
         scores, boxes, seen, looked, lies = self.head([grid, *asked], training=training)
         return Answered(scores, boxes, seen, phrases, weights, keys, gates, looked, lies)
 
@@ -102,12 +102,12 @@ class GridModel:
             part.load_weights(folder / f"{name}.weights.h5")
 
 
-def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
+def folded_maps(backbone: Backbone, policy: str) -> keras.Model:
     """The backbone's C3, C4, C5 with each batch norm folded into the convolution before it.
 
     With its statistics frozen a batch norm is a scale and a shift, so the function is the same and
     a pass on CPU takes half the time. Layers up to C3 are not trained: their maps are large, their
-    features general. With `tuned` false no layer is. Depthwise kernels of 5 and more stay in
+    features general. Depthwise kernels of 5 and more stay in
     float32, whose gradients TensorFlow computes five times as fast as bfloat16's.
     """
     source = backbones.feature_maps(backbone)
@@ -127,15 +127,15 @@ def folded_maps(backbone: Backbone, policy: str, tuned: bool) -> keras.Model:
     fixed = True
     for layer in maps.layers:
         if isinstance(layer, layers.Layer):
-            layer.trainable = tuned and not fixed
+            layer.trainable = not fixed
         fixed = fixed and layer.name != last_fixed
     return maps
 
 
-def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> keras.Model:
+def build_visual(backbone: Backbone, policy: str, depth: int) -> keras.Model:
     """Pixels to the fused map of stride 16, `(b, size / 16, size / 16, depth)`."""
     pixels = keras.Input((None, None, 3), name="pixels")
-    c3, c4, c5 = folded_maps(backbone, policy, tuned)(pixels)
+    c3, c4, c5 = folded_maps(backbone, policy)(pixels)
     c3 = layers.Conv2D(64, 3, strides=2, padding="same", activation="relu", name="from_c3")(c3)
     c5 = layers.Conv2D(depth, 1, activation="relu", name="from_c5")(c5)
     c5 = layers.UpSampling2D(2, interpolation="nearest")(c5)
@@ -149,9 +149,7 @@ def build_visual(backbone: Backbone, policy: str, depth: int, tuned: bool) -> ke
     return keras.Model(pixels, x, name="visual")
 
 
-def build_text(
-    embeddings: np.ndarray, length: int, depth: int, own_vectors: bool = True, units: int = 160
-) -> keras.Model:
+def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160) -> keras.Model:
     """Tokens `(n, length)`, 0 for padding, to the phrase's two vectors `(n, 2 * depth)`; its words'
     weights in the first `(n, length)`, which sum to 1; and each word's key `(n, length, depth + 1)`
     and gates `(n, length, 2)`, see `layers.WordsFit`."""
@@ -163,13 +161,12 @@ def build_text(
     )
     # Words that are used alike have nearly the same vector (red and blue, man and woman, above and
     # below have cosines of .9 in GloVe 50-d), so each frequent word also gets one of its own.
-    if own_vectors:
-        frequent = min(len(embeddings), FREQUENT)
-        own = keras.initializers.RandomNormal(stddev=0.5)
-        own = layers.Embedding(frequent, 64, embeddings_initializer=own, name="own", **kwargs)(
-            ops.where(tokens < frequent, tokens, 1)
-        )
-        x = layers.Concatenate(**kwargs)([x, own])
+    frequent = min(len(embeddings), FREQUENT)
+    own = keras.initializers.RandomNormal(stddev=0.5)
+    own = layers.Embedding(frequent, 64, embeddings_initializer=own, name="own", **kwargs)(
+        ops.where(tokens < frequent, tokens, 1)
+    )
+    x = layers.Concatenate(**kwargs)([x, own])
     x = layers.Dropout(0.2, **kwargs)(x)
     x = layers.Dense(units, activation="relu", name="word", **kwargs)(x)
     gru = {"return_sequences": True, "unroll": True, **kwargs}
@@ -188,15 +185,7 @@ def build_text(
     return keras.Model(tokens, [phrase, weights[..., 0], keys, gates], name="text")
 
 
-def build_head(
-    depth: int,
-    length: int,
-    policy: str,
-    channels: int,
-    blocks: int,
-    product: bool,
-    composed: bool = True,
-) -> keras.Model:
+def build_head(depth: int, length: int, policy: str, channels: int, blocks: int) -> keras.Model:
     """Map, phrase vectors, keys and gates to each cell's score and box, the map before, where it
     looked for what is beside, and how cells lie from there; see `GridModel`."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
@@ -205,22 +194,15 @@ def build_head(
     gates = keras.Input((None, length, 2), dtype="float32", name="gates")
     q = layers.Dropout(0.2, dtype="float32")(phrases)
     each = ops.reshape(q, (-1, 2 * depth))
-    x = PhraseConvolution(channels, product, name="phrase")([grid, q[..., :depth]])
-    beside = PhraseConvolution(channels // 2, product, name="beside")([grid, q[..., depth:]])
-    if composed:
-        fits = WordsFit(name="fits")([grid, keys, gates])
-    else:
-        fits = ops.cast(ops.zeros_like(beside[..., :2]), "float32")
+    x = PhraseConvolution(channels, name="phrase")([grid, q[..., :depth]])
+    beside = PhraseConvolution(channels // 2, name="beside")([grid, q[..., depth:]])
+    fits = WordsFit(name="fits")([grid, keys, gates])
     told, share, looked = FromThere(channels, name="from_there")(
         [layers.ReLU()(beside), fits[..., 1]]
     )
-    x, sure, lies = x + told, 0.0, ops.zeros_like(share)
-    if composed:
-        lies = Beside(name="lies", dtype="float32")([share, each])
-        sure = fits[..., 0] + lies
-        known = ops.maximum(ops.stack([fits[..., 0], fits[..., 1], lies], axis=-1), -12.0)
-        x = x + layers.Dense(channels, name="known")(known)
-    x = layers.ReLU()(x)
+    lies = Beside(name="lies", dtype="float32")([share, each])
+    known = ops.maximum(ops.stack([fits[..., 0], fits[..., 1], lies], axis=-1), -12.0)
+    x = layers.ReLU()(x + told + layers.Dense(channels, name="known")(known))
     same = {"padding": "same", "use_bias": False}
     for number in range(1, blocks + 1):
         y = layers.Conv2D(channels, 3, name=f"block{number}_in", **same)(x)
@@ -234,11 +216,10 @@ def build_head(
     score = layers.Conv2D(channels, 1, activation="relu", name="score_in")(x)
     last = {"dtype": "float32"}
     score = layers.Conv2D(1, 1, kernel_initializer=small(), name="score", **last)(score)
-    score = layers.Reshape((-1,), **last)(score[..., 0] + sure)
+    score = layers.Reshape((-1,), **last)(score[..., 0] + (fits[..., 0] + lies))
     sides = layers.Conv2D(channels, 1, activation="relu", name="sides_in")(x)
     sides = layers.Conv2D(4, 1, kernel_initializer=small(), name="sides", **last)(sides)
-    if composed:
-        x = ops.concatenate([x, ops.cast(known, x.dtype)], axis=-1)
+    x = ops.concatenate([x, ops.cast(known, x.dtype)], axis=-1)
     lies = layers.Reshape((-1,), **last)(lies)
     outputs = [score, CellBoxes(**last)(sides), x, looked, lies]
     return keras.Model([grid, phrases, keys, gates], outputs, name="head")
@@ -251,24 +232,17 @@ def build_grid(
     depth: int = 256,
     channels: int = 128,
     blocks: int = 3,
-    tuned: bool = True,
-    product: bool = True,
-    own_vectors: bool = True,
-    composed: bool = True,
     policy: str = "mixed_bfloat16",
 ) -> GridModel:
-    """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is.
-
-    See `batches.GridSettings` for the parts that can be left out.
-    """
+    """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         return GridModel(
             length,
-            build_visual(backbone, policy, depth, tuned),
-            build_text(embeddings, length, depth, own_vectors),
-            build_head(depth, length, policy, channels, blocks, product, composed),
+            build_visual(backbone, policy, depth),
+            build_text(embeddings, length, depth),
+            build_head(depth, length, policy, channels, blocks),
         )
     finally:
         keras.config.set_dtype_policy(before)
@@ -295,6 +269,16 @@ def load_grid(folder: Path, policy: str = "") -> GridModel:
 def load_members(folder: Path, policy: str = "") -> tuple[GridModel, ...]:
     """The models that `train.train_members` left in the folder; see `folders.member_folders`."""
     return tuple(load_grid(member, policy) for member in member_folders(folder))
+
+
+def candidates(
+    scores: keras.KerasTensor, boxes: keras.KerasTensor, count: int = CANDIDATES
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """The boxes `(n, k, 4)` of each phrase's `count` best cells, or of all if there are fewer, and
+    their shares of probability `(n, k)`, which sum to 1, best first."""
+    share, cell = ops.top_k(ops.softmax(scores), min(count, scores.shape[-1]))
+    share /= ops.sum(share, axis=-1, keepdims=True)
+    return ops.take_along_axis(boxes, cell[..., None], axis=1), share
 
 
 def build_presence(model: GridModel, units: int = 256) -> keras.Model:

@@ -15,49 +15,24 @@ from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from scene_utils import box_ops, imports
 from scene_utils.features.backbones import Backbone, load_backbone
 from scene_utils.grid import network
 from scene_utils.grid.batches import (
-    LANDMARKS,
     GridSettings,
     Mentions,
     epoch_batches,
     opposite_tokens,
     prefetched,
 )
-from scene_utils.grid.ensemble import Asker, Ensemble
-from scene_utils.grid.folders import STRIDE, member_folder
-from scene_utils.grid.losses import (
-    contrast_loss,
-    distillation_loss,
-    grid_loss,
-    landmark_loss,
-)
+from scene_utils.grid.folders import member_folder
 from scene_utils.grid.network import GridModel, build_grid
 from scene_utils.paths import write_text
 from scene_utils.runtime import make_deterministic, progress_bar
 from scene_utils.words import Vocabulary
 
 SAVE_SECONDS = 240
-LANDMARK_WEIGHT = 0.5
-
-
-def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) -> tf.Tensor:
-    """Views `(b, size, size, 3)` of pictures as `epoch_batches` says them; beyond an edge, grey."""
-    seen = tf.image.crop_and_resize(
-        tf.cast(pixels, tf.float32),
-        windows,
-        tf.range(tf.shape(pixels)[0]),
-        (size, size),
-        extrapolation_value=127.0,
-    )
-    light = light[:, None, None]
-    seen = (seen - 127) * light[..., :1] + 127 + light[..., 1:2]
-    grey = tf.reduce_mean(seen, axis=-1, keepdims=True)
-    return tf.clip_by_value(grey + (seen - grey) * light[..., 2:], 0, 255)
 
 
 def fast_and_slow(model: GridModel) -> tuple[list, list]:
@@ -79,75 +54,7 @@ def make_optimizer(rate: float, weight_decay: float, steps: int, variables: list
     return made
 
 
-class Trainer:
-    """Model, optimisers and averaged weights of one run, and the compiled step over them.
-
-    What the `teachers` say of a view is learned too.
-    """
-
-    def __init__(
-        self,
-        model: GridModel,
-        settings: GridSettings,
-        steps: int,
-        teachers: Sequence[GridModel] = (),
-    ):
-        self.model, self.settings, self.teachers = model, settings, teachers
-        self.fast, self.slow = fast_and_slow(model)
-        self.variables = [*self.slow, *self.fast]
-        self.averaged = [tf.Variable(v.value, trainable=False) for v in self.variables]
-        rates = (settings.learning_rate, settings.backbone_rate)
-        self.optimizers = [
-            make_optimizer(rate, settings.weight_decay, steps, variables)
-            for rate, variables in zip(rates, (self.fast, self.slow), strict=True)
-            if variables
-        ]
-        parts = dict(zip(("visual", "text", "head"), model.parts(), strict=True))
-        self.checkpoint = tf.train.Checkpoint(
-            optimizers=self.optimizers, averaged=self.averaged, **parts
-        )
-
-    @tf.function
-    def step(self, size: int, pixels, windows, light, tokens, truth, landmarks, absent):
-        """One update on pictures seen at `size` px; gives score loss and box loss."""
-        seen = seen_at(size, pixels, windows, light)
-        told = [model.ask(model.visual(seen, training=False), tokens) for model in self.teachers]
-        with tf.GradientTape() as tape:
-            grid = self.model.visual(seen, training=True)
-            answered = self.model.ask(grid, tokens, training=True)
-            truth, cells = tf.reshape(truth, (-1, 4)), size // STRIDE
-            losses = grid_loss(answered.scores, answered.boxes, truth, cells)
-            total = losses[0] + 2 * losses[1]
-            if self.settings.contrasted:
-                absent = tf.reshape(absent, (-1, tf.shape(grid)[0]))
-                total += contrast_loss(grid, answered, truth, absent, cells)
-            if self.settings.anchored:
-                landmarks = tf.reshape(landmarks, (-1, LANDMARKS, 4))
-                total += LANDMARK_WEIGHT * landmark_loss(answered, truth, landmarks, cells)
-            if told:
-                shares = tf.reduce_mean([tf.nn.softmax(one.scores) for one in told], axis=0)
-                boxes = tf.reduce_mean([one.boxes for one in told], axis=0)
-                total += distillation_loss(answered, shares, boxes)
-        gradients = tape.gradient(total, self.variables)
-        count = len(self.slow)
-        self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
-        if self.slow:
-            self.optimizers[1].apply_gradients(zip(gradients[:count], self.slow, strict=True))
-        done = tf.cast(self.optimizers[0].iterations, tf.float32)
-        keep = tf.minimum(0.999, (1 + done) / (10 + done))
-        for average, variable in zip(self.averaged, self.variables, strict=True):
-            average.assign_sub((1 - keep) * (average - variable))
-        return losses
-
-    def swap(self) -> None:
-        """Exchange the model's weights with their moving average."""
-        for average, variable in zip(self.averaged, self.variables, strict=True):
-            kept = tf.identity(variable.value)
-            variable.assign(average)
-            average.assign(kept)
-
-
-def _val_row(epoch: int, losses: np.ndarray, asker: Asker, val: Mentions, seconds: float) -> dict:
+def _val_row(epoch: int, losses: np.ndarray, asker, val: Mentions, seconds: float) -> dict:
     found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
     iou = box_ops.iou(found[:, 0], val.boxes)
     middle = (found[:, 0, :2] + found[:, 0, 2:]) / 2
@@ -230,8 +137,11 @@ def train_grid(
     the settings say, see `described_run`. The state is saved every four minutes and after each
     epoch; a stopped run goes on from there.
     """
+    # Training on a GPU uses the rest of this module without TensorFlow.
+    from scene_utils.grid.ensemble import Asker, Ensemble
+    from scene_utils.grid.trainer import Trainer
+
     finished, state = folder / "settings.json", folder / "state.json"
-    train_set = train_set.part(settings.share, settings.seed)
     backbone = load_backbone(settings.backbone, weights, made_with["untrained"])
     sets = (train_set, val_set)
     wanted = described_run(settings, sets, embeddings, vocabulary, made_with, backbone, teachers)
@@ -276,7 +186,10 @@ def train_grid(
             batches = epoch_batches(train_set, settings, mirrored, epoch, first)
             for batch in prefetched(batches):
                 losses.append(
-                    [float(loss) for loss in trainer.step(size, *map(tf.constant, batch[1:]))]
+                    [
+                        float(loss)
+                        for loss in trainer.step(size, *map(keras.ops.convert_to_tensor, batch[1:]))
+                    ]
                 )
                 step += 1
                 bar.update()

@@ -28,7 +28,7 @@ from scene_utils.grid.batches import (
 from scene_utils.grid.ensemble import Asker, Ensemble
 from scene_utils.grid.folders import member_folders, record
 from scene_utils.grid.network import PRESENCE_WEIGHTS, GridModel, build_presence, load_members
-from scene_utils.grid.train import seen_at
+from scene_utils.grid.trainer import seen_at
 from scene_utils.paths import read_finished, write_text
 from scene_utils.runtime import make_deterministic, progress_bar
 from scene_utils.stats import area_under_roc, fit_logistic, log_odds

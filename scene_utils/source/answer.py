@@ -18,12 +18,7 @@ from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, read_squeezed
 from scene_utils.words import Vocabulary, check_phrases
 
-
-def with_area(relative: np.ndarray) -> np.ndarray:
-    """Widen boxes `(n, 4)` that a network let collapse, so that every answer is a box."""
-    least = 0.002
-    low = np.minimum(relative[:, :2], 1 - least)
-    return np.concatenate([low, np.maximum(relative[:, 2:], low + least)], axis=1)
+LEAST = 0.002  # side of a box, as a fraction of the picture, that a network let collapse
 
 
 @dataclass(frozen=True)
@@ -47,11 +42,6 @@ class SourceModel:
         return self.settings["model"] != "text-only"
 
     @property
-    def reads(self) -> bool:
-        """Whether its answer depends on the phrase at all."""
-        return self.settings["model"] != "image-only"
-
-    @property
     def size(self) -> int:
         """Side in px of the square that a picture is squeezed to; 0 for one that does not see."""
         return self.backbone.size if self.sees else 0
@@ -59,27 +49,25 @@ class SourceModel:
     @cached_property
     def backbone(self) -> Weights:
         """Where its features come from. ValueError for other weights than those of its training."""
-        made = self.settings
-        return find_weights(
-            made["backbone"], self.weights, made["untrained"], made["weights_sha256"]
-        )
+        names = ("backbone", "untrained", "weights_sha256")
+        return find_weights(self.weights, *(self.settings[name] for name in names))
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Features `(p, channels)` of pictures `(p, size, size, 3)`, in half precision as stored
-        ones are, so that both give the same answer; zeros for a model that does not see."""
+        ones are; zeros for a model that does not see."""
         if not self.sees:
             return np.zeros((len(pixels), self.settings["channels"]), np.float16)
         return openvino_engine.encoder(self.backbone)(pixels).astype(np.float16)
 
     def regress(self, features: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Relative corners `(n, 4)` of phrases `tokens (n, length)` in pictures `rows (n,)` of
-        `features (p, channels)`."""
+        `features (p, channels)`, so wide that every answer is a box."""
         found = [np.zeros((0, 4), np.float32)]
-        for start in range(0, len(rows), 1024):
-            part = slice(start, start + 1024)
-            seen = features[rows[part]].astype(np.float32)
-            found += self.network(*([seen] * self.sees + [tokens[part]] * self.reads))
-        return np.concatenate(found)
+        for part in np.array_split(np.arange(len(rows)), -(-len(rows) // 1024) or 1):
+            found += self.network(features[rows[part]].astype(np.float32), tokens[part])
+        corners = np.concatenate(found)
+        low = np.minimum(corners[:, :2], 1 - LEAST)
+        return np.concatenate([low, np.maximum(corners[:, 2:], low + LEAST)], axis=1)
 
     def boxes(self, image: ImageSource, phrases: Sequence[str]) -> np.ndarray:
         """Boxes `(n, 4)` of n phrases in one picture, in pixels of that picture."""
@@ -87,14 +75,10 @@ class SourceModel:
         feature = self.encode(pixels[None])  # (1, channels)
         tokens = self.vocabulary.encode(phrases, self.settings["length"])  # (n, 12)
         relative = self.regress(feature, np.zeros(len(phrases), int), tokens)  # (n, 4)
-        return box_ops.to_pixels(with_area(relative), width, height)
+        return box_ops.to_pixels(relative, width, height)
 
     def ground(
-        self,
-        image: ImageSource,
-        phrases: str | Sequence[str],
-        top_k: int = 1,
-        sentence: str = "",
+        self, image: ImageSource, phrases: str | Sequence[str], top_k: int = 1, sentence: str = ""
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list; one box each, however many are
         asked for, since the network gives one. It reads each phrase by itself."""
@@ -109,23 +93,20 @@ class SourceModel:
         self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True
     ) -> FeatureStore | None:
         """Features of `folder/<id>.jpg`, made in `cache`; None for a model that does not see."""
-        if not self.sees:
-            return None
-        return cache_features(
-            folder, ids, self.backbone, cache, progress=progress, engine="openvino"
-        )
+        how = {"progress": progress, "engine": "openvino"}
+        return cache_features(folder, ids, self.backbone, cache, **how) if self.sees else None
 
     def seen(self, store: FeatureStore, ids: list[str]) -> np.ndarray:
         """What it sees of pictures of a store, for `look`, and last of one without content."""
         grey = self.encode(np.full((1, self.size or 1, self.size or 1, 3), GREY, np.uint8))
-        known = store.array(ids) if self.sees else np.repeat(grey, len(ids), axis=0)
-        return np.concatenate([known, grey])
+        return np.concatenate([store.array(ids) if self.sees else grey.repeat(len(ids), 0), grey])
 
     def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:
         """Boxes `(n, 4)` as fractions, of phrases in what is `seen`, and None: it does not say
         whether they are there."""
-        tokens = self.vocabulary.encode(phrases, self.settings["length"])
-        return self.regress(seen, rows, tokens), None
+        return self.regress(
+            seen, rows, self.vocabulary.encode(phrases, self.settings["length"])
+        ), None
 
     def predict(self, phrases: pd.DataFrame, store: FeatureStore | None) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table; one box each, rank 1, score 1.
@@ -136,12 +117,9 @@ class SourceModel:
         if self.sees:
             phrases = phrases[phrases.image_id.isin(store.row)]
         rows, ids = pd.factorize(phrases.image_id)
-        boxes = np.zeros((0, 4), np.float32)
-        if len(phrases):
-            boxes = self.look(phrases.phrase.tolist(), self.seen(store, list(ids)), rows)[0]
+        boxes, _ = self.look(phrases.phrase.tolist(), self.seen(store, list(ids)), rows)
         scores = np.ones((len(phrases), 1), np.float32)
-        phrases = phrases.reset_index(drop=True)
-        return prediction_table(phrases, with_area(boxes)[:, None], scores)
+        return prediction_table(phrases.reset_index(drop=True), boxes[:, None], scores)
 
 
 def load_source(folder: Path, weights: str | Path | None = None) -> SourceModel:

@@ -1,12 +1,12 @@
-"""The source system and its controls as one Keras model, and the losses for its four coordinates.
-
-Boxes inside this room are fractions of the image, `xyxy` in [0, 1]; `answer` gives pixels.
-"""
+"""The source system and its controls as one Keras model, and losses for its four coordinates,
+which are fractions of the image, `xyxy` in [0, 1]; `answer` gives pixels."""
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import numpy as np
 from keras import ops
+
+from scene_utils.box_tensors import iou_and_giou
 
 # Which inputs each learned model of the study may use: (picture, phrase).
 INPUTS = {"source": (True, True), "text-only": (False, True), "image-only": (True, False)}
@@ -80,30 +80,16 @@ def build_regressor(
     return model
 
 
-def _iou_and_giou(true, predicted):
-    low = ops.maximum(true[:, :2], predicted[:, :2])
-    high = ops.minimum(true[:, 2:], predicted[:, 2:])
-    both = ops.prod(ops.maximum(high - low, 0.0), axis=-1)
-    area_true = ops.prod(true[:, 2:] - true[:, :2], axis=-1)
-    area_predicted = ops.prod(ops.maximum(predicted[:, 2:] - predicted[:, :2], 0.0), axis=-1)
-    either = area_true + area_predicted - both
-    low = ops.minimum(true[:, :2], predicted[:, :2])
-    high = ops.maximum(true[:, 2:], predicted[:, 2:])
-    hull = ops.prod(high - low, axis=-1)
-    iou = both / ops.maximum(either, 1e-7)
-    return iou, iou - (hull - either) / ops.maximum(hull, 1e-7)
-
-
 @keras.saving.register_keras_serializable(package="scene_utils")
 def giou_loss(true, predicted):
     """1 - generalised IoU, `(n, 4)` corners to `(n,)` in [0, 2] (Rezatofighi et al., CVPR 2019)."""
-    return 1 - _iou_and_giou(true, predicted)[1]
+    return 1 - iou_and_giou(true, predicted)[1]
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")
 def iou_loss(true, predicted):
     """1 - IoU, `(n, 4)` corners to `(n,)` in [0, 1]."""
-    return 1 - _iou_and_giou(true, predicted)[0]
+    return 1 - iou_and_giou(true, predicted)[0]
 
 
 @keras.saving.register_keras_serializable(package="scene_utils")
@@ -112,9 +98,4 @@ def smooth_l1_loss(true, predicted):
     return keras.losses.huber(true, predicted, delta=0.1)
 
 
-LOSSES = {
-    "mse": "mean_squared_error",
-    "smooth_l1": smooth_l1_loss,
-    "iou": iou_loss,
-    "giou": giou_loss,
-}
+LOSSES = {"mse": "mse", "smooth_l1": smooth_l1_loss, "iou": iou_loss, "giou": giou_loss}

@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import keras
 import numpy as np
 import pandas as pd
 
@@ -27,10 +26,8 @@ from scene_utils.grid.ensemble import Asker, Ensemble
 from scene_utils.grid.folders import member_folder, member_folders
 from scene_utils.grid.network import load_grid
 from scene_utils.grid.train import train_members
-from scene_utils.models import SHIPPED
-from scene_utils.paths import write_text
+from scene_utils.paths import PRETRAINED, write_text
 from scene_utils.source import train
-from scene_utils.source.model import predict
 from scene_utils.study import ablation_table
 
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
@@ -43,6 +40,7 @@ GRID = {
     "36 epochs": replace(LARGE, epochs=36),
 }
 # Scored from the shipped weights, as they are rounded.
+SHIPPED = PRETRAINED / "grid"
 SHIPS = "36 epochs and the taught one (ship)"
 ROWS = (*SOURCE, *GRID, SHIPS)
 
@@ -106,8 +104,7 @@ def _source(settings, phrases, vocabulary, embeddings, vectors, store, folder) -
     sets = [train.make_examples(phrases, split, store, vocabulary) for split in ("train", "val")]
     made_with = encode.origin(store) | vectors
     train.train(settings, *sets, embeddings, vocabulary, made_with, folder)
-    network = keras.models.load_model(folder / "model.keras", compile=False)
-    found = predict(network, *sets[1].inputs)
+    found = train.predict(train.load_regressor(folder), sets[1])
     return {
         "pictures": len(sets[0].features),
         "val": _figures(found, sets[1].boxes, sets[1].rows),
@@ -120,7 +117,7 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
     )
     members = [member_folder(folder, number) for number in range(settings.members)]
     if folder == SHIPPED:
-        members = member_folders(SHIPPED["grid"])
+        members = member_folders(SHIPPED)
     else:
         made_with = vectors | {"untrained": False}
         train_members(
