@@ -129,20 +129,8 @@ figure = draw.difference_matrix(differences, list(scored), note)
 plots.save(figure, figures / "differences.png")
 
 # %%
-figure, axes = plots.new_figure(7.5, 3.6, ncols=2)
-thresholds = np.linspace(0, 1, 201)
-for name in shown:
-    ious, line = np.sort(scored[name].iou_merged), {"lw": 1.6} | draw.look(name)
-    share, edges = np.histogram(ious, np.linspace(0, 1, 21))
-    axes[0, 0].stairs(100 * share / len(ious), edges, **line)
-    reached = 1 - np.searchsorted(ious, thresholds, side="left") / len(ious)
-    axes[0, 1].plot(thresholds, 100 * reached, label=name, **line)
-axes[0, 0].set(xlabel="IoU (bins of .05)", ylabel="mentions (%)", xlim=(0, 1))
-axes[0, 1].set(xlabel="IoU threshold", ylabel="mentions that reach it (%)", xlim=(0, 1))
-axes[0, 1].set_ylim(0, 100)
-for axis in axes[0]:
-    axis.axvline(0.5, color="grey", lw=1, ls=":")
-draw.finish(figure, f"{note}, merged box", axes[0, 1])
+ious = {name: scored[name].iou_merged.to_numpy() for name in shown}
+figure = draw.iou_distribution(ious, f"{note}, merged box")
 plots.save(figure, figures / "iou_distribution.png")
 
 # %% [markdown]
@@ -166,17 +154,7 @@ plots.save(figure, figures / "what_decides.png")
 asked = kept.load_beside(cache, "perturbations", names)
 falls = {name: perturbations.falls(table, test, **draws) for name, table in asked.items()}
 if falls:
-    figure, axes = plots.new_figure(7.5, 3.6)
-    order = perturbations.CHANGES
-    rows = {
-        name: [(order.index(row["change"]), row) for row in table.to_dict("records")]
-        for name, table in falls.items()
-    }
-    axes[0, 0].axvline(0, color="grey", lw=1)
-    draw.marks(axes[0, 0], rows, 0.28, order)
-    axes[0, 0].invert_yaxis()
-    axes[0, 0].set_xlabel("fall of accuracy at IoU .5 (points)")
-    draw.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
+    figure = draw.perturbation_points(falls, f"{note}, merged box, bars 95 %")
     plots.save(figure, figures / "perturbations.png")
 
 # %% [markdown]

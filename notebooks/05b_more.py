@@ -37,7 +37,6 @@ from scene_utils.study import tables
 
 runtime.check()
 # %matplotlib inline
-plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")
@@ -78,16 +77,7 @@ tables.scores(labelled, "any")
 tables.recall(results, "any")
 
 # %%
-figure, axes = plots.new_figure(7.5, 3.4, ncols=2, sharey=True)
-places = {"1": "1", "5": "5", "10": "10", "upper_bound": "upper\nbound"}
-for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
-    for number, (name, result) in enumerate(compared.items()):
-        found = result["recall"][protocol]["all"]
-        draw.curve(axis, range(4), [found[place] for place in places], name, number)
-    axis.set_xticks(range(4), places.values())
-    axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
-axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
-draw.finish(figure, note, axes[0, 0])
+figure = draw.recall_curves(compared, note)
 plots.save(figure, figures / "recall.png")
 
 # %% [markdown]
@@ -155,16 +145,7 @@ plots.save(figure, figures / "where_predictions_lie.png")
 
 # %%
 if metrics["calibration"]:
-    figure, axes = plots.new_figure(5.6, 4.4)
-    axes[0, 0].plot([0, 1], [0, 100], color="grey", lw=1, ls=":")
-    for number, (name, found) in enumerate(metrics["calibration"].items()):
-        label = f"{name}, mean error {100 * found['error']:.1f} points"
-        scores = [row["score"] for row in found["bins"]]
-        draw.curve(axes[0, 0], scores, found["bins"], name, number, label=label)
-    axes[0, 0].set(xlabel="score of the box (mean of the bin)", xlim=(0, 1))
-    axes[0, 0].set(ylabel="IoU .5 reached (% of the bin)", ylim=(0, 100))
-    axes[0, 0].legend(loc="upper left")
-    draw.finish(figure, f"{note}, merged box")
+    figure = draw.calibration_curve(metrics["calibration"], f"{note}, merged box")
     plots.save(figure, figures / "calibration.png")
 print("models with scores:", ", ".join(metrics["calibration"]) or "none")
 
@@ -182,17 +163,7 @@ tables.presence(metrics["presence"])
 
 # %%
 if metrics["presence"]:
-    figure, axes = plots.new_figure(5.6, 4.4)
-    axes[0, 0].plot([0, 100], [0, 100], color="grey", lw=1, ls=":")
-    for name, kinds in metrics["presence"].items():
-        for (kind, found), dashes in zip(kinds.items(), ("-", "--"), strict=False):
-            label = f"{name}, {kind}: area {found['area']['value']:.3f}"
-            rates = (100 * np.array(found[key]) for key in ("false_alarms", "found"))
-            axes[0, 0].plot(*rates, label=label, **draw.look(name) | {"ls": dashes})
-    axes[0, 0].set(xlabel="phrases of the picture that are flagged (%)", xlim=(0, 100))
-    axes[0, 0].set(ylabel="phrases of another picture that are flagged (%)", ylim=(0, 100))
-    axes[0, 0].legend(loc="lower right")
-    draw.finish(figure, note)
+    figure = draw.presence_curves(metrics["presence"], note)
     plots.save(figure, figures / "presence.png")
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""What the figures of notebooks 05 and 05b share, and those that are more than a few lines.
+"""The figures of notebook 05, from tables that hold their numbers.
 
 A model looks the same in all figures. Its name may be followed by its inputs in brackets, as a
 label has them; `note`, a figure's title, says what its numbers rest on.
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from scene_utils import box_ops
+from scene_utils.analysis import metrics, perturbations
 from scene_utils.analysis.mistakes import MISTAKES
 from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
 
@@ -26,7 +27,7 @@ MARKERS = "osD^vP"
 MISTAKE_COLOURS = [COLOURS[n] for n in (2, 0, 5, 1)] + ["#F0C36D", COLOURS[4], "#999999", "#444444"]
 
 
-def look(name: str) -> dict:
+def _look(name: str) -> dict:
     colour = COLOUR_OF.get(name.split(" (")[0], COLOURS[3])
     return {"color": colour, "ls": "--" if colour == "black" else "-"}
 
@@ -37,26 +38,26 @@ def _bars(figures: Sequence[dict], scale: float = 100) -> tuple[np.ndarray, np.n
     return value, np.clip(np.stack([value - low, high - value]), 0, None)
 
 
-def curve(axis: Axes, places, figures: Sequence[dict], name: str, number: int, **style) -> None:
+def _curve(axis: Axes, places, figures: Sequence[dict], name: str, number: int, **style) -> None:
     """Figures in % above `places`, with their intervals, as the line of the model `name`."""
     values, ends = _bars(figures)
     style = {"marker": MARKERS[number % len(MARKERS)], "ms": 5, "capsize": 2, "label": name} | style
-    axis.errorbar(places, values, yerr=ends, **look(name) | style)
+    axis.errorbar(places, values, yerr=ends, **_look(name) | style)
 
 
-def marks(axis: Axes, rows: dict[str, list[tuple[float, dict]]], spread: float, labels) -> None:
+def _marks(axis: Axes, rows: dict[str, list[tuple[float, dict]]], spread: float, labels) -> None:
     """Figures in % beside the labelled rows, a mark a model; `rows` has (row, figure) of each."""
     for number, (name, found) in enumerate(rows.items()):
         values, ends = _bars([figure for _, figure in found])
         shift = np.linspace(-spread, spread, len(rows))[number]
-        marker, colour = MARKERS[number % len(MARKERS)], look(name)["color"]
+        marker, colour = MARKERS[number % len(MARKERS)], _look(name)["color"]
         style = {"fmt": marker, "ms": 5, "capsize": 2, "color": colour, "label": name}
         axis.errorbar(values, [row + shift for row, _ in found], xerr=ends, **style)
     axis.set_yticks(range(len(labels)), labels)
     axis.grid(axis="y", visible=False)
 
 
-def finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6) -> Figure:
+def _finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6) -> Figure:
     """Give the figure its title, and where an axis is given, the legend of that below it."""
     if axis is not None:
         handles = axis.get_legend_handles_labels()
@@ -94,7 +95,7 @@ def model_bars(
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
     note += "\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
-    return finish(figure, note)
+    return _finish(figure, note)
 
 
 @styled
@@ -109,11 +110,26 @@ def category_points(models: dict[str, dict], note: str) -> Figure:
             name: list(enumerate(found[protocol][kind]["1"] for kind in counts))
             for name, found in recall.items()
         }
-        marks(axis, rows, 0.26, labels)
+        _marks(axis, rows, 0.26, labels)
         axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
         axis.axhline(0.5, color="#bbbbbb", lw=0.8)
     axes[0, 0].invert_yaxis()
-    return finish(figure, note, axes[0, 0])
+    return _finish(figure, note, axes[0, 0])
+
+
+@styled
+def recall_curves(models: dict[str, dict], note: str) -> Figure:
+    """Recall at 1, 5, 10 and the upper bound of the candidates, any and merged box."""
+    figure, axes = new_figure(7.5, 3.4, ncols=2, sharey=True)
+    places = [*map(str, metrics.RANKS), "upper_bound"]
+    for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
+        for number, (name, result) in enumerate(models.items()):
+            found = result["recall"][protocol]["all"]
+            _curve(axis, range(len(places)), [found[k] for k in places], name, number)
+        axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
+        axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
+    axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
+    return _finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -144,7 +160,26 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     axis.spines[:].set_visible(False)
     figure.colorbar(image, label="row minus column (points)")
     note += "\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
-    return finish(figure, note)
+    return _finish(figure, note)
+
+
+@styled
+def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
+    """Histogram of IoU, and the share of mentions whose IoU reaches each threshold."""
+    figure, axes = new_figure(7.5, 3.6, ncols=2)
+    grid = np.linspace(0, 1, 201)
+    for name, values in ious.items():
+        line = {"lw": 1.6} | _look(name)
+        share, edges = np.histogram(values, np.linspace(0, 1, 21))
+        axes[0, 0].stairs(100 * share / len(values), edges, **line)
+        reached = 1 - np.searchsorted(np.sort(values), grid, side="left") / len(values)
+        axes[0, 1].plot(grid, 100 * reached, label=name, **line)
+    axes[0, 0].set(xlabel="IoU (bins of .05)", ylabel="mentions (%)", xlim=(0, 1))
+    ylabel = "mentions that reach it (%)"
+    axes[0, 1].set(xlabel="IoU threshold", ylabel=ylabel, xlim=(0, 1), ylim=(0, 100))
+    for axis in axes[0]:
+        axis.axvline(0.5, color="grey", lw=1, ls=":")
+    return _finish(figure, note, axes[0, 1])
 
 
 @styled
@@ -161,7 +196,7 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
         bins = list(dict.fromkeys(here.bin))
         for number, (name, of_model) in enumerate(here.groupby("model", sort=False)):
             places = [bins.index(label) for label in of_model.bin]
-            curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
+            _curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
         axis.set_xticks(range(len(bins)), bins)
         crowded = sum(map(len, bins)) > 24
         axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
@@ -169,7 +204,7 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
     axes[0, 0].set_ylim(0)
-    return finish(figure, note, axes[0, 0])
+    return _finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -196,7 +231,44 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     axes[0, 0].set_ylabel("y (of the height)")
     figure.colorbar(first, ax=axes[0], label="boxes over it (%)")
     figure.colorbar(second, ax=axes[1], label="points")
-    return finish(figure, note)
+    return _finish(figure, note)
+
+
+def _square(right: float) -> tuple[Figure, Axes]:
+    """A square frame from 0 to `right` and 0 to 100 %, with its diagonal dotted."""
+    figure, axes = new_figure(5.6, 4.4)
+    axis = axes[0, 0]
+    axis.plot([0, right], [0, 100], color="grey", lw=1, ls=":")
+    axis.set(xlim=(0, right), ylim=(0, 100))
+    return figure, axis
+
+
+@styled
+def calibration_curve(found: dict[str, dict], note: str) -> Figure:
+    """Accuracy at IoU .5 against mean score in equally filled bins, with 95 % intervals."""
+    figure, axis = _square(1)
+    for number, (name, curve) in enumerate(found.items()):
+        label = f"{name}, mean error {100 * curve['error']:.1f} points"
+        places = [row["score"] for row in curve["bins"]]
+        _curve(axis, places, curve["bins"], name, number, label=label)
+    axis.set(xlabel="score of the box (mean of the bin)", ylabel="IoU .5 reached (% of the bin)")
+    axis.legend(loc="upper left")
+    return _finish(figure, note)
+
+
+@styled
+def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
+    """ROC curves of the flag "probably not in the picture", see `breakdown.presence`."""
+    figure, axis = _square(100)
+    for name, kinds in found.items():
+        for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
+            alarms, hits = (100 * np.array(curve[key]) for key in ("false_alarms", "found"))
+            label = f"{name}, {kind}: area {curve['area']['value']:.3f}"
+            axis.plot(alarms, hits, label=label, **_look(name) | {"ls": dashes})
+    axis.set_xlabel("phrases of the picture that are flagged (%)")
+    axis.set_ylabel("phrases of another picture that are flagged (%)")
+    axis.legend(loc="lower right")
+    return _finish(figure, note)
 
 
 @styled
@@ -217,7 +289,24 @@ def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     axis.invert_yaxis()
     axis.set(xlabel="mentions (%)", xlim=(0, 100))
     axis.grid(axis="y", visible=False)
-    return finish(figure, note, axis, columns=4)
+    return _finish(figure, note, axis, columns=4)
+
+
+@styled
+def perturbation_points(found: dict[str, pd.DataFrame], note: str) -> Figure:
+    """Fall of accuracy under each change of `perturbations`, with 95 % intervals."""
+    figure, axes = new_figure(7.5, 3.6)
+    axis = axes[0, 0]
+    changes = perturbations.CHANGES
+    rows = {
+        name: [(changes.index(row["change"]), row) for row in table.to_dict("records")]
+        for name, table in found.items()
+    }
+    axis.axvline(0, color="grey", lw=1)
+    _marks(axis, rows, 0.28, changes)
+    axis.invert_yaxis()
+    axis.set_xlabel("fall of accuracy at IoU .5 (points)")
+    return _finish(figure, note, axis)
 
 
 @styled
@@ -245,7 +334,7 @@ def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
     looks = (("truth", TRUTH, "-"), ("prediction", GUESS, "--"))
     boxes = [Patch(fill=False, ec=colour, lw=2, ls=ls, label=name) for name, colour, ls in looks]
     figure.legend(handles=boxes, loc="outside lower center", ncols=2)
-    return finish(figure, title)
+    return _finish(figure, title)
 
 
 def _cut(phrase: str, longest: int = 34) -> str:
