@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 5 IoU analysis
 #
-# Every model has answered every phrase of the test split once. How good are the answers? What
+# Every model has answered every phrase of the test split once. How good are its boxes? What
 # decides whether one is right? Does a model read and look at all? `05b_more` shows the rest.
 
 # %% tags=["parameters"]
@@ -61,7 +61,7 @@ white = np.full((160, 240, 3), 255, np.uint8)
 plots.draw_boxes(axes[0, 0], white, [truth, guess], ["truth", "guess"], [plots.TRUTH, plots.GUESS])
 
 # %% [markdown]
-# ## Answers
+# ## Predictions
 #
 # Kept in the cache. Only what is missing, or was made by other code or from other data, is made
 # anew. With `renew=false` nothing is, and TensorFlow stays out of it.
@@ -154,7 +154,17 @@ plots.save(figure, figures / "what_decides.png")
 asked = kept.load_beside(cache, "perturbations", names)
 falls = {name: perturbations.falls(table, test, **draws) for name, table in asked.items()}
 if falls:
-    figure = draw.perturbation_points(falls, f"{note}, merged box, bars 95 %")
+    figure, axes = plots.new_figure(7.5, 3.6)
+    axes[0, 0].axvline(0, color="grey", lw=1)
+    order = perturbations.CHANGES
+    rows = {
+        name: [(order.index(row["change"]), row) for row in table.to_dict("records")]
+        for name, table in falls.items()
+    }
+    draw.marks(axes[0, 0], rows, 0.28, order)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_xlabel("fall of accuracy at IoU .5 (points)")
+    draw.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
     plots.save(figure, figures / "perturbations.png")
 
 # %% [markdown]
@@ -165,22 +175,16 @@ if falls:
 # %%
 calibration = {name: breakdown.calibration(scored[name], **draws) for name in names}
 calibration = {name: curve for name, curve in calibration.items() if curve is not None}
-guess = [f"{side}_guess" for side in box_ops.COLUMNS]
 sides = [*entities.MENTION_KEY, *box_ops.COLUMNS]
 first = predictions[ours][predictions[ours]["rank"] == 1]
 seen = scored[ours].merge(test[[*sides, "width", "height"]], on=entities.MENTION_KEY)
 seen = seen.merge(first[sides], on=entities.MENTION_KEY, suffixes=("", "_guess"))
-items = []
-for _, mention in faults.pick(seen, scores=ours in calibration).iterrows():
-    scale = 320 / max(mention.width, mention.height)
-    picture = images.open_image(images.picture_file(entities.image_folder(root), mention.image_id))
-    # It may be stored squeezed; it is shown as the original was, whose pixels boxes are in.
-    picture = picture.resize((round(mention.width * scale), round(mention.height * scale)))
-    item = {"image": np.asarray(picture), "phrase": mention.phrase, "iou": mention.iou_merged}
-    item |= {"truth": mention[box_ops.COLUMNS].to_numpy(np.float32) * scale}
-    item |= {"guess": mention[guess].to_numpy(np.float32) * scale, "group": mention.group}
-    items.append(item | ({"score": mention.score} if ours in calibration else {}))
-figure = draw.gallery(items, f"{ours}, {note}")
+picked = faults.pick(seen, scores=ours in calibration).rename(columns={"iou_merged": "iou"})
+if ours not in calibration:
+    picked = picked.drop(columns="score")
+folder = entities.image_folder(root)
+pictures = [images.open_image(images.picture_file(folder, name)) for name in picked.image_id]
+figure = draw.gallery(picked, pictures, f"{ours}, {note}")
 plots.save(figure, (paths.build(profile) if settings.real else figures) / "gallery.png")
 
 # %% [markdown]

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 5b More of the analysis
 #
-# The other protocol and recall, categories, where answers lie, what scores are worth, whether a
-# thing is there at all, and which mistakes are made. All of it from `metrics.json` and the answers
-# that `05_iou_analysis` read.
+# The other protocol and recall, categories, where boxes lie, what scores say, whether a thing is
+# there at all, and which mistakes are made. All of it from `metrics.json` and the predictions that
+# `05_iou_analysis` read.
 
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
@@ -24,7 +24,6 @@ data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or t
 changes = ""  # settings that differ this time, in the words that profiles.toml explains
 
 # %%
-import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops, images, paths, plots, runtime
@@ -37,6 +36,7 @@ from scene_utils.study import tables
 
 runtime.check()
 # %matplotlib inline
+plots.plt.style.use(plots.STYLE)
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")
@@ -121,7 +121,7 @@ differences = pd.DataFrame(metrics["differences"])
 tables.differences(differences, [*references.BEST, *names])
 
 # %% [markdown]
-# ## Where answers lie
+# ## Where predictions lie
 #
 # A model that is unsure retreats to the middle, where most of the truth is.
 
@@ -139,13 +139,22 @@ figure = draw.mass_maps(box_ops.relative(boxed), guesses, note)
 plots.save(figure, figures / "where_predictions_lie.png")
 
 # %% [markdown]
-# ## Is the score worth something?
+# ## What does the score say?
 #
-# Only where a model gives scores that differ.
+# Only of models whose scores differ.
 
 # %%
 if metrics["calibration"]:
-    figure = draw.calibration_curve(metrics["calibration"], f"{note}, merged box")
+    figure, axes = plots.new_figure(5.6, 4.4)
+    axes[0, 0].plot([0, 1], [0, 100], color="grey", lw=1, ls=":")
+    for number, (name, found) in enumerate(metrics["calibration"].items()):
+        label = f"{name}, mean error {100 * found['error']:.1f} points"
+        scores = [row["score"] for row in found["bins"]]
+        draw.curve(axes[0, 0], scores, found["bins"], name, number, label=label)
+    axes[0, 0].set(xlabel="score of the box (mean of the bin)", xlim=(0, 1))
+    axes[0, 0].set(ylabel="IoU .5 reached (% of the bin)", ylim=(0, 100))
+    axes[0, 0].legend(loc="upper left")
+    draw.finish(figure, f"{note}, merged box")
     plots.save(figure, figures / "calibration.png")
 print("models with scores:", ", ".join(metrics["calibration"]) or "none")
 
@@ -210,15 +219,9 @@ if photos is not None:
     both = kept.photo_phrases().merge(photos, on=["photo", "phrase"], suffixes=("", "_guess"))
     guess = [f"{side}_guess" for side in box_ops.COLUMNS]
     both["iou"] = box_ops.iou(both[box_ops.COLUMNS].to_numpy(), both[guess].to_numpy())
-    items = []
-    for _, row in both.groupby("photo", sort=False).head(3).iterrows():
-        picture = images.open_image(paths.PHOTOS / f"{row.photo}.jpg")
-        scale = 320 / max(picture.size)
-        picture.thumbnail((320, 320))
-        item = {"image": np.asarray(picture), "phrase": row.phrase, "iou": row.iou, "group": ""}
-        item |= {"truth": np.float32(row[box_ops.COLUMNS].tolist()) * scale}
-        items.append(item | {"guess": np.float32(row[guess].tolist()) * scale})
-    figure = draw.gallery(
-        items, f"{metrics['labels'][ours]}, trained on {described['name']}: photos"
-    )
+    first = both.groupby("photo", sort=False).head(3).assign(group="")
+    pictures = [images.open_image(paths.PHOTOS / f"{photo}.jpg") for photo in first.photo]
+    first[["width", "height"]] = [picture.size for picture in pictures]
+    title = f"{metrics['labels'][ours]}, trained on {described['name']}: photos"
+    figure = draw.gallery(first, pictures, title)
     plots.save(figure, figures / "gallery_photos.png")

@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from scene_utils import box_ops
-from scene_utils.analysis import metrics, perturbations
+from scene_utils.analysis import metrics
 from scene_utils.analysis.mistakes import MISTAKES
 from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
 
@@ -38,14 +39,14 @@ def _bars(figures: Sequence[dict], scale: float = 100) -> tuple[np.ndarray, np.n
     return value, np.clip(np.stack([value - low, high - value]), 0, None)
 
 
-def _curve(axis: Axes, places, figures: Sequence[dict], name: str, number: int, **style) -> None:
+def curve(axis: Axes, places, figures: Sequence[dict], name: str, number: int, **style) -> None:
     """Figures in % above `places`, with their intervals, as the line of the model `name`."""
     values, ends = _bars(figures)
     style = {"marker": MARKERS[number % len(MARKERS)], "ms": 5, "capsize": 2, "label": name} | style
     axis.errorbar(places, values, yerr=ends, **_look(name) | style)
 
 
-def _marks(axis: Axes, rows: dict[str, list[tuple[float, dict]]], spread: float, labels) -> None:
+def marks(axis: Axes, rows: dict[str, list[tuple[float, dict]]], spread: float, labels) -> None:
     """Figures in % beside the labelled rows, a mark a model; `rows` has (row, figure) of each."""
     for number, (name, found) in enumerate(rows.items()):
         values, ends = _bars([figure for _, figure in found])
@@ -57,7 +58,7 @@ def _marks(axis: Axes, rows: dict[str, list[tuple[float, dict]]], spread: float,
     axis.grid(axis="y", visible=False)
 
 
-def _finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6) -> Figure:
+def finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6) -> Figure:
     """Give the figure its title, and where an axis is given, the legend of that below it."""
     if axis is not None:
         handles = axis.get_legend_handles_labels()
@@ -95,7 +96,7 @@ def model_bars(
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
     note += "\nblue: models, grey: references, dashed: best constant box, bars: 95 %"
-    return _finish(figure, note)
+    return finish(figure, note)
 
 
 @styled
@@ -110,11 +111,11 @@ def category_points(models: dict[str, dict], note: str) -> Figure:
             name: list(enumerate(found[protocol][kind]["1"] for kind in counts))
             for name, found in recall.items()
         }
-        _marks(axis, rows, 0.26, labels)
+        marks(axis, rows, 0.26, labels)
         axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
         axis.axhline(0.5, color="#bbbbbb", lw=0.8)
     axes[0, 0].invert_yaxis()
-    return _finish(figure, note, axes[0, 0])
+    return finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -125,11 +126,11 @@ def recall_curves(models: dict[str, dict], note: str) -> Figure:
     for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
         for number, (name, result) in enumerate(models.items()):
             found = result["recall"][protocol]["all"]
-            _curve(axis, range(len(places)), [found[k] for k in places], name, number)
+            curve(axis, range(len(places)), [found[k] for k in places], name, number)
         axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
         axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
     axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
-    return _finish(figure, note, axes[0, 0])
+    return finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -160,7 +161,7 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     axis.spines[:].set_visible(False)
     figure.colorbar(image, label="row minus column (points)")
     note += "\naccuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
-    return _finish(figure, note)
+    return finish(figure, note)
 
 
 @styled
@@ -179,7 +180,7 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
     axes[0, 1].set(xlabel="IoU threshold", ylabel=ylabel, xlim=(0, 1), ylim=(0, 100))
     for axis in axes[0]:
         axis.axvline(0.5, color="grey", lw=1, ls=":")
-    return _finish(figure, note, axes[0, 1])
+    return finish(figure, note, axes[0, 1])
 
 
 @styled
@@ -196,7 +197,7 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
         bins = list(dict.fromkeys(here.bin))
         for number, (name, of_model) in enumerate(here.groupby("model", sort=False)):
             places = [bins.index(label) for label in of_model.bin]
-            _curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
+            curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
         axis.set_xticks(range(len(bins)), bins)
         crowded = sum(map(len, bins)) > 24
         axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
@@ -204,7 +205,7 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
     axes[0, 0].set_ylim(0)
-    return _finish(figure, note, axes[0, 0])
+    return finish(figure, note, axes[0, 0])
 
 
 @styled
@@ -231,35 +232,16 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     axes[0, 0].set_ylabel("y (of the height)")
     figure.colorbar(first, ax=axes[0], label="boxes over it (%)")
     figure.colorbar(second, ax=axes[1], label="points")
-    return _finish(figure, note)
-
-
-def _square(right: float) -> tuple[Figure, Axes]:
-    """A square frame from 0 to `right` and 0 to 100 %, with its diagonal dotted."""
-    figure, axes = new_figure(5.6, 4.4)
-    axis = axes[0, 0]
-    axis.plot([0, right], [0, 100], color="grey", lw=1, ls=":")
-    axis.set(xlim=(0, right), ylim=(0, 100))
-    return figure, axis
-
-
-@styled
-def calibration_curve(found: dict[str, dict], note: str) -> Figure:
-    """Accuracy at IoU .5 against mean score in equally filled bins, with 95 % intervals."""
-    figure, axis = _square(1)
-    for number, (name, curve) in enumerate(found.items()):
-        label = f"{name}, mean error {100 * curve['error']:.1f} points"
-        places = [row["score"] for row in curve["bins"]]
-        _curve(axis, places, curve["bins"], name, number, label=label)
-    axis.set(xlabel="score of the box (mean of the bin)", ylabel="IoU .5 reached (% of the bin)")
-    axis.legend(loc="upper left")
-    return _finish(figure, note)
+    return finish(figure, note)
 
 
 @styled
 def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
     """ROC curves of the flag "probably not in the picture", see `breakdown.presence`."""
-    figure, axis = _square(100)
+    figure, axes = new_figure(5.6, 4.4)
+    axis = axes[0, 0]
+    axis.plot([0, 100], [0, 100], color="grey", lw=1, ls=":")
+    axis.set(xlim=(0, 100), ylim=(0, 100))
     for name, kinds in found.items():
         for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
             alarms, hits = (100 * np.array(curve[key]) for key in ("false_alarms", "found"))
@@ -268,7 +250,7 @@ def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
     axis.set_xlabel("phrases of the picture that are flagged (%)")
     axis.set_ylabel("phrases of another picture that are flagged (%)")
     axis.legend(loc="lower right")
-    return _finish(figure, note)
+    return finish(figure, note)
 
 
 @styled
@@ -289,52 +271,46 @@ def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     axis.invert_yaxis()
     axis.set(xlabel="mentions (%)", xlim=(0, 100))
     axis.grid(axis="y", visible=False)
-    return _finish(figure, note, axis, columns=4)
+    return finish(figure, note, axis, columns=4)
 
 
 @styled
-def perturbation_points(found: dict[str, pd.DataFrame], note: str) -> Figure:
-    """Fall of accuracy under each change of `perturbations`, with 95 % intervals."""
-    figure, axes = new_figure(7.5, 3.6)
-    axis = axes[0, 0]
-    changes = perturbations.CHANGES
-    rows = {
-        name: [(changes.index(row["change"]), row) for row in table.to_dict("records")]
-        for name, table in found.items()
-    }
-    axis.axvline(0, color="grey", lw=1)
-    _marks(axis, rows, 0.28, changes)
-    axis.invert_yaxis()
-    axis.set_xlabel("fall of accuracy at IoU .5 (points)")
-    return _finish(figure, note, axis)
+def gallery(
+    mentions: pd.DataFrame, pictures: Sequence[Image.Image], title: str = "", columns: int = 3
+) -> Figure:
+    """Pictures with truth and guess, the box columns and those with `_guess` behind their names.
 
-
-@styled
-def gallery(items: Sequence[dict], title: str = "", columns: int = 3) -> Figure:
-    """Pictures with truth and prediction: dicts of image, phrase, truth, guess, iou and group.
-
-    `group` (may be "") starts a row of its own where it changes; `score` is shown where it is.
+    A picture may be stored squeezed; it is shown as the original was, of `width` and `height`,
+    whose pixels boxes are in. `group` (may be "") starts a row of its own where it changes; `score`
+    is shown where there is such a column.
     """
-    lines: list[list[dict]] = []
-    for item in items:
-        if not lines or len(lines[-1]) == columns or lines[-1][0]["group"] != item["group"]:
+    sides = [*box_ops.COLUMNS, *(f"{side}_guess" for side in box_ops.COLUMNS)]
+    boxes = mentions[sides].to_numpy(np.float32).reshape(-1, 2, 4)
+    rows = mentions.to_dict("records")
+    lines: list[list[int]] = []
+    for place, row in enumerate(rows):
+        if not lines or len(lines[-1]) == columns or rows[place - 1]["group"] != row["group"]:
             lines.append([])
-        lines[-1].append(item)
+        lines[-1].append(place)
     figure, axes = new_figure(7.5, 2.2 * len(lines) + 0.5, nrows=len(lines), ncols=columns)
     for axis in axes.flat:
         axis.set_axis_off()
-    for row, members in zip(axes, lines, strict=True):
-        for axis, item in zip(row, members, strict=False):
-            both = np.stack([item["truth"], item["guess"]])
-            draw_boxes(axis, item["image"], both, colours=(TRUTH, GUESS), styles=("-", "--"))
-            score = f", score {item['score']:.2f}" if "score" in item else ""
-            axis.set_title(f"{_cut(item['phrase'])}\nIoU {item['iou']:.2f}{score}", fontsize=8.5)
-        place = {"transform": row[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
-        row[0].text(-0.04, 0.5, members[0]["group"], **place)
+    for line, places in zip(axes, lines, strict=True):
+        for axis, place in zip(line, places, strict=False):
+            row, scale = rows[place], 320 / max(rows[place]["width"], rows[place]["height"])
+            image = pictures[place].resize(
+                [round(row[side] * scale) for side in ("width", "height")]
+            )
+            looks = {"colours": (TRUTH, GUESS), "styles": ("-", "--")}
+            draw_boxes(axis, np.asarray(image), boxes[place] * np.float32(scale), **looks)
+            score = f", score {row['score']:.2f}" if "score" in row else ""
+            axis.set_title(f"{_cut(row['phrase'])}\nIoU {row['iou']:.2f}{score}", fontsize=8.5)
+        place = {"transform": line[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
+        line[0].text(-0.04, 0.5, rows[places[0]]["group"], **place)
     looks = (("truth", TRUTH, "-"), ("prediction", GUESS, "--"))
-    boxes = [Patch(fill=False, ec=colour, lw=2, ls=ls, label=name) for name, colour, ls in looks]
-    figure.legend(handles=boxes, loc="outside lower center", ncols=2)
-    return _finish(figure, title)
+    handles = [Patch(fill=False, ec=colour, lw=2, ls=ls, label=name) for name, colour, ls in looks]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return finish(figure, title)
 
 
 def _cut(phrase: str, longest: int = 34) -> str:
