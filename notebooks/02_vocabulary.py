@@ -58,7 +58,7 @@ pd.DataFrame({"phrase": shown, "tokens": [" ".join(words.tokenize(p)) for p in s
 glove = words.load_vectors(settings.vocabulary.vectors)
 vocabulary, embeddings, table = words.build_vocabulary(train.phrase, glove)
 vocabulary.save(cache / "vocabulary.txt")
-words.save_embeddings(cache / "embeddings.npy", embeddings)
+paths.write_array(cache / "embeddings.npy", embeddings)
 paths.write_text(cache / "vectors.json", json.dumps({"vectors": glove.name}) + "\n")
 print(f"{glove.name}: {len(glove.index):,} words of {glove.dim} numbers")
 print(f"vocabulary: {len(vocabulary.words):,} entries")

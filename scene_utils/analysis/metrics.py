@@ -27,6 +27,8 @@ RANKS = (1, 5, 10)
 CATEGORIES = (
     *("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other"),
 )
+# The two by which models are told apart; all of them.
+MAIN_METRICS = ("mean_iou", "accuracy_0.5")
 METRICS = ["mean_iou", *(f"accuracy_{threshold}" for threshold in THRESHOLDS), "pointing"]
 
 
@@ -158,6 +160,11 @@ def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
+def main_values(scored: pd.DataFrame) -> np.ndarray:
+    """The `MAIN_METRICS` of each mention, merged box, `(n, 2)` float64."""
+    return metric_values(scored, "merged")[:, [METRICS.index(name) for name in MAIN_METRICS]]
+
+
 def recall_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
     """Hits at IoU .5 among the 1, 5, 10 first and all boxes of each mention, `(n, 4)` float64."""
     names = [f"{name}_{protocol}" for name in ("iou", "top5", "top10", "best")]
@@ -265,29 +272,24 @@ def evaluate(
     return result
 
 
-def differences(
-    scored: dict[str, pd.DataFrame],
-    protocol: str = "merged",
-    metrics: Sequence[str] = ("mean_iou", "accuracy_0.5"),
-    **draws: int,
-) -> pd.DataFrame:
+def differences(scored: dict[str, pd.DataFrame], **draws: int) -> pd.DataFrame:
     """Each model against each later one on the same mentions, by paired bootstrap over images.
 
-    A row a pair and metric: better, worse (by value), metric, value (better minus worse), low,
-    high, and `real`: the 95 % interval of the difference leaves out 0. Intervals are those of
-    each pair alone; among many pairs some leave out 0 by chance.
+    A row a pair and metric of `MAIN_METRICS`, merged box: better, worse (by value), metric, value
+    (better minus worse), low, high, and `real`: the 95 % interval of the difference leaves out 0.
+    Intervals are those of each pair alone; among many pairs some leave out 0 by chance.
     """
-    names, columns = list(scored), [METRICS.index(metric) for metric in metrics]
+    names = list(scored)
     keys = scored[names[0]][KEY]
     for name in names[1:]:
         if not scored[name][KEY].equals(keys):
             raise ValueError(f"expected the same mentions for {names[0]} and {name}, got others")
-    values = [metric_values(scored[name], protocol)[:, columns] for name in names]
+    values = [main_values(table) for table in scored.values()]
     rows = []
     for i, j in combinations(range(len(names)), 2):
         apart = values[i] - values[j]
         low, high = bootstrap(apart, scored[names[0]].image_id, **draws)
-        for metric, *ends in zip(metrics, apart.mean(axis=0), low, high, strict=True):
+        for metric, *ends in zip(MAIN_METRICS, apart.mean(axis=0), low, high, strict=True):
             better, worse = names[i], names[j]
             if ends[0] < 0:
                 better, worse, ends = worse, better, [-ends[0], -ends[2], -ends[1]]

@@ -28,7 +28,7 @@ PHOTO_PHRASES = PHOTOS / "phrases.csv"
 
 
 def names(cache: Path) -> list[str]:
-    """Models that have answered or can answer, in the order of the tables."""
+    """Models with predictions, or that can make them, in the order of the tables."""
     found = {path.parent.name for path in cache.glob("models/*/settings.json")}
     found |= {path.stem for path in cache.glob("predictions/*.parquet")}
     if (_folder(cache, TOGETHER) / "context.json").is_file():
@@ -76,7 +76,7 @@ def _fingerprint(cache: Path, name: str) -> str:
 
 
 def stale(cache: Path) -> list[str]:
-    """Models whose answers are missing or made from something else than what is there now."""
+    """Models whose predictions are missing or made from something else than is there now."""
     found = []
     for name in names(cache):
         if not settings(cache, name):
@@ -92,7 +92,7 @@ def stale(cache: Path) -> list[str]:
 
 
 def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: int = 0) -> None:
-    """Answer everything with the models `wanted`. `seed` is of the perturbations' choices."""
+    """Make all predictions of the models `wanted`. `seed` is of the perturbations' choices."""
     from scene_utils import models
     from scene_utils.features import encode
 
@@ -150,7 +150,7 @@ def photo_phrases() -> pd.DataFrame:
 
 
 def load(cache: Path) -> dict[str, pd.DataFrame]:
-    """Checked prediction tables of all models that have answered, in the order of the tables."""
+    """Checked prediction tables of all models that have some, in the order of the tables."""
     paths = {name: cache / "predictions" / f"{name}.parquet" for name in names(cache)}
     found = {name: metrics.read_predictions(path) for name, path in paths.items() if path.is_file()}
     if not found:

@@ -82,13 +82,9 @@ def opener(root: Path) -> Callable[[str], bytes | None]:
     archive = root / "annotations.zip"
     if (root / "Sentences").is_dir():
 
-        def read(name: str) -> bytes | None:
+        def find(name: str) -> tuple[int, Callable[[], bytes]] | None:
             path = root / name
-            if not path.is_file():
-                return None
-            if path.stat().st_size > LARGEST_FILE:
-                raise ValueError(f"expected at most {LARGEST_FILE:,} bytes in an annotation")
-            return path.read_bytes()
+            return (path.stat().st_size, path.read_bytes) if path.is_file() else None
 
     elif archive.is_file():
         try:
@@ -97,22 +93,25 @@ def opener(root: Path) -> Callable[[str], bytes | None]:
             raise ValueError(f"{archive}: expected a whole zip archive, got {error}") from error
         members = {info.filename: info for info in source.infolist()}
 
-        def read(name: str) -> bytes | None:
+        def find(name: str) -> tuple[int, Callable[[], bytes]] | None:
             info = members.get(name)
-            if info is None:
-                return None
-            if info.file_size > LARGEST_FILE:
-                raise ValueError(f"expected at most {LARGEST_FILE:,} bytes in an annotation")
-            try:
-                return source.read(info)
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-                raise ValueError(f"expected a whole file in {archive.name}, got {error}") from error
+            return info and (info.file_size, lambda: source.read(info))
 
     else:
         raise FileNotFoundError(
             f"{root}: expected annotations.zip, or the folders Annotations and Sentences, of "
             "Flickr30k Entities; found neither. `make data` says how to obtain them"
         )
+
+    def read(name: str) -> bytes | None:
+        size, content = find(name) or (0, lambda: None)
+        if size > LARGEST_FILE:
+            raise ValueError(f"expected at most {LARGEST_FILE:,} bytes in an annotation")
+        try:
+            return content()
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise ValueError(f"expected a whole file in {archive.name}, got {error}") from error
+
     return read
 
 

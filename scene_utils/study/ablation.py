@@ -1,4 +1,4 @@
-"""What each part of the models is worth, row by row.
+"""What each part of the models adds, row by row.
 
 Every row is trained on train and scored on val, nothing on test. It is kept in
 `figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from scene_utils.analysis.metrics import METRICS, RANKS
+from scene_utils.analysis.metrics import MAIN_METRICS, METRICS, RANKS
 
 
 def cell(figure: dict, metric: str = "") -> str:
@@ -82,7 +82,7 @@ def parts(found: dict[str, dict]) -> pd.DataFrame:
             model: cell(figures[metric], metric) for model, figures in of["models"].items()
         }
         for part, of in found.items()
-        for metric in ("mean_iou", "accuracy_0.5")
+        for metric in MAIN_METRICS
     }
     return pd.DataFrame(columns).rename_axis("model")
 
