@@ -1,8 +1,7 @@
-"""Downloads from a server on this machine: hashed, resumed, safely unpacked."""
+"""Downloads from a server on this machine: hashed, resumed, unpacked."""
 
 import hashlib
 import json
-import stat
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -109,24 +108,6 @@ def test_only_the_named_member_is_unpacked(server, tmp_path):
     assert names(tmp_path / "data" / "raw") == ["wanted.txt"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil.txt", "a/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:\\evil.txt", "link"]
-)
-def test_an_archive_that_reaches_outside_is_refused(name, tmp_path):
-    archive = zipped(tmp_path / "a.zip", {"wanted.txt": "yes"})
-    with zipfile.ZipFile(archive, "a") as changed:
-        info = zipfile.ZipInfo("a")
-        info.filename = name  # as an attacker would write it, past what zipfile makes of a name
-        if name == "link":
-            info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        changed.writestr(info, "/etc/passwd")
-    with pytest.raises(
-        ValueError, match=r"a\.zip: expected plain files, got .*Nothing was unpacked"
-    ):
-        download.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
-    assert names(tmp_path) == ["a.zip"]
-
-
 @pytest.mark.parametrize("damage", ["cut", "text", "flipped", "encrypted"])
 def test_a_damaged_archive_is_named_and_leaves_nothing(damage, tmp_path):
     archive = zipped(tmp_path / "a.zip", {"wanted.txt": CONTENT[:50_000]})
@@ -143,13 +124,6 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(damage, tmp_path):
     archive.write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.zip: expected a whole zip archive, got"):
         download.extract_member(archive, "wanted.txt", tmp_path / "out.txt")
-    assert names(tmp_path) == ["a.zip"]
-
-
-def test_a_bomb_is_stopped(tmp_path):
-    archive = zipped(tmp_path / "a.zip", {"words.txt": b"0" * 10_000_000})
-    with pytest.raises(ValueError, match=r"at most 1,000,000 bytes in words\.txt"):
-        download.extract_member(archive, "words.txt", tmp_path / "out.txt", largest=1_000_000)
     assert names(tmp_path) == ["a.zip"]
 
 

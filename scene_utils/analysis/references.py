@@ -9,7 +9,7 @@ import pandas as pd
 
 from scene_utils import box_ops
 from scene_utils.analysis import metrics
-from scene_utils.dataset import entities
+from scene_utils.dataset.mentions import prediction_table
 
 GRIDS = (7, 14, 28)
 BEST = ("best constant", "best per category")
@@ -69,12 +69,8 @@ def _best_on_grid(truth: np.ndarray, cells: int) -> np.ndarray:
 
 def as_predictions(mentions: pd.DataFrame, relative: np.ndarray) -> pd.DataFrame:
     """A prediction table of one box a mention, score 1; boxes without area give no row."""
-    corners = relative * mentions[["width", "height"] * 2].to_numpy(np.float32)
-    table = mentions[[*entities.MENTION_KEY, "phrase"]].reset_index(drop=True)
-    table["rank"], table["score"] = 1, np.float32(1)
-    table[box_ops.COLUMNS] = np.asarray(corners, np.float32)
-    table = table[box_ops.area(table[box_ops.COLUMNS].to_numpy()) > 0]
-    return metrics.check_predictions(table)
+    table = prediction_table(mentions, relative[:, None], np.ones((len(mentions), 1), np.float32))
+    return metrics.check_predictions(table[box_ops.area(table[box_ops.COLUMNS].to_numpy()) > 0])
 
 
 def predictions(phrases: pd.DataFrame, split: str) -> dict[str, pd.DataFrame]:

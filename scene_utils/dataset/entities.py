@@ -132,10 +132,7 @@ def _unrelated(root: Path) -> set[tuple[str, int]]:
 
 
 def read_entities(
-    root: Path | str,
-    ids: dict[str, str] | None = None,
-    boxes: bool = True,
-    progress: bool = True,
+    root: Path | str, ids: dict[str, str] | None = None, boxes: bool = True, progress: bool = True
 ) -> Entities:
     """Read a data root's official files.
 

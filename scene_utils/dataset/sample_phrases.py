@@ -181,10 +181,7 @@ def _related(
 
 
 def _say(
-    rng: np.random.Generator,
-    things: Sequence[Thing],
-    short: int,
-    relations: Sequence[str],
+    rng: np.random.Generator, things: Sequence[Thing], short: int, relations: Sequence[str]
 ) -> list[_Said] | None:
     """7 to 10 boxed phrases; None if the objects do not offer enough.
 

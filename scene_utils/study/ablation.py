@@ -105,10 +105,7 @@ def _source(settings, phrases, vocabulary, embeddings, vectors, store, folder) -
     made_with = encode.origin(store) | vectors
     train.train(settings, *sets, embeddings, vocabulary, made_with, folder)
     found = train.predict(train.load_regressor(folder), sets[1])
-    return {
-        "pictures": len(sets[0].features),
-        "val": _figures(found, sets[1].boxes, sets[1].rows),
-    }
+    return {"pictures": len(sets[0].features), "val": _figures(found, sets[1].boxes, sets[1].rows)}
 
 
 def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store, folder) -> dict:

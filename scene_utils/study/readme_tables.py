@@ -14,12 +14,7 @@ from scene_utils import paths
 from scene_utils.analysis import metrics_file
 from scene_utils.study import ablation_table, tables
 
-FILES = (
-    "README.md",
-    "figures/flickr30k/README.md",
-    "figures/sample/README.md",
-    "figures/bench.md",
-)
+FILES = ("README.md", "figures/flickr30k/README.md", "figures/sample/README.md", "figures/bench.md")
 
 
 def files() -> list[Path]:

@@ -4,9 +4,6 @@ They are made from what metrics.json holds, so that a notebook, a command and a 
 show the same. A figure is `value [low, high]`, mean IoU in 1, all else in %.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import pandas as pd
 
 from scene_utils.analysis.metrics import MAIN_METRICS, METRICS, RANKS
@@ -24,41 +21,43 @@ def cell(figure: dict, metric: str = "") -> str:
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _by_model(found: dict[str, Any], cells: Callable[[Any], dict]) -> pd.DataFrame:
-    rows = {model: cells(result) for model, result in found.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+def _rows(found: dict[str, dict]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("model")
 
 
 def scores(results: dict[str, dict], protocol: str = "merged") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: a column for each of `METRICS`."""
-
-    def cells(result: dict) -> dict:
-        return {name.replace("_", " "): cell(result[protocol][name], name) for name in METRICS}
-
-    return _by_model(results, cells)
+    return _rows(
+        {
+            model: {name.replace("_", " "): cell(of[protocol][name], name) for name in METRICS}
+            for model, of in results.items()
+        }
+    )
 
 
 def recall(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: recall at 1, 5, 10 and the upper bound over all mentions."""
-
-    def cells(result: dict) -> dict:
-        found = result["recall"][protocol]["all"]
-        ranked = {f"R@{rank}": cell(found[str(rank)]) for rank in RANKS}
-        return ranked | {"upper bound": cell(found["upper_bound"])}
-
-    return _by_model(results, cells)
+    columns = {f"R@{rank}": str(rank) for rank in RANKS} | {"upper bound": "upper_bound"}
+    found = {model: of["recall"][protocol]["all"] for model, of in results.items()}
+    return _rows(
+        {
+            model: {column: cell(of[key]) for column, key in columns.items()}
+            for model, of in found.items()
+        }
+    )
 
 
 def categories(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: recall at 1, a column a category with its mentions."""
-
-    def cells(result: dict) -> dict:
-        return {
-            f"{name} ({found['mentions']:,})": f"{100 * found['1']['value']:.1f}"
-            for name, found in result["recall"][protocol].items()
+    return _rows(
+        {
+            model: {
+                f"{name} ({found['mentions']:,})": f"{100 * found['1']['value']:.1f}"
+                for name, found in of["recall"][protocol].items()
+            }
+            for model, of in results.items()
         }
-
-    return _by_model(results, cells)
+    )
 
 
 def differences(found: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -93,16 +92,17 @@ def frequency(rows: list[dict]) -> pd.DataFrame:
     for row in rows:
         text = cell(row) + ("" if row["score"] is None else f", score {100 * row['score']:.0f}")
         cells.setdefault(row["model"], {})[f"{row['bin']} ({row['mentions']:,})"] = text
-    return _by_model(cells, dict)
+    return _rows(cells)
 
 
 def perturbations(found: dict[str, list[dict]]) -> pd.DataFrame:
     """Of `perturbations.falls`: a column a change, accuracy after it and its fall in points."""
-
-    def cells(rows: list[dict]) -> dict:
-        return {row["change"]: f"{100 * row['changed']:.1f}, fall {cell(row)}" for row in rows}
-
-    return _by_model(found, cells).fillna("")
+    return _rows(
+        {
+            model: {row["change"]: f"{100 * row['changed']:.1f}, fall {cell(row)}" for row in rows}
+            for model, rows in found.items()
+        }
+    ).fillna("")
 
 
 def presence(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
