@@ -40,6 +40,8 @@ def command(notebook: Path, *more: str) -> tuple[list[str], dict[str, str]]:
     """
     words = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1"]
     words += ["--Voila.auto_token=True", "--template=ask"]
+    # Of a tab that crashed or was put to sleep, nobody ends the kernel.
+    words += ["--MappingKernelManager.cull_idle_timeout=1800"]
     words += [f"--VoilaConfiguration.extension_allowlist={name}" for name in EXTENSIONS]
     search = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
     # A kernel of the same name in the user's home would otherwise win over this environment's.

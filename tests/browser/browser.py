@@ -18,6 +18,7 @@ FLAGS = [
     *["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
     *["--disable-background-networking", "--disable-component-update", "--disable-sync"],
 ]
+PHOTOS_PAGE = Path(__file__).with_name("photos_page.py")
 LOADED = ".sq-app .sq-box"
 PATIENCE = 400_000  # ms; a page starts a kernel and loads TensorFlow, on a busy machine
 ANSWERED = 90_000  # ms; likewise generous
@@ -48,12 +49,12 @@ def launched() -> Iterator:
 
 
 @contextlib.contextmanager
-def widget_open(folder: Path, profile: str = "sample", **how) -> Iterator:
+def widget_open(folder: Path, source: Path = widget_page.SCRIPT, **how) -> Iterator:
     """A page with the query widget of a notebook in `folder`, with the first answer on it.
 
     `how` goes to `browser.new_context`.
     """
-    notebook = widget_page.write_page(widget_page.SCRIPT, folder / "widget.ipynb", profile=profile)
+    notebook = widget_page.write_page(source, folder / "widget.ipynb")
     with widget_page.served(notebook) as url, launched() as browser:
         page = browser.new_context(**how).new_page()
         load(page, url)
