@@ -67,7 +67,7 @@ def image_bytes(size, kind="JPEG", colour="red"):
     ("phrase", "message"),
     [
         ("   ", "Type a phrase"),
-        ("x" * 2000, "At most 200 characters, please: this has 2,000"),
+        ("x" * 2000, "At most 500 characters, please: this has 2,000"),
         ("\N{GRINNING FACE}\N{ROCKET}", "has no words"),
         ("?!", "has no words"),
         ("der rote Hut", "reads English and knows none of these words: der, rote, hut"),

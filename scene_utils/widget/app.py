@@ -6,6 +6,7 @@ that is no picture, a phrase without words) becomes a message beside the field.
 
 import functools
 import time
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +31,6 @@ from scene_utils.widget.show import (
     show_sentence,
 )
 from scene_utils.widget.suggest import (
-    LONGEST_SENTENCE,
     check_phrase,
     replace_word,
     split_sentence,
@@ -230,7 +230,7 @@ class QueryWidget:
         known = dict(self.view.picture.sentences).get(text)
         phrases = known or split_sentence(text) or [text]
         vocabulary = self._grid().vocabulary
-        phrases = [check_phrase(phrase, vocabulary, LONGEST_SENTENCE) for phrase in phrases]
+        phrases = [check_phrase(phrase, vocabulary) for phrase in phrases]
         return self._grid().ask(self.view, phrases, sentence=whole_sentence(text))
 
     def _compare(self) -> list[Answer]:
@@ -299,6 +299,7 @@ class QueryWidget:
 
     def _file(self, ending: str) -> str:
         words = "_".join([Path(self.view.picture.name).stem, *self.parts.field.value.split()])
+        words = unicodedata.normalize("NFC", words)  # else the dots of an umlaut stand alone
         return "".join(c if c.isalnum() or c in "_-" else "_" for c in words)[:80] + ending
 
     @guarded

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scene_utils.plots import GUESS
 from scene_utils.widget.models import Answer, View
+from scene_utils.widget.suggest import SHORT, shorten
 
 YOU = "#0072B2"
 HIT = 0.5
@@ -98,9 +99,12 @@ def overlay_html(
         )
         classes = "sq-box" + " sq-dashed" * mark.dashed + " sq-thin" * mark.thin
         place = f"left:{left:.3f}%;top:{top:.3f}%;width:{right - left:.3f}%"
-        place += f";height:{bottom - top:.3f}%;--box:{mark.colour};--ink:{ink(mark.colour)}"
-        lower, inside = mark.corner >= 2, bottom > 92 if mark.corner >= 2 else top < 8
+        # A label ends at the picture's edge.
         corner = mark.corner % 2 == 1 or left > 70
+        room = 100 * (right if corner else 100 - left) / max(right - left, 1e-3)
+        place += f";height:{bottom - top:.3f}%;--room:{room:.0f}%"
+        place += f";--box:{mark.colour};--ink:{ink(mark.colour)}"
+        lower, inside = mark.corner >= 2, bottom > 92 if mark.corner >= 2 else top < 8
         place_of = " sq-end" * corner + " sq-low" * lower + " sq-inside" * inside
         label = f'<span class="sq-label{place_of}">{escape(mark.label)}</span>'
         label *= bool(mark.label)
@@ -117,7 +121,7 @@ def words_html(answer: Answer) -> str:
         said = f"weight {weight:.2f}" + (", not known" if unknown else "")
         spans.append(
             f'<span class="sq-word{" sq-unknown" * unknown}" title="{escape(word)}: {said}" '
-            f'style="--weight:{100 * weight / most:.0f}%">{escape(word)}'
+            f'style="--weight:{100 * weight / most:.0f}%">{escape(shorten(word, SHORT))}'
             f"<small>{weight:.2f}</small></span>"
         )
     return f'<div class="sq-words" aria-label="words and their weights">{"".join(spans)}</div>'
@@ -145,7 +149,7 @@ def boxes_html(answer: Answer, count: int) -> str:
         score = "" if answer.scores is None else score_html(float(answer.scores[rank - 1]))
         sides = ", ".join(f"{side:.0f}" for side in box)
         rows.append(f"<tr><th scope=row>{rank}</th><td>{score}</td><td>{sides}</td></tr>")
-    head = "<tr><th></th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
+    head = "<tr><th>rank</th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
     return f'<table class="sq-boxes">{head}{"".join(rows)}</table>'
 
 
@@ -169,7 +173,8 @@ def panels_html(view: View, panels: Sequence[tuple[str, Sequence[Mark], str]]) -
 def legend_html(rows: Sequence[tuple[str, str, str]]) -> str:
     """Lines of a colour, a text and a remark (HTML)."""
     lines = (
-        f'<li><i style="background:{colour}"></i><span>{escape(text)}</span> {remark}</li>'
+        f'<li><i style="background:{colour}"></i><span title="{escape(text)}">'
+        f"{escape(shorten(text, 100))}</span> {remark}</li>"
         for colour, text, remark in rows
     )
     return f'<ul class="sq-legend">{"".join(lines)}</ul>'
@@ -193,13 +198,13 @@ def png_bytes(
         if not mark.thin:
             draw.rectangle(box, outline="white", width=2 * unit)
         draw.rectangle(box, outline=mark.colour, width=unit)
-        if mark.label:
-            left, top, right, bottom = draw.textbbox((0, 0), mark.label, font=font)
+        if label := shorten(mark.label, 40):
+            left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
             size = (right - left + 4 * unit, bottom - top + 4 * unit)
             x = min(box[0], max(0, image.width - size[0]))
             y = box[1] - size[1] if box[1] >= size[1] else box[1]
             draw.rectangle((x, y, x + size[0], y + size[1]), fill=mark.colour)
-            draw.text((x + 2 * unit - left, y + 2 * unit - top), mark.label, ink(mark.colour), font)
+            draw.text((x + 2 * unit - left, y + 2 * unit - top), label, ink(mark.colour), font)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

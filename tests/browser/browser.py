@@ -1,12 +1,14 @@
 """A headless browser on the query widget, for its tests, its screenshots and `make bench`."""
 
 import contextlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from scene_utils.widget import page as widget_page
+from tests.browser import server
 
 INSTALL = (
     "Install Chromium (Debian: `apt-get update && apt-get install -y chromium`) or set CHROMIUM to "
@@ -55,7 +57,7 @@ def widget_open(folder: Path, source: Path = widget_page.SCRIPT, **how) -> Itera
     `how` goes to `browser.new_context`.
     """
     notebook = widget_page.write_page(source, folder / "widget.ipynb")
-    with widget_page.served(notebook) as url, launched() as browser:
+    with server.served(notebook) as url, launched() as browser:
         page = browser.new_context(**how).new_page()
         load(page, url)
         yield page
@@ -77,6 +79,45 @@ def ask(page, phrase: str) -> None:
     field.fill(phrase)
     field.press("Enter")
     page.wait_for_function("window.sqTook !== null", timeout=ANSWERED)
+
+
+def listen(page, complaints: list[str]) -> None:
+    """Note errors in the console, failed requests and uncaught exceptions of a page."""
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+    page.on("response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status > 399 else 0)
+
+
+def mode(page, name: str) -> None:
+    page.get_by_role("radio", name=name).check(force=True)
+
+
+def choose(page, name: str) -> None:
+    page.locator(".sq-thumb:enabled", has_text=name).click()
+
+
+def status(page, text: str) -> str:
+    """Wait until the message beside the field has a text, and return it whole."""
+    message = page.get_by_role("status").filter(has_text=text)
+    message.wait_for()
+    return message.inner_text()
+
+
+def wait_label(page, text: str) -> None:
+    page.locator(".sq-sheet .sq-label", has_text=text).first.wait_for()
+
+
+def upload(page, name: str, data: bytes) -> None:
+    page.locator(".sq-find input[type=file]").set_input_files(
+        {"name": name, "mimeType": "image/jpeg", "buffer": data}
+    )
+
+
+def image_bytes(image, kind: str = "JPEG", **how) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **how)
+    return buffer.getvalue()
 
 
 # Milliseconds from the key to the frame that shows the answer, as the browser sees both.
