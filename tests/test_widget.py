@@ -287,6 +287,24 @@ def test_history_brings_back_picture_phrase_and_mode(fresh):
     assert len(fresh.history) == len({(p.name, t, s) for p, t, s in fresh.history})
 
 
+def test_compare_has_a_panel_for_each_model(fresh):
+    fresh.parts.mode.value = "Compare"
+    assert fresh.parts.panels.value.count("<figure>") == 3
+    assert fresh.parts.status.kind == "info"
+    assert "Closest to the truth: grid" in fresh.parts.status.text
+    assert [mark.label for mark in fresh.shown.marks] == ["grid", "source", "constant"]
+    source = fresh.models.get("source", "photo").model
+    blind = np.float32(source.settings["blind_box"]) * 512
+    np.testing.assert_allclose(fresh.shown.marks[-1].box, blind, atol=0.1)
+
+
+def test_what_fails_while_drawing_is_told(fresh, monkeypatch):
+    monkeypatch.setattr("scene_utils.widget.app.show_phrase", lambda *_: 1 / 0)
+    fresh.ask("the helmet")
+    assert fresh.parts.status.kind == "error"
+    assert "ZeroDivisionError" in fresh.parts.status.text
+
+
 def test_compare_says_what_is_not_trained(fresh, monkeypatch, tmp_path):
     monkeypatch.setitem(SHIPPED, "source", tmp_path)  # as if it did not ship
     fresh.parts.mode.value = "Compare"
@@ -377,6 +395,27 @@ def test_the_saved_picture_has_the_box_where_it_belongs(fresh):
     np.testing.assert_allclose(
         [columns.min(), rows.min(), columns.max(), rows.max()], box, atol=1.5
     )
+
+
+@pytest.mark.parametrize("mode", ["Phrase", "Sentence", "Compare"])
+def test_a_phrase_of_300_characters_is_answered_and_shown_shortened(fresh, mode):
+    fresh.parts.mode.value = mode
+    phrase = "the helmet " + "x" * 289
+    fresh.ask(phrase)
+    assert fresh.answers[0].phrase == phrase
+    assert fresh.parts.status.kind == "warning" or mode == "Compare"
+    assert "x" * 40 not in fresh.parts.status.text
+    assert all(len(mark.label) <= 40 for mark in fresh.shown.marks) or mode == "Sentence"
+    saved = png_bytes(fresh.view, fresh.shown.marks)
+    assert Image.open(io.BytesIO(saved)).size == (512, 512)
+    assert f">{'x' * 40}" not in fresh.parts.result.value
+    assert all(len(button.description) <= 60 for button in fresh.parts.past)
+
+
+def test_a_label_ends_at_the_edge_of_the_picture():
+    view = open_view(own_photo("p", image_bytes((200, 100))))
+    html = overlay_html(view, [Mark(np.float32([100, 10, 120, 60]), "a long name")])
+    assert "--room:500%" in html  # the half of the picture at its right is five times the box
 
 
 def test_labels_can_be_read_on_every_colour():

@@ -82,7 +82,7 @@ class QueryWidget:
         parts.mode.observe(self.turn, "value")
         parts.field.observe(lambda _: None if self._quiet else self.ask(), "value")
         for control in (parts.count, parts.heat, parts.truth):
-            control.observe(lambda _: self.show(), "value")
+            control.observe(self.redraw, "value")
         parts.zoom.observe(lambda _: self._fit(), "value")
         parts.find.on_click(lambda _: self.ask())
         gallery.surprise.on_click(lambda _: self.surprise())
@@ -193,6 +193,7 @@ class QueryWidget:
         self.answers, kind = [], self.view.picture.kind
         wanted = set(COMPARED if mode == COMPARE else ["grid"]) - {*self.models.missing(kind)}
         if not all(self.models.ready(name, kind) for name in wanted):
+            self._show()
             self.parts.say("Loading a model for this picture: some seconds, once.")
         started = time.perf_counter()
         try:
@@ -200,7 +201,7 @@ class QueryWidget:
                 mode, self._phrase
             )()
         finally:
-            self.show()
+            self._show()
         self._tell(1000 * (time.perf_counter() - started))
         self._remember()
 
@@ -263,8 +264,11 @@ class QueryWidget:
     # Answers
 
     @guarded
-    def show(self) -> None:
-        """Draw the answers at hand with the present settings; no model is asked."""
+    def redraw(self, _change: dict) -> None:
+        """Draw the answers at hand with the settings as they are now; no model is asked."""
+        self._show()
+
+    def _show(self) -> None:
         parts, truth = self.parts, self.parts.truth.value
         parts.png.disabled = parts.json.disabled = not self.answers
         if not self.answers:

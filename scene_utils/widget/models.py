@@ -17,6 +17,7 @@ from scene_utils.words import Vocabulary
 RANKS = 10
 SHOWN = 1600  # longest side, in pixels, of what is sent to the browser
 COMPARED = ("constant", "source", "grid")
+LOADED = {"constant": "source"}  # whose settings have the constant box
 
 
 @dataclass(frozen=True)
@@ -45,32 +46,15 @@ class Answer(Grounding):
 
 
 @dataclass(frozen=True)
-class Blind:
-    """The best box for all phrases of the pictures that a source system was trained on."""
-
-    source: object = field(repr=False)
-    size = 0
-    reads_sentences = False
-
-    @property
-    def settings(self) -> dict:
-        return self.source.settings
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self.source.vocabulary
-
-    def ground(self, image: Image.Image, phrases: list[str], top_k: int, sentence: str) -> list:
-        box = box_ops.to_pixels(np.float32([self.settings["blind_box"]]), *image.size)
-        return [Grounding(phrase, box) for phrase in phrases]
-
-
-@dataclass(frozen=True)
 class Answerer:
-    """A loaded model and the name to show for it."""
+    """A loaded model and the name to show for it.
+
+    `blind` answers with the best box for all phrases of the pictures that the model learned from.
+    """
 
     name: str
     model: object = field(repr=False)
+    blind: bool = False
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -81,19 +65,18 @@ class Answerer:
         """Words of a phrase that the model reads; it passes over what follows."""
         return self.model.settings["length"]
 
-    @property
-    def side(self) -> int:
-        """Pixels of the square that the model sees."""
-        return self.model.size
-
     def ask(
         self, view: View, phrases: list[str], ranks: int = RANKS, sentence: str = ""
     ) -> list[Answer]:
         """An answer to each phrase, boxes in pixels of the original picture. Phrases of a
         `sentence` help each other, where the model has learned it."""
+        size = (view.width, view.height)
+        if self.blind:
+            box = box_ops.to_pixels(np.float32([self.model.settings["blind_box"]]), *size)
+            return [Answer(phrase, box, model=self.name) for phrase in phrases]
         # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
-        seen = squeeze(view, self.side) if self.side else view.shown
-        scale = np.float32([view.width / seen.width, view.height / seen.height] * 2)
+        seen = squeeze(view, self.model.size)
+        scale = np.float32(size * 2) / self.model.size
         if not self.model.reads_sentences or len(phrases) < 2:
             sentence = ""
         found = self.model.ground(seen, phrases, ranks, sentence)
@@ -149,7 +132,7 @@ class Models:
 
         Photos are asked of the models that ship, which real photos trained.
         """
-        model = "source" if model == "constant" else model
+        model = LOADED.get(model, model)
         own = paths.cache(self.profile) / "models" / model
         return SHIPPED[model] if kind in (PHOTO, OWN) or not own.is_dir() else own
 
@@ -163,10 +146,12 @@ class Models:
         """One of `COMPARED`, loaded once. Raises FileNotFoundError that says how to train it."""
         folder = self.folder(model, kind)
         if folder not in self._loaded:
-            name = f"{model}, trained on {self.trained_on(folder)}"
+            name = f"{LOADED.get(model, model)}, trained on {self.trained_on(folder)}"
             self._loaded[folder] = Answerer(name, load_model(folder, self.weights or None))
         loaded = self._loaded[folder]
-        return loaded if model != "constant" else Answerer("constant box", Blind(loaded.model))
+        if model == "constant":
+            return Answerer("constant, one box for all pictures", loaded.model, blind=True)
+        return loaded
 
     def ready(self, model: str, kind: str) -> bool:
         """Whether `get` answers at once; the first time it loads for seconds."""
