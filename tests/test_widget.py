@@ -131,17 +131,20 @@ def test_photos_have_phrases_truth_and_a_text_for_screen_readers():
     assert photos[0].true_box("a giraffe") is None
 
 
-def test_a_phrase_that_means_two_things_has_no_truth(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "cache", lambda profile: tmp_path)
-    (tmp_path / "scenes" / "flickr30k-images").mkdir(parents=True)
-    Image.new("RGB", (40, 30)).save(tmp_path / "scenes" / "flickr30k-images" / "7.jpg")
+@pytest.mark.parametrize("name", ["7", "schöne Straße 7"])
+def test_a_phrase_that_means_two_things_has_no_truth(tmp_path, monkeypatch, name):
+    folder = tmp_path / f"Grüße {name}"
+    monkeypatch.setattr(paths, "cache", lambda profile: folder)
+    (folder / "scenes" / "flickr30k-images").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(folder / "scenes" / "flickr30k-images" / f"{name}.jpg")
     rows = [("A dog", 1, 0, "A dog runs"), ("a dog", 2, 1, "a dog and a cat"), ("a cat", 3, 1, "")]
     table = pd.DataFrame(rows, columns=["phrase", "phrase_id", "sentence_id", "sentence"])
     table.loc[2, "sentence"] = "a dog and a cat"
-    table = table.assign(image_id="7", split="test", n_boxes=1)
+    table = table.assign(image_id=name, split="test", n_boxes=1)
     table[box_ops.COLUMNS] = np.float32([1, 2, 30, 20])
-    table.to_parquet(tmp_path / "phrases.parquet")
-    scene = next(p for p in catalogue("made_up") if p.name == "7")
+    table.to_parquet(folder / "phrases.parquet")
+    scene = next(p for p in catalogue("made_up") if p.name == name)
+    assert (open_view(scene).width, open_view(scene).height) == (40, 30)
     assert scene.true_box("a dog") is None
     np.testing.assert_array_equal(scene.true_box("a cat"), [1, 2, 30, 20])
     assert scene.sentences[1] == ("a dog and a cat", ("a dog", "a cat"))

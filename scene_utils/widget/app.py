@@ -7,7 +7,6 @@ that is no picture, a phrase without words) becomes a message beside the field.
 import functools
 import time
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,8 +36,6 @@ from scene_utils.widget.suggest import (
     whole_sentence,
 )
 
-REMEMBERED, PIXELS_REMEMBERED = 12, 120_000_000
-
 
 def guarded(call: Callable) -> Callable:
     """Show an error as a message: in a page, what a callback raises would be seen nowhere."""
@@ -60,7 +57,7 @@ class QueryWidget:
     """State and callbacks behind `query_widget`; `parts.root` is the widget to show."""
 
     def __init__(self, pictures: Sequence[Picture], models: Models, seed: int | None = None):
-        self.models, self.views = models, OrderedDict()
+        self.models = models
         self.view: View | None = None
         self.answers: list[Answer] = []
         self.shown = Shown()
@@ -108,16 +105,7 @@ class QueryWidget:
         self.ask(known[0] if known else None)
 
     def _open(self, picture: Picture) -> None:
-        view = self.views.pop(picture.name, None)
-        if view is None or view.picture is not picture:
-            view = open_view(picture)
-        self.views[picture.name] = view
-        while len(self.views) > 1 and (
-            len(self.views) > REMEMBERED
-            or sum(other.pixels for other in self.views.values()) > PIXELS_REMEMBERED
-        ):
-            self.views.popitem(last=False)
-        self.view = view
+        self.view = view = open_view(picture)
         self.gallery.select(picture)
         self.answers = []
         self.parts.overlay.value = ""
@@ -144,7 +132,6 @@ class QueryWidget:
             )
         picture = own_photo(name, data, size)
         view = open_view(picture)  # refuses what is no picture before anything has changed
-        self.views[name] = view
         self.gallery.add(picture, view.shown)
         if self.parts.mode.value == PLAY:
             self.parts.mode.value = PHRASE

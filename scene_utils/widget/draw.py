@@ -5,7 +5,6 @@ any width; the picture itself is sent once and not drawn again.
 """
 
 import base64
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 from scene_utils.plots import GUESS
-from scene_utils.widget.models import Answer, View
+from scene_utils.widget.models import Answer, View, encode
 from scene_utils.widget.suggest import SHORT, shorten
 
 YOU = "#0072B2"
@@ -47,8 +46,8 @@ def ink(colour: str) -> str:
     return "#000000" if light > 0.179 else "#ffffff"
 
 
-def data_url(data: bytes, mime: str) -> str:
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+def data_url(data: bytes, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def thumbnail(image: Image.Image) -> str:
@@ -56,15 +55,13 @@ def thumbnail(image: Image.Image) -> str:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     small = image.resize((THUMB, THUMB), box=(left, top, left + side, top + side))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return data_url(buffer.getvalue(), "image/jpeg")
+    return data_url(encode(small, quality=80))
 
 
 def picture_html(view: View) -> str:
     """The picture, with its text for screen readers."""
     return (
-        f'<img class="sq-picture" draggable="false" src="{data_url(view.data, view.mime)}" '
+        f'<img class="sq-picture" draggable="false" src="{data_url(view.data)}" '
         f'width="{view.width}" height="{view.height}" alt="{escape(view.picture.alt)}">'
     )
 
@@ -87,9 +84,7 @@ def overlay_html(
     """Boxes and a heat map to lie over `picture_html`; `said` is their text for screen readers."""
     parts = []
     if heat is not None and opacity > 0:
-        buffer = io.BytesIO()
-        heat_image(heat).save(buffer, "PNG")
-        url = data_url(buffer.getvalue(), "image/png")
+        url = data_url(encode(heat_image(heat), "PNG"), "png")
         parts.append(f'<img class="sq-heat" src="{url}" alt="" style="opacity:{opacity:.2f}">')
     # The first mark is the answer: drawn last, it lies on top.
     for mark in reversed(marks):
@@ -157,9 +152,7 @@ def panels_html(view: View, panels: Sequence[tuple[str, Sequence[Mark], str]]) -
     """Small copies of the picture side by side, each a title, its boxes and a remark (HTML)."""
     small = view.shown.copy()
     small.thumbnail((PANEL, PANEL))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=88)
-    url, alt = data_url(buffer.getvalue(), "image/jpeg"), escape(view.picture.alt)
+    url, alt = data_url(encode(small, quality=88)), escape(view.picture.alt)
     figures = [
         f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
         f'<div class="sq-over">{overlay_html(view, marks, said=f"box of {title}")}</div></div>'
@@ -205,9 +198,7 @@ def png_bytes(
             y = box[1] - size[1] if box[1] >= size[1] else box[1]
             draw.rectangle((x, y, x + size[0], y + size[1]), fill=mark.colour)
             draw.text((x + 2 * unit - left, y + 2 * unit - top), label, ink(mark.colour), font)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(image, "PNG")
 
 
 def json_bytes(view: View, answers: Sequence[Answer], ious: Sequence[float | None]) -> bytes:

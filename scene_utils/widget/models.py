@@ -1,5 +1,6 @@
 """The models behind the query widget: which one answers a picture, and all of them in one form."""
 
+import functools
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from PIL import Image
 
 from scene_utils import box_ops, paths
 from scene_utils.grounding import Grounding
-from scene_utils.images import LARGEST_PIXELS, ImageError, open_image
+from scene_utils.images import LARGEST_PIXELS, ImageError, open_image, read_squeezed
 from scene_utils.models import SHIPPED, load_model
 from scene_utils.widget.catalogue import OWN, PHOTO, Picture
 from scene_utils.words import Vocabulary
@@ -20,22 +21,33 @@ COMPARED = ("constant", "source", "grid")
 LOADED = {"constant": "source"}  # whose settings have the constant box
 
 
-@dataclass(frozen=True)
+def encode(image: Image.Image, kind: str = "JPEG", **how) -> bytes:
+    """An image as a file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
 class View:
-    """An opened picture: its size in pixels, a copy to show, and that copy's bytes and type."""
+    """An opened picture: its size in pixels and a copy to show."""
 
     picture: Picture
     width: int
     height: int
     shown: Image.Image = field(repr=False)
-    data: bytes = field(repr=False)
-    mime: str
-    squeezed: dict[int, Image.Image] = field(repr=False)
+    _squeezed: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
-    @property
-    def pixels(self) -> int:
-        """Pixels that it keeps in memory, but for its small copies."""
-        return self.squeezed[0].width * self.squeezed[0].height
+    @functools.cached_property
+    def data(self) -> bytes:
+        """The copy to show as JPEG."""
+        return encode(self.shown, quality=92)
+
+    def squeezed(self, side: int) -> np.ndarray:
+        """The picture `(side, side, 3)` as a model sees it, read once from the original."""
+        if side not in self._squeezed:
+            self._squeezed[side] = read_squeezed(self.picture.image, side)[0]
+        return self._squeezed[side]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +87,7 @@ class Answerer:
             box = box_ops.to_pixels(np.float32([self.model.settings["blind_box"]]), *size)
             return [Answer(phrase, box, model=self.name) for phrase in phrases]
         # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
-        seen = squeeze(view, self.model.size)
+        seen = view.squeezed(self.model.size)
         scale = np.float32(size * 2) / self.model.size
         if not self.model.reads_sentences or len(phrases) < 2:
             sentence = ""
@@ -85,8 +97,9 @@ class Answerer:
         ]
 
 
+@functools.lru_cache(maxsize=12)
 def open_view(picture: Picture) -> View:
-    """Open a picture once, for showing and asking. Raises ImageError for what is no picture."""
+    """Open a picture, for showing and asking. Raises ImageError for what is no picture."""
     image = open_image(picture.image, picture.name)
     width, height = picture.size or image.size
     if width * height > LARGEST_PIXELS:
@@ -96,27 +109,7 @@ def open_view(picture: Picture) -> View:
         )
     scale = min(1.0, SHOWN / max(image.size))
     shown = image.resize([max(1, round(side * scale)) for side in image.size])
-    buffer = io.BytesIO()
-    # What is small or has few colours stays as it is; a photo is sent as a photo.
-    small = shown.width * shown.height <= 40_000
-    shown.save(buffer, **({"format": "PNG"} if small else {"format": "JPEG", "quality": 92}))
-    return View(
-        picture,
-        width,
-        height,
-        shown,
-        buffer.getvalue(),
-        "image/png" if small else "image/jpeg",
-        {0: image},
-    )
-
-
-def squeeze(view: View, side: int) -> Image.Image:
-    """The picture squeezed to a square, as the model's reader would, and kept."""
-    if side not in view.squeezed:
-        whole = view.squeezed[0]
-        view.squeezed[side] = whole.resize((side, side), Image.Resampling.BICUBIC)
-    return view.squeezed[side]
+    return View(picture, width, height, shown)
 
 
 @dataclass(frozen=True)

@@ -53,17 +53,17 @@ def _meant(words: list[str], vocabulary: Vocabulary) -> str:
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 
-def did_you_mean(word: str, vocabulary: Vocabulary, most: int = 3) -> list[str]:
-    """The vocabulary's words nearest in spelling to a word that it lacks, best first."""
-    return list(_near(word, vocabulary.words, most))
+def did_you_mean(word: str, vocabulary: Vocabulary) -> list[str]:
+    """The three words of the vocabulary nearest in spelling to one that it lacks, best first."""
+    return list(_near(word, vocabulary.words))
 
 
 @lru_cache(maxsize=512)
-def _near(word: str, words: tuple[str, ...], most: int) -> tuple[str, ...]:
-    if len(word) < 4 or len(word) > 30:
+def _near(word: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    if not 4 <= len(word) <= 30:
         return ()
-    near = difflib.get_close_matches(word, words, most + 2, cutoff=0.75)
-    return tuple(other for other in near if other not in (PAD, UNKNOWN))[:most]
+    near = difflib.get_close_matches(word, words, 5, cutoff=0.75)
+    return tuple(other for other in near if other not in (PAD, UNKNOWN))[:3]
 
 
 def replace_word(phrase: str, word: str, other: str) -> str:
