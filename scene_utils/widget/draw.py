@@ -82,6 +82,8 @@ def overlay_html(
     said: str = "",
 ) -> str:
     """Boxes and a heat map to lie over `picture_html`; `said` is their text for screen readers."""
+    if not marks:
+        return ""
     parts = []
     if heat is not None and opacity > 0:
         url = data_url(encode(heat_image(heat), "PNG"), "png")
