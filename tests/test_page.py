@@ -127,10 +127,11 @@ def test_a_photo_of_24_megapixels(page, tmp_path, noise):
 
 
 def overflowing(page) -> list[str]:
-    """What sticks out at the right of the window, but for what scrolls by itself."""
+    """What sticks out at the right of the window, or of the picture, but for what scrolls."""
     return page.evaluate(
         """() => [...document.querySelectorAll(".sq-app *")]
-          .filter((e) => !e.closest(".sq-strip") && e.getBoundingClientRect().right > innerWidth)
+          .filter((e) => !e.closest(".sq-strip") && e.getBoundingClientRect().right > 1 +
+            (e.closest(".sq-sheet")?.getBoundingClientRect().right ?? innerWidth))
           .map((e) => `${e.tagName} ${e.className}`)"""
     )
 
@@ -151,13 +152,8 @@ def test_a_phrase_of_300_characters(page, phrase):
             mode(page, name)
             page.locator(".sq-body .sq-box:visible").first.wait_for()
             assert overflowing(page) == []
-            for label in page.locator(".sq-label:visible").all():
-                box, sheet = label.bounding_box(), label.locator("xpath=ancestor::*[3]")
-                edge = sheet.bounding_box()
-                assert box["x"] + box["width"] <= edge["x"] + edge["width"] + 1
-                assert box["height"] <= 24
     mode(page, "Phrase")
-    asked = page.get_by_role("button", name=f"coffee: {phrase[:20]}")
+    asked = page.get_by_role("button", name=f"coffee: {phrase[:20]}").first
     assert len(asked.inner_text()) <= 60
     with page.expect_download() as kept:
         page.get_by_role("button", name="Save PNG").click()
