@@ -77,9 +77,7 @@ class Answerer:
         """Words of a phrase that the model reads; it passes over what follows."""
         return self.model.settings["length"]
 
-    def ask(
-        self, view: View, phrases: list[str], ranks: int = RANKS, sentence: str = ""
-    ) -> list[Answer]:
+    def ask(self, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
         """An answer to each phrase, boxes in pixels of the original picture. Phrases of a
         `sentence` help each other, where the model has learned it."""
         size = (view.width, view.height)
@@ -91,7 +89,7 @@ class Answerer:
         scale = np.float32(size * 2) / self.model.size
         if not self.model.reads_sentences or len(phrases) < 2:
             sentence = ""
-        found = self.model.ground(seen, phrases, ranks, sentence)
+        found = self.model.ground(seen, phrases, RANKS, sentence)
         return [
             Answer(**vars(one) | {"boxes": one.boxes * scale}, model=self.name) for one in found
         ]
@@ -150,8 +148,6 @@ class Models:
         """Whether `get` answers at once; the first time it loads for seconds."""
         return self.folder(model, kind) in self._loaded
 
-    def missing(self, kind: str) -> list[str]:
-        """Those of `COMPARED` that are not there."""
-        return [
-            name for name in COMPARED if not (self.folder(name, kind) / "settings.json").is_file()
-        ]
+    def there(self, kind: str) -> list[str]:
+        """Those of `COMPARED` that are there."""
+        return [name for name in COMPARED if (self.folder(name, kind) / "settings.json").is_file()]
