@@ -7,6 +7,7 @@ import pytest
 
 from scene_utils import images, paths
 from scene_utils.dataset import entities
+from tests.browser import browser as headless
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,12 @@ def _write_crops(folder: Path, number: int, first: int = 0) -> None:
         part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))
         part.save(folder / f"{first + crop:03d}.jpg")
     (folder / "700.jpg").write_bytes(b"this is no picture")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with headless.launched() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def image_bytes(size, kind="JPEG", colour="red"):
     ("phrase", "message"),
     [
         ("   ", "Type a phrase"),
-        ("x" * 2000, "At most 200 characters, please: this has 2,000"),
+        ("x" * 2000, "At most 500 characters, please: this has 2,000"),
         ("\N{GRINNING FACE}\N{ROCKET}", "has no words"),
         ("?!", "has no words"),
         ("der rote Hut", "reads English and knows none of these words: der, rote, hut"),
@@ -131,17 +131,20 @@ def test_photos_have_phrases_truth_and_a_text_for_screen_readers():
     assert photos[0].true_box("a giraffe") is None
 
 
-def test_a_phrase_that_means_two_things_has_no_truth(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "cache", lambda profile: tmp_path)
-    (tmp_path / "scenes" / "flickr30k-images").mkdir(parents=True)
-    Image.new("RGB", (40, 30)).save(tmp_path / "scenes" / "flickr30k-images" / "7.jpg")
+@pytest.mark.parametrize("name", ["7", "schöne Straße 7"])
+def test_a_phrase_that_means_two_things_has_no_truth(tmp_path, monkeypatch, name):
+    folder = tmp_path / f"Grüße {name}"
+    monkeypatch.setattr(paths, "cache", lambda profile: folder)
+    (folder / "scenes" / "flickr30k-images").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(folder / "scenes" / "flickr30k-images" / f"{name}.jpg")
     rows = [("A dog", 1, 0, "A dog runs"), ("a dog", 2, 1, "a dog and a cat"), ("a cat", 3, 1, "")]
     table = pd.DataFrame(rows, columns=["phrase", "phrase_id", "sentence_id", "sentence"])
     table.loc[2, "sentence"] = "a dog and a cat"
-    table = table.assign(image_id="7", split="test", n_boxes=1)
+    table = table.assign(image_id=name, split="test", n_boxes=1)
     table[box_ops.COLUMNS] = np.float32([1, 2, 30, 20])
-    table.to_parquet(tmp_path / "phrases.parquet")
-    scene = next(p for p in catalogue("made_up") if p.name == "7")
+    table.to_parquet(folder / "phrases.parquet")
+    scene = next(p for p in catalogue("made_up") if p.name == name)
+    assert (open_view(scene).width, open_view(scene).height) == (40, 30)
     assert scene.true_box("a dog") is None
     np.testing.assert_array_equal(scene.true_box("a cat"), [1, 2, 30, 20])
     assert scene.sentences[1] == ("a dog and a cat", ("a dog", "a cat"))
@@ -287,6 +290,24 @@ def test_history_brings_back_picture_phrase_and_mode(fresh):
     assert len(fresh.history) == len({(p.name, t, s) for p, t, s in fresh.history})
 
 
+def test_compare_has_a_panel_for_each_model(fresh):
+    fresh.parts.mode.value = "Compare"
+    assert fresh.parts.panels.value.count("<figure>") == 3
+    assert fresh.parts.status.kind == "info"
+    assert "Closest to the truth: grid" in fresh.parts.status.text
+    assert [mark.label for mark in fresh.shown.marks] == ["grid", "source", "constant"]
+    source = fresh.models.get("source", "photo").model
+    blind = np.float32(source.settings["blind_box"]) * 512
+    np.testing.assert_allclose(fresh.shown.marks[-1].box, blind, atol=0.1)
+
+
+def test_what_fails_while_drawing_is_told(fresh, monkeypatch):
+    monkeypatch.setattr("scene_utils.widget.app.show_phrase", lambda *_: 1 / 0)
+    fresh.ask("the helmet")
+    assert fresh.parts.status.kind == "error"
+    assert "ZeroDivisionError" in fresh.parts.status.text
+
+
 def test_compare_says_what_is_not_trained(fresh, monkeypatch, tmp_path):
     monkeypatch.setitem(SHIPPED, "source", tmp_path)  # as if it did not ship
     fresh.parts.mode.value = "Compare"
@@ -377,6 +398,27 @@ def test_the_saved_picture_has_the_box_where_it_belongs(fresh):
     np.testing.assert_allclose(
         [columns.min(), rows.min(), columns.max(), rows.max()], box, atol=1.5
     )
+
+
+@pytest.mark.parametrize("mode", ["Phrase", "Sentence", "Compare"])
+def test_a_phrase_of_300_characters_is_answered_and_shown_shortened(fresh, mode):
+    fresh.parts.mode.value = mode
+    phrase = "the helmet " + "x" * 289
+    fresh.ask(phrase)
+    assert fresh.answers[0].phrase == phrase
+    assert fresh.parts.status.kind == "warning" or mode == "Compare"
+    assert "x" * 40 not in fresh.parts.status.text
+    assert all(len(mark.label) <= 40 for mark in fresh.shown.marks) or mode == "Sentence"
+    saved = png_bytes(fresh.view, fresh.shown.marks)
+    assert Image.open(io.BytesIO(saved)).size == (512, 512)
+    assert f">{'x' * 40}" not in fresh.parts.result.value
+    assert all(len(button.description) <= 60 for button in fresh.parts.past)
+
+
+def test_a_label_ends_at_the_edge_of_the_picture():
+    view = open_view(own_photo("p", image_bytes((200, 100))))
+    html = overlay_html(view, [Mark(np.float32([100, 10, 120, 60]), "a long name")])
+    assert "--room:500%" in html  # the half of the picture at its right is five times the box
 
 
 def test_labels_can_be_read_on_every_colour():

@@ -6,7 +6,7 @@ that is no picture, a phrase without words) becomes a message beside the field.
 
 import functools
 import time
-from collections import OrderedDict
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,14 +30,11 @@ from scene_utils.widget.show import (
     show_sentence,
 )
 from scene_utils.widget.suggest import (
-    LONGEST_SENTENCE,
     check_phrase,
     replace_word,
     split_sentence,
     whole_sentence,
 )
-
-REMEMBERED, PIXELS_REMEMBERED = 12, 120_000_000
 
 
 def guarded(call: Callable) -> Callable:
@@ -60,7 +57,7 @@ class QueryWidget:
     """State and callbacks behind `query_widget`; `parts.root` is the widget to show."""
 
     def __init__(self, pictures: Sequence[Picture], models: Models, seed: int | None = None):
-        self.models, self.views = models, OrderedDict()
+        self.models = models
         self.view: View | None = None
         self.answers: list[Answer] = []
         self.shown = Shown()
@@ -82,7 +79,7 @@ class QueryWidget:
         parts.mode.observe(self.turn, "value")
         parts.field.observe(lambda _: None if self._quiet else self.ask(), "value")
         for control in (parts.count, parts.heat, parts.truth):
-            control.observe(lambda _: self.show(), "value")
+            control.observe(self.redraw, "value")
         parts.zoom.observe(lambda _: self._fit(), "value")
         parts.find.on_click(lambda _: self.ask())
         gallery.surprise.on_click(lambda _: self.surprise())
@@ -103,21 +100,11 @@ class QueryWidget:
     def choose(self, picture: Picture) -> None:
         """Open a picture and ask it for its first phrase, or for what stands in the field."""
         self._open(picture)
-        sentence = self.parts.mode.value == SENTENCE
-        known = [text for text, _ in picture.sentences] if sentence else picture.phrases
+        known = self._known(self.parts.mode.value)
         self.ask(known[0] if known else None)
 
     def _open(self, picture: Picture) -> None:
-        view = self.views.pop(picture.name, None)
-        if view is None or view.picture is not picture:
-            view = open_view(picture)
-        self.views[picture.name] = view
-        while len(self.views) > 1 and (
-            len(self.views) > REMEMBERED
-            or sum(other.pixels for other in self.views.values()) > PIXELS_REMEMBERED
-        ):
-            self.views.popitem(last=False)
-        self.view = view
+        self.view = view = open_view(picture)
         self.gallery.select(picture)
         self.answers = []
         self.parts.overlay.value = ""
@@ -144,7 +131,6 @@ class QueryWidget:
             )
         picture = own_photo(name, data, size)
         view = open_view(picture)  # refuses what is no picture before anything has changed
-        self.views[name] = view
         self.gallery.add(picture, view.shown)
         if self.parts.mode.value == PLAY:
             self.parts.mode.value = PHRASE
@@ -153,14 +139,19 @@ class QueryWidget:
     @guarded
     def surprise(self) -> None:
         """A random picture and a random phrase or sentence of it."""
-        mode, choice = self.parts.mode.value, self.gallery.random.choice
+        mode = self.parts.mode.value
         picture = self.gallery.any(lambda p: bool(p.truth if mode == PLAY else p.phrases))
         if picture is None:
             raise ValueError("There is no other picture to choose from.")
         self._open(picture)
-        self.ask(choice(picture.sentences)[0] if mode == SENTENCE else choice(picture.phrases))
+        self.ask(self.gallery.random.choice(self._known(mode)))
 
     # Questions
+
+    def _known(self, mode: str) -> list[str]:
+        """The picture's own sentences or phrases."""
+        picture = self.view.picture
+        return [text for text, _ in picture.sentences] if mode == SENTENCE else [*picture.phrases]
 
     def _set(self, text: str) -> None:
         self._quiet = True
@@ -170,12 +161,10 @@ class QueryWidget:
     @guarded
     def turn(self, change: dict) -> None:
         """Another mode: a phrase gives way to a sentence where one is asked for, and back."""
-        picture, text = self.view.picture, self.parts.field.value
-        sentences = [sentence for sentence, _ in picture.sentences]
-        if change["new"] == SENTENCE and sentences and text in picture.phrases:
-            text = sentences[0]
-        elif change["new"] != SENTENCE and picture.phrases and text in sentences:
-            text = picture.phrases[0]
+        text = self.parts.field.value
+        before, now = self._known(change["old"]), self._known(change["new"])
+        if before != now and text in before and now:
+            text = now[0]
         self.ask(text)
 
     @guarded
@@ -191,57 +180,37 @@ class QueryWidget:
         self._suggest()
         label(self.parts.meant, [])
         self.answers, kind = [], self.view.picture.kind
-        wanted = set(COMPARED if mode == COMPARE else ["grid"]) - {*self.models.missing(kind)}
-        if not all(self.models.ready(name, kind) for name in wanted):
+        names = self.models.there(kind) if mode == COMPARE else ["grid"]
+        if not all(self.models.ready(name, kind) for name in names):
+            self._show()
             self.parts.say("Loading a model for this picture: some seconds, once.")
         started = time.perf_counter()
         try:
-            self.answers = {COMPARE: self._compare, SENTENCE: self._sentence}.get(
-                mode, self._phrase
-            )()
+            self.answers = self._answers(mode, names)
         finally:
-            self.show()
+            self._show()
         self._tell(1000 * (time.perf_counter() - started))
         self._remember()
 
     def _suggest(self) -> None:
-        picture = self.view.picture
-        if self.parts.mode.value == SENTENCE:
-            texts = [text for text, _ in picture.sentences]
-            hint = "Commas or [brackets] part phrases." + " Sentences of this picture:" * bool(
-                texts
-            )
-        else:
-            texts = list(picture.phrases)
-            hint = "Phrases of this picture:" if texts else ""
-        self.parts.hint.value = hint
-        self.parts.field.options = texts
+        sentence = self.parts.mode.value == SENTENCE
+        self.parts.field.options = texts = self._known(self.parts.mode.value)
+        hint = f"{'Sentences' if sentence else 'Phrases'} of this picture:" * bool(texts)
+        self.parts.hint.value = "Commas or [brackets] part phrases. " * sentence + hint
         label(self.parts.chips, texts)
 
     def _grid(self) -> Answerer:
         return self.models.get("grid", self.view.picture.kind)
 
-    def _phrase(self) -> list[Answer]:
-        phrase = check_phrase(self.parts.field.value, self._grid().vocabulary)
-        return self._grid().ask(self.view, [phrase])
-
-    def _sentence(self) -> list[Answer]:
-        text = self.parts.field.value
-        known = dict(self.view.picture.sentences).get(text)
-        phrases = known or split_sentence(text) or [text]
-        vocabulary = self._grid().vocabulary
-        phrases = [check_phrase(phrase, vocabulary, LONGEST_SENTENCE) for phrase in phrases]
-        return self._grid().ask(self.view, phrases, sentence=whole_sentence(text))
-
-    def _compare(self) -> list[Answer]:
-        kind = self.view.picture.kind
-        phrase = check_phrase(self.parts.field.value, self._grid().vocabulary)
-        there = [name for name in COMPARED if name not in self.models.missing(kind)]
-        return [
-            answer
-            for name in there
-            for answer in self.models.get(name, kind).ask(self.view, [phrase])
-        ]
+    def _answers(self, mode: str, names: Sequence[str]) -> list[Answer]:
+        picture, text = self.view.picture, self.parts.field.value
+        phrases, sentence = [text], ""
+        if mode == SENTENCE:
+            phrases = dict(picture.sentences).get(text) or split_sentence(text) or phrases
+            sentence = whole_sentence(text)
+        phrases = [check_phrase(phrase, self._grid().vocabulary) for phrase in phrases]
+        answerers = [self.models.get(name, picture.kind) for name in names]
+        return [answer for one in answerers for answer in one.ask(self.view, phrases, sentence)]
 
     def _tell(self, took: float) -> None:
         grid = self._grid()
@@ -249,22 +218,25 @@ class QueryWidget:
         told, meant = notices(read, grid.vocabulary, grid.length)
         text = self.parts.field.value
         label(self.parts.meant, [replace_word(text, word, other) for word, other in meant])
-        missing = self.models.missing(self.view.picture.kind)
-        if self.parts.mode.value == COMPARE and missing:
+        compare, there = self.parts.mode.value == COMPARE, self.models.there(self.view.picture.kind)
+        missing = [name for name in COMPARED if name not in there]
+        if compare and missing:
             told.append(
                 f"Not trained on this machine: {', '.join(missing)}. "
                 f"`make reproduce PROFILE={self.models.profile}` trains all models."
             )
         done = f"Answered by {grid.name}, in {took:.0f} ms."
-        if self.parts.mode.value == COMPARE:
-            done = closest(self.view, self.answers)
+        done = closest(self.view, self.answers) if compare else done
         self.parts.say(" ".join(told) or done, "warning" if told else "info")
 
     # Answers
 
     @guarded
-    def show(self) -> None:
-        """Draw the answers at hand with the present settings; no model is asked."""
+    def redraw(self, _change: dict) -> None:
+        """Draw the answers at hand with the settings as they are now; no model is asked."""
+        self._show()
+
+    def _show(self) -> None:
         parts, truth = self.parts, self.parts.truth.value
         parts.png.disabled = parts.json.disabled = not self.answers
         if not self.answers:
@@ -299,6 +271,7 @@ class QueryWidget:
 
     def _file(self, ending: str) -> str:
         words = "_".join([Path(self.view.picture.name).stem, *self.parts.field.value.split()])
+        words = unicodedata.normalize("NFC", words)  # else the dots of an umlaut stand alone
         return "".join(c if c.isalnum() or c in "_-" else "_" for c in words)[:80] + ending
 
     @guarded

@@ -75,6 +75,7 @@ function render({ model, el }) {
 
   // Other widgets' parts that have no name of their own for a screen reader.
   const name = () => {
+    if (!document.querySelector("main, [role=main]")) root().setAttribute("role", "main");
     for (const image of root().querySelectorAll(".sq-draw img")) image.alt = model.get("alt");
     for (const slider of root().querySelectorAll(".widget-slider")) {
       const handle = slider.querySelector(".noUi-handle");

@@ -14,7 +14,7 @@ from scene_utils.images import ImageSource, picture_file
 PHOTO, OWN = "photo", "your photo"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A picture to ask: `truth` maps a phrase in lower case to its merged box `(4,)` in pixels.
 
@@ -25,11 +25,18 @@ class Picture:
     name: str
     kind: str
     image: ImageSource = field(repr=False)
-    alt: str
     phrases: tuple[str, ...] = ()
     sentences: tuple[tuple[str, tuple[str, ...]], ...] = ()
     truth: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     size: tuple[int, int] | None = None
+
+    @property
+    def alt(self) -> str:
+        """The text for screen readers."""
+        if self.kind == OWN:
+            return f"your photo {self.name}"
+        known = ", ".join(self.phrases[:4])
+        return f"{self.name}: a picture with {known}" if known else self.name
 
     def true_box(self, phrase: str) -> np.ndarray | None:
         """The truth `(4,)` of a phrase, whatever its case; None where it is not known."""
@@ -38,7 +45,7 @@ class Picture:
 
 def own_photo(name: str, image: ImageSource, size: tuple[int, int] | None = None) -> Picture:
     """A picture that the user brought."""
-    return Picture(name, OWN, image, f"your photo {name}", size=size)
+    return Picture(name, OWN, image, size=size)
 
 
 def _photos() -> list[Picture]:
@@ -46,19 +53,16 @@ def _photos() -> list[Picture]:
     found = []
     for path in sorted(paths.PHOTOS.glob("*.jpg")):
         rows = table[table.photo == path.stem]
-        truth = dict(
-            zip(rows.phrase.str.lower(), rows[box_ops.COLUMNS].to_numpy(np.float32), strict=True)
-        )
         phrases = tuple(rows.phrase)
         sentences = ((", ".join(phrases), phrases),) if phrases else ()
-        found.append(
-            Picture(path.stem, PHOTO, path, _alt(path.stem, phrases), phrases, sentences, truth)
-        )
+        found.append(Picture(path.stem, PHOTO, path, phrases, sentences, _truth(rows)))
     return found
 
 
-def _alt(name: str, phrases: Sequence[str]) -> str:
-    return f"{name}: a picture with {', '.join(phrases[:4])}" if phrases else name
+def _truth(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    return dict(
+        zip(rows.phrase.str.lower(), rows[box_ops.COLUMNS].to_numpy(np.float32), strict=True)
+    )
 
 
 def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
@@ -67,17 +71,16 @@ def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
         path = picture_file(folder, image_id)
         if not path.is_file():
             continue
-        boxed = rows[rows.n_boxes > 0].assign(key=lambda table: table.phrase.str.lower())
+        boxed = rows[rows.n_boxes > 0]
         # Where sentences mean different things by the same words, no one truth is known.
-        sure = boxed[boxed.groupby("key").phrase_id.transform("nunique") == 1]
-        sure = sure.drop_duplicates("key")
-        truth = dict(zip(sure.key, sure[box_ops.COLUMNS].to_numpy(np.float32), strict=True))
+        meanings = boxed.groupby(boxed.phrase.str.lower()).phrase_id.transform("nunique")
+        sure = boxed[meanings == 1]
         named = tuple(dict.fromkeys([*sure.phrase, *boxed.phrase, *rows.phrase]))
         sentences = tuple(
             (text, tuple(dict.fromkeys(group.phrase)))
             for text, group in rows.groupby("sentence", sort=False)
         )
-        found.append(Picture(image_id, kind, path, _alt(image_id, named), named, sentences, truth))
+        found.append(Picture(image_id, kind, path, named, sentences, _truth(sure)))
     return found
 
 

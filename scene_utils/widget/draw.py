@@ -5,7 +5,6 @@ any width; the picture itself is sent once and not drawn again.
 """
 
 import base64
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 from scene_utils.plots import GUESS
-from scene_utils.widget.models import Answer, View
+from scene_utils.widget.models import Answer, View, encode
+from scene_utils.widget.suggest import SHORT, shorten
 
 YOU = "#0072B2"
 HIT = 0.5
@@ -46,8 +46,8 @@ def ink(colour: str) -> str:
     return "#000000" if light > 0.179 else "#ffffff"
 
 
-def data_url(data: bytes, mime: str) -> str:
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+def data_url(data: bytes, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def thumbnail(image: Image.Image) -> str:
@@ -55,15 +55,13 @@ def thumbnail(image: Image.Image) -> str:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     small = image.resize((THUMB, THUMB), box=(left, top, left + side, top + side))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return data_url(buffer.getvalue(), "image/jpeg")
+    return data_url(encode(small, quality=80))
 
 
 def picture_html(view: View) -> str:
     """The picture, with its text for screen readers."""
     return (
-        f'<img class="sq-picture" draggable="false" src="{data_url(view.data, view.mime)}" '
+        f'<img class="sq-picture" draggable="false" src="{data_url(view.data)}" '
         f'width="{view.width}" height="{view.height}" alt="{escape(view.picture.alt)}">'
     )
 
@@ -84,11 +82,11 @@ def overlay_html(
     said: str = "",
 ) -> str:
     """Boxes and a heat map to lie over `picture_html`; `said` is their text for screen readers."""
+    if not marks:
+        return ""
     parts = []
     if heat is not None and opacity > 0:
-        buffer = io.BytesIO()
-        heat_image(heat).save(buffer, "PNG")
-        url = data_url(buffer.getvalue(), "image/png")
+        url = data_url(encode(heat_image(heat), "PNG"), "png")
         parts.append(f'<img class="sq-heat" src="{url}" alt="" style="opacity:{opacity:.2f}">')
     # The first mark is the answer: drawn last, it lies on top.
     for mark in reversed(marks):
@@ -98,9 +96,12 @@ def overlay_html(
         )
         classes = "sq-box" + " sq-dashed" * mark.dashed + " sq-thin" * mark.thin
         place = f"left:{left:.3f}%;top:{top:.3f}%;width:{right - left:.3f}%"
-        place += f";height:{bottom - top:.3f}%;--box:{mark.colour};--ink:{ink(mark.colour)}"
-        lower, inside = mark.corner >= 2, bottom > 92 if mark.corner >= 2 else top < 8
+        # A label ends at the picture's edge.
         corner = mark.corner % 2 == 1 or left > 70
+        room = 100 * (right if corner else 100 - left) / max(right - left, 1e-3)
+        place += f";height:{bottom - top:.3f}%;--room:{room:.0f}%"
+        place += f";--box:{mark.colour};--ink:{ink(mark.colour)}"
+        lower, inside = mark.corner >= 2, bottom > 92 if mark.corner >= 2 else top < 8
         place_of = " sq-end" * corner + " sq-low" * lower + " sq-inside" * inside
         label = f'<span class="sq-label{place_of}">{escape(mark.label)}</span>'
         label *= bool(mark.label)
@@ -117,7 +118,7 @@ def words_html(answer: Answer) -> str:
         said = f"weight {weight:.2f}" + (", not known" if unknown else "")
         spans.append(
             f'<span class="sq-word{" sq-unknown" * unknown}" title="{escape(word)}: {said}" '
-            f'style="--weight:{100 * weight / most:.0f}%">{escape(word)}'
+            f'style="--weight:{100 * weight / most:.0f}%">{escape(shorten(word, SHORT))}'
             f"<small>{weight:.2f}</small></span>"
         )
     return f'<div class="sq-words" aria-label="words and their weights">{"".join(spans)}</div>'
@@ -145,7 +146,7 @@ def boxes_html(answer: Answer, count: int) -> str:
         score = "" if answer.scores is None else score_html(float(answer.scores[rank - 1]))
         sides = ", ".join(f"{side:.0f}" for side in box)
         rows.append(f"<tr><th scope=row>{rank}</th><td>{score}</td><td>{sides}</td></tr>")
-    head = "<tr><th></th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
+    head = "<tr><th>rank</th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
     return f'<table class="sq-boxes">{head}{"".join(rows)}</table>'
 
 
@@ -153,9 +154,7 @@ def panels_html(view: View, panels: Sequence[tuple[str, Sequence[Mark], str]]) -
     """Small copies of the picture side by side, each a title, its boxes and a remark (HTML)."""
     small = view.shown.copy()
     small.thumbnail((PANEL, PANEL))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=88)
-    url, alt = data_url(buffer.getvalue(), "image/jpeg"), escape(view.picture.alt)
+    url, alt = data_url(encode(small, quality=88)), escape(view.picture.alt)
     figures = [
         f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
         f'<div class="sq-over">{overlay_html(view, marks, said=f"box of {title}")}</div></div>'
@@ -169,7 +168,8 @@ def panels_html(view: View, panels: Sequence[tuple[str, Sequence[Mark], str]]) -
 def legend_html(rows: Sequence[tuple[str, str, str]]) -> str:
     """Lines of a colour, a text and a remark (HTML)."""
     lines = (
-        f'<li><i style="background:{colour}"></i><span>{escape(text)}</span> {remark}</li>'
+        f'<li><i style="background:{colour}"></i><span title="{escape(text)}">'
+        f"{escape(shorten(text, 100))}</span> {remark}</li>"
         for colour, text, remark in rows
     )
     return f'<ul class="sq-legend">{"".join(lines)}</ul>'
@@ -193,16 +193,14 @@ def png_bytes(
         if not mark.thin:
             draw.rectangle(box, outline="white", width=2 * unit)
         draw.rectangle(box, outline=mark.colour, width=unit)
-        if mark.label:
-            left, top, right, bottom = draw.textbbox((0, 0), mark.label, font=font)
+        if label := shorten(mark.label, 40):
+            left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
             size = (right - left + 4 * unit, bottom - top + 4 * unit)
             x = min(box[0], max(0, image.width - size[0]))
             y = box[1] - size[1] if box[1] >= size[1] else box[1]
             draw.rectangle((x, y, x + size[0], y + size[1]), fill=mark.colour)
-            draw.text((x + 2 * unit - left, y + 2 * unit - top), mark.label, ink(mark.colour), font)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+            draw.text((x + 2 * unit - left, y + 2 * unit - top), label, ink(mark.colour), font)
+    return encode(image, "PNG")
 
 
 def json_bytes(view: View, answers: Sequence[Answer], ious: Sequence[float | None]) -> bytes:

@@ -1,5 +1,6 @@
 """The models behind the query widget: which one answers a picture, and all of them in one form."""
 
+import functools
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from PIL import Image
 
 from scene_utils import box_ops, paths
 from scene_utils.grounding import Grounding
-from scene_utils.images import LARGEST_PIXELS, ImageError, open_image
+from scene_utils.images import LARGEST_PIXELS, ImageError, open_image, read_squeezed
 from scene_utils.models import SHIPPED, load_model
 from scene_utils.widget.catalogue import OWN, PHOTO, Picture
 from scene_utils.words import Vocabulary
@@ -17,24 +18,36 @@ from scene_utils.words import Vocabulary
 RANKS = 10
 SHOWN = 1600  # longest side, in pixels, of what is sent to the browser
 COMPARED = ("constant", "source", "grid")
+LOADED = {"constant": "source"}  # whose settings have the constant box
 
 
-@dataclass(frozen=True)
+def encode(image: Image.Image, kind: str = "JPEG", **how) -> bytes:
+    """An image as a file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
 class View:
-    """An opened picture: its size in pixels, a copy to show, and that copy's bytes and type."""
+    """An opened picture: its size in pixels and a copy to show."""
 
     picture: Picture
     width: int
     height: int
     shown: Image.Image = field(repr=False)
-    data: bytes = field(repr=False)
-    mime: str
-    squeezed: dict[int, Image.Image] = field(repr=False)
+    _squeezed: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
-    @property
-    def pixels(self) -> int:
-        """Pixels that it keeps in memory, but for its small copies."""
-        return self.squeezed[0].width * self.squeezed[0].height
+    @functools.cached_property
+    def data(self) -> bytes:
+        """The copy to show as JPEG."""
+        return encode(self.shown, quality=92)
+
+    def squeezed(self, side: int) -> np.ndarray:
+        """The picture `(side, side, 3)` as a model sees it, read once from the original."""
+        if side not in self._squeezed:
+            self._squeezed[side] = read_squeezed(self.picture.image, side)[0]
+        return self._squeezed[side]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,32 +58,15 @@ class Answer(Grounding):
 
 
 @dataclass(frozen=True)
-class Blind:
-    """The best box for all phrases of the pictures that a source system was trained on."""
-
-    source: object = field(repr=False)
-    size = 0
-    reads_sentences = False
-
-    @property
-    def settings(self) -> dict:
-        return self.source.settings
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self.source.vocabulary
-
-    def ground(self, image: Image.Image, phrases: list[str], top_k: int, sentence: str) -> list:
-        box = box_ops.to_pixels(np.float32([self.settings["blind_box"]]), *image.size)
-        return [Grounding(phrase, box) for phrase in phrases]
-
-
-@dataclass(frozen=True)
 class Answerer:
-    """A loaded model and the name to show for it."""
+    """A loaded model and the name to show for it.
+
+    `blind` answers with the best box for all phrases of the pictures that the model learned from.
+    """
 
     name: str
     model: object = field(repr=False)
+    blind: bool = False
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -81,29 +77,27 @@ class Answerer:
         """Words of a phrase that the model reads; it passes over what follows."""
         return self.model.settings["length"]
 
-    @property
-    def side(self) -> int:
-        """Pixels of the square that the model sees."""
-        return self.model.size
-
-    def ask(
-        self, view: View, phrases: list[str], ranks: int = RANKS, sentence: str = ""
-    ) -> list[Answer]:
+    def ask(self, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
         """An answer to each phrase, boxes in pixels of the original picture. Phrases of a
         `sentence` help each other, where the model has learned it."""
+        size = (view.width, view.height)
+        if self.blind:
+            box = box_ops.to_pixels(np.float32([self.model.settings["blind_box"]]), *size)
+            return [Answer(phrase, box, model=self.name) for phrase in phrases]
         # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
-        seen = squeeze(view, self.side) if self.side else view.shown
-        scale = np.float32([view.width / seen.width, view.height / seen.height] * 2)
+        seen = view.squeezed(self.model.size)
+        scale = np.float32(size * 2) / self.model.size
         if not self.model.reads_sentences or len(phrases) < 2:
             sentence = ""
-        found = self.model.ground(seen, phrases, ranks, sentence)
+        found = self.model.ground(seen, phrases, RANKS, sentence)
         return [
             Answer(**vars(one) | {"boxes": one.boxes * scale}, model=self.name) for one in found
         ]
 
 
+@functools.lru_cache(maxsize=12)
 def open_view(picture: Picture) -> View:
-    """Open a picture once, for showing and asking. Raises ImageError for what is no picture."""
+    """Open a picture, for showing and asking. Raises ImageError for what is no picture."""
     image = open_image(picture.image, picture.name)
     width, height = picture.size or image.size
     if width * height > LARGEST_PIXELS:
@@ -113,27 +107,7 @@ def open_view(picture: Picture) -> View:
         )
     scale = min(1.0, SHOWN / max(image.size))
     shown = image.resize([max(1, round(side * scale)) for side in image.size])
-    buffer = io.BytesIO()
-    # What is small or has few colours stays as it is; a photo is sent as a photo.
-    small = shown.width * shown.height <= 40_000
-    shown.save(buffer, **({"format": "PNG"} if small else {"format": "JPEG", "quality": 92}))
-    return View(
-        picture,
-        width,
-        height,
-        shown,
-        buffer.getvalue(),
-        "image/png" if small else "image/jpeg",
-        {0: image},
-    )
-
-
-def squeeze(view: View, side: int) -> Image.Image:
-    """The picture squeezed to a square, as the model's reader would, and kept."""
-    if side not in view.squeezed:
-        whole = view.squeezed[0]
-        view.squeezed[side] = whole.resize((side, side), Image.Resampling.BICUBIC)
-    return view.squeezed[side]
+    return View(picture, width, height, shown)
 
 
 @dataclass(frozen=True)
@@ -149,7 +123,7 @@ class Models:
 
         Photos are asked of the models that ship, which real photos trained.
         """
-        model = "source" if model == "constant" else model
+        model = LOADED.get(model, model)
         own = paths.cache(self.profile) / "models" / model
         return SHIPPED[model] if kind in (PHOTO, OWN) or not own.is_dir() else own
 
@@ -163,17 +137,17 @@ class Models:
         """One of `COMPARED`, loaded once. Raises FileNotFoundError that says how to train it."""
         folder = self.folder(model, kind)
         if folder not in self._loaded:
-            name = f"{model}, trained on {self.trained_on(folder)}"
+            name = f"{LOADED.get(model, model)}, trained on {self.trained_on(folder)}"
             self._loaded[folder] = Answerer(name, load_model(folder, self.weights or None))
         loaded = self._loaded[folder]
-        return loaded if model != "constant" else Answerer("constant box", Blind(loaded.model))
+        if model == "constant":
+            return Answerer("constant, one box for all pictures", loaded.model, blind=True)
+        return loaded
 
     def ready(self, model: str, kind: str) -> bool:
         """Whether `get` answers at once; the first time it loads for seconds."""
         return self.folder(model, kind) in self._loaded
 
-    def missing(self, kind: str) -> list[str]:
-        """Those of `COMPARED` that are not there."""
-        return [
-            name for name in COMPARED if not (self.folder(name, kind) / "settings.json").is_file()
-        ]
+    def there(self, kind: str) -> list[str]:
+        """Those of `COMPARED` that are there."""
+        return [name for name in COMPARED if (self.folder(name, kind) / "settings.json").is_file()]

@@ -1,22 +1,13 @@
 """Serve the query widget as a page: Voila, on this machine alone, without anything from outside.
 
-`python -m scene_utils.widget.page` opens it in the browser; `served` is for tests.
+`python -m scene_utils.widget.page` opens it in the browser.
 Photos are answered at once by the model that ships; scenes are there where the notebooks of their
 profile have run.
 """
 
 import argparse
-import contextlib
 import os
-import secrets
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
@@ -40,53 +31,12 @@ def command(notebook: Path, *more: str) -> tuple[list[str], dict[str, str]]:
     """
     words = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1"]
     words += ["--Voila.auto_token=True", "--template=ask"]
+    # Of a tab that crashed or was put to sleep, nobody ends the kernel.
+    words += ["--MappingKernelManager.cull_idle_timeout=1800"]
     words += [f"--VoilaConfiguration.extension_allowlist={name}" for name in EXTENSIONS]
     search = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
     # A kernel of the same name in the user's home would otherwise win over this environment's.
     return [*words, *more], os.environ | {"JUPYTER_PATH": search, "JUPYTER_PREFER_ENV_PATH": "1"}
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError:
-        return True  # it refuses, so it is there
-    except OSError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def running(words: list[str], environment: dict[str, str], url: str) -> Iterator[None]:
-    """A server as a process that ends with the block, which starts when `url` answers.
-
-    Raises RuntimeError with the server's last lines where it does not within five minutes.
-    """
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-        try:
-            for _ in range(1200):
-                if _answers(url) or server.poll() is not None:
-                    break
-                time.sleep(0.25)
-            else:
-                server.terminate()
-                server.wait(30)
-            if server.poll() is not None:
-                log.seek(0)
-                said = log.read().decode(errors="replace")[-2000:]
-                raise RuntimeError(f"{' '.join(words[:4])}: expected a server, got:\n{said}")
-            yield
-        finally:
-            server.terminate()
-            server.wait(30)
 
 
 def write_page(source: Path, target: Path, **parameters: str) -> Path:
@@ -109,18 +59,6 @@ def write_page(source: Path, target: Path, **parameters: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(book, target)
     return target
-
-
-@contextlib.contextmanager
-def served(notebook: Path) -> Iterator[str]:
-    """Serve a notebook on a free port; yields its address with the token."""
-    port, token = free_port(), secrets.token_hex(16)
-    words, environment = command(
-        notebook, "--no-browser", f"--port={port}", f"--Voila.token={token}"
-    )
-    address = f"http://127.0.0.1:{port}/"
-    with running(words, environment, f"{address}voila/static/"):
-        yield f"{address}?token={token}"
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import ipywidgets
 from scene_utils.widget.bridge import Bridge, Status
 from scene_utils.widget.gallery import Gallery
 from scene_utils.widget.play import Drawing
+from scene_utils.widget.suggest import shorten
 
 PHRASE, SENTENCE, COMPARE, PLAY = MODES = ("Phrase", "Sentence", "Compare", "Play")
 CHIPS, MEANT, HISTORY = 8, 4, 8
@@ -34,7 +35,7 @@ def label(buttons: Sequence[ipywidgets.Button], texts: Sequence[str], longest: i
     for place, button in enumerate(buttons):
         text = texts[place] if place < len(texts) else ""
         button.layout.display = "" if text else "none"
-        button.description = text if len(text) <= longest else text[: longest - 3] + "..."
+        button.description = shorten(text, longest)
         button.tooltip = text
 
 

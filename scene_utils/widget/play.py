@@ -122,26 +122,6 @@ class Drawing:
             self._take([field.value for field in self.fields], draw=True)
 
 
-def reveal(
-    yours: np.ndarray, models: np.ndarray, truth: np.ndarray
-) -> tuple[list[Mark], str, float, float]:
-    """Marks of the three boxes, their legend as HTML, and both IoUs."""
-    mine, its = (float(box_ops.iou(box, truth)) for box in (yours, models))
-    marks = [
-        Mark(yours, "you", YOU),
-        Mark(models, "model", GUESS, corner=1),
-        Mark(truth, "truth", TRUTH, dashed=True, corner=3),
-    ]
-    legend = legend_html(
-        [
-            (YOU, "you", verdict_html(mine)),
-            (GUESS, "the model", verdict_html(its)),
-            (TRUTH, "truth", ""),
-        ]
-    )
-    return marks, legend, mine, its
-
-
 class Play:
     """Rounds of the game in `parts`; `asked` is the phrase of the present round."""
 
@@ -170,7 +150,15 @@ class Play:
     def check(self, models: np.ndarray) -> None:
         """Show the truth and the model's box `(4,)`, and count the round."""
         truth = self.view.picture.true_box(self.asked)
-        marks, legend, mine, its = reveal(self.drawing.box, models, truth)
+        yours = self.drawing.box
+        mine, its = (float(box_ops.iou(box, truth)) for box in (yours, models))
+        marks = [
+            Mark(yours, "you", YOU),
+            Mark(models, "model", GUESS, corner=1),
+            Mark(truth, "truth", TRUTH, dashed=True, corner=3),
+        ]
+        rows = [(YOU, "you", verdict_html(mine)), (GUESS, "the model", verdict_html(its))]
+        legend = legend_html([*rows, (TRUTH, "truth", "")])
         self.score = self.score.after(mine, its)
         self.parts.task.value = f"<b>{escape(self.asked)}</b>{legend}"
         self.parts.running.value = self.score.text()

@@ -17,7 +17,7 @@ from scene_utils.widget.draw import (
     words_html,
 )
 from scene_utils.widget.models import Answer, View
-from scene_utils.widget.suggest import did_you_mean
+from scene_utils.widget.suggest import SHORT, did_you_mean, shorten
 from scene_utils.words import Vocabulary
 
 # A warning is to be rare where the phrase is right: at .5 it meets a fifth of those.
@@ -61,7 +61,7 @@ def _truth(view: View, answer: Answer, **how) -> list[Mark]:
 def show_phrase(view: View, answer: Answer, count: int, truth: bool) -> Shown:
     """The best `count` boxes of one phrase, its words' weights, and the truth where asked for."""
     score = float(answer.scores[0])
-    marks = [Mark(answer.boxes[0], f"{answer.phrase} {score:.2f}")]
+    marks = [Mark(answer.boxes[0], f"{shorten(answer.phrase, SHORT)} {score:.2f}")]
     for rank, box in enumerate(answer.boxes[1:count], start=2):
         marks.append(Mark(box, str(rank), thin=True))
     if truth:
@@ -118,15 +118,18 @@ def notices(
     for answer in answers:
         if answer.present is not None and answer.present < ABSENT:
             chance = f"chance that it is: {100 * answer.present:.0f} %"
-            told.append(f"'{answer.phrase}' is probably not in the picture ({chance}).")
+            told.append(
+                f"'{shorten(answer.phrase, 80)}' is probably not in the picture ({chance})."
+            )
         if len(answer.unknown) > max(1, len(answer.words) // 2):
-            told.append(f"The model reads English; it does not know {', '.join(answer.unknown)}.")
+            words = ", ".join(shorten(word, SHORT) for word in answer.unknown)
+            told.append(f"The model reads English; it does not know {words}.")
             continue
         for word in answer.unknown:
             near = did_you_mean(word, vocabulary)
             meant += [(word, other) for other in near]
             asks = f" Did you mean {' or '.join(near)}?" if near else ""
-            told.append(f"The model does not know '{word}'.{asks}")
+            told.append(f"The model does not know '{shorten(word, SHORT)}'.{asks}")
         if len(answer.phrase.split()) > length:
             told.append(f"Only the first {length} words are read.")
     return list(dict.fromkeys(told)), list(dict.fromkeys(meant))

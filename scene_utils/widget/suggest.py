@@ -6,15 +6,24 @@ from functools import lru_cache
 
 from scene_utils.words import PAD, UNKNOWN, Vocabulary, tokenize
 
-LONGEST_PHRASE = 200
-LONGEST_SENTENCE = 500
+LONGEST = 500  # characters
+SHORT = 30  # characters of a word in a message; real words are shorter
 MOST_PHRASES = 12
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _BETWEEN = re.compile(r"[,;\n]")
 
 
-def check_phrase(phrase: str, vocabulary: Vocabulary, longest: int = LONGEST_PHRASE) -> str:
+def shorten(text: str, longest: int) -> str:
+    """The text, or its beginning where it is longer, to show where there is little room.
+
+    >>> shorten("the man in the red hat", 12)
+    'the man i...'
+    """
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def check_phrase(phrase: str, vocabulary: Vocabulary) -> str:
     """The phrase with single spaces between its words.
 
     Raises ValueError, with a message for the user, for what the model can read nothing in.
@@ -22,17 +31,21 @@ def check_phrase(phrase: str, vocabulary: Vocabulary, longest: int = LONGEST_PHR
     phrase = " ".join(phrase.split())
     if not phrase:
         raise ValueError("Type a phrase, such as 'the man in the red hat', and press Enter.")
-    if len(phrase) > longest:
-        raise ValueError(f"At most {longest} characters, please: this has {len(phrase):,}.")
+    _check_length(phrase)
     words = tokenize(phrase)
     if not words:
         raise ValueError(f"'{phrase[:40]}' has no words. Name a thing, such as 'a red cup'.")
     if all(word not in vocabulary.index for word in words):
         raise ValueError(
-            f"The model reads English and knows none of these words: {', '.join(words[:6])}."
-            + _meant(words, vocabulary)
+            f"The model reads English and knows none of these words: "
+            f"{', '.join(shorten(word, SHORT) for word in words[:6])}." + _meant(words, vocabulary)
         )
     return phrase
+
+
+def _check_length(text: str) -> None:
+    if len(text) > LONGEST:
+        raise ValueError(f"At most {LONGEST} characters, please: this has {len(text):,}.")
 
 
 def _meant(words: list[str], vocabulary: Vocabulary) -> str:
@@ -40,17 +53,17 @@ def _meant(words: list[str], vocabulary: Vocabulary) -> str:
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 
-def did_you_mean(word: str, vocabulary: Vocabulary, most: int = 3) -> list[str]:
-    """The vocabulary's words nearest in spelling to a word that it lacks, best first."""
-    return list(_near(word, vocabulary.words, most))
+def did_you_mean(word: str, vocabulary: Vocabulary) -> list[str]:
+    """The three words of the vocabulary nearest in spelling to one that it lacks, best first."""
+    return list(_near(word, vocabulary.words))
 
 
 @lru_cache(maxsize=512)
-def _near(word: str, words: tuple[str, ...], most: int) -> tuple[str, ...]:
-    if len(word) < 4 or len(word) > 30:
+def _near(word: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    if not 4 <= len(word) <= 30:
         return ()
-    near = difflib.get_close_matches(word, words, most + 2, cutoff=0.75)
-    return tuple(other for other in near if other not in (PAD, UNKNOWN))[:most]
+    near = difflib.get_close_matches(word, words, 5, cutoff=0.75)
+    return tuple(other for other in near if other not in (PAD, UNKNOWN))[:3]
 
 
 def replace_word(phrase: str, word: str, other: str) -> str:
@@ -68,8 +81,7 @@ def split_sentence(text: str) -> list[str]:
 
     Raises ValueError, with a message for the user, for a text too long or with too many phrases.
     """
-    if len(text) > LONGEST_SENTENCE:
-        raise ValueError(f"At most {LONGEST_SENTENCE} characters, please: this has {len(text):,}.")
+    _check_length(text)
     parts = _BRACKETS.findall(text) or _BETWEEN.split(text)
     phrases = list(dict.fromkeys(phrase for part in parts if (phrase := " ".join(part.split()))))
     if len(phrases) > MOST_PHRASES:

@@ -19,7 +19,6 @@ FOLDER = paths.ROOT / "figures" / "widget"
 SIZE = {"width": 1180, "height": 850}
 WIDTH = 860  # of the animation
 LARGEST = 2_000_000
-PHOTOS_ALONE = "photos"  # no profile has this name, so there are no scenes beside them
 LINES = (*COLOURS, TRUTH, GUESS, YOU)
 
 
@@ -127,7 +126,7 @@ def gif_bytes(frames: list[tuple[Image.Image, int]]) -> bytes:
 def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        browser.widget_open(Path(folder), PHOTOS_ALONE, viewport=SIZE) as page,
+        browser.widget_open(Path(folder), browser.PHOTOS_PAGE, viewport=SIZE) as page,
     ):
         still, moving = screenshot(page), gif_bytes(animation(page))
     if len(moving) > LARGEST:
