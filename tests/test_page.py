@@ -223,6 +223,12 @@ def test_a_narrow_window_has_everything_within_reach(page):
             assert box["x"] >= 0, control.inner_text()
             assert box["x"] + box["width"] <= 390, control.inner_text()
             control.click(trial=True)
+    # The four numbers of a box stand in one line, as do the cells of a table.
+    fields = page.locator(".sq-fields .widget-text").all()
+    assert len({round(field.bounding_box()["y"]) for field in fields}) == 1
+    mode(page, "Phrase")
+    page.locator(".sq-boxes td").first.wait_for()
+    assert page.locator(".sq-boxes td").first.bounding_box()["height"] < 30
 
 
 @pytest.fixture(scope="module")
