@@ -7,7 +7,6 @@ import pytest
 
 from scene_utils import images, paths
 from scene_utils.dataset import entities
-from tests.browser import browser as headless
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +26,8 @@ def _write_crops(folder: Path, number: int, first: int = 0) -> None:
 
 @pytest.fixture(scope="session")
 def browser():
+    from tests.browser import browser as headless  # needs more than most tests do
+
     with headless.launched() as found:
         yield found
 

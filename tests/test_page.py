@@ -209,9 +209,11 @@ def test_reload_and_back_bring_a_new_page_that_answers(browser, address):
 
 def test_a_narrow_window_has_everything_within_reach(page):
     page.set_viewport_size(NARROW)
-    for name in MODES:
+    answered = (".sq-boxes", ".sq-legend", ".sq-panels figure", ".sq-draw svg")
+    for name, part in zip(MODES, answered, strict=True):
         mode(page, name)
-        page.locator(".sq-body .sq-box:visible, .sq-draw svg:visible").first.wait_for()
+        page.locator(part).first.wait_for()
+        page.wait_for_timeout(1000)  # buttons of what was asked before come last
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert overflowing(page) == []
         controls = page.locator(".sq-app :is(button, input, .noUi-handle):visible:enabled")
@@ -223,6 +225,12 @@ def test_a_narrow_window_has_everything_within_reach(page):
             assert box["x"] >= 0, control.inner_text()
             assert box["x"] + box["width"] <= 390, control.inner_text()
             control.click(trial=True)
+    # The four numbers of a box stand in one line, as do the cells of a table.
+    fields = page.locator(".sq-fields .widget-text").all()
+    assert len({round(field.bounding_box()["y"]) for field in fields}) == 1
+    mode(page, "Phrase")
+    page.locator(".sq-boxes td").first.wait_for()
+    assert page.locator(".sq-boxes td").first.bounding_box()["height"] < 30
 
 
 @pytest.fixture(scope="module")

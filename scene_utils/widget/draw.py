@@ -146,7 +146,7 @@ def boxes_html(answer: Answer, count: int) -> str:
         score = "" if answer.scores is None else score_html(float(answer.scores[rank - 1]))
         sides = ", ".join(f"{side:.0f}" for side in box)
         rows.append(f"<tr><th scope=row>{rank}</th><td>{score}</td><td>{sides}</td></tr>")
-    head = "<tr><th>rank</th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
+    head = "<tr><th>#</th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
     return f'<table class="sq-boxes">{head}{"".join(rows)}</table>'
 
 
