@@ -52,6 +52,7 @@ class GridSettings:
     lengthened: float = 0.3
     anchored: bool = True
     augmented: bool = True
+    channels: int = 128
     blocks: int = 3
     members: int = 1
     teachers: int = 0

@@ -41,7 +41,7 @@ FREQUENT = 2000
 CANDIDATES = 80
 PRESENCE_WEIGHTS = "presence.weights.h5"
 # Settings of a run that the model is built by; see `batches.GridSettings`.
-DESIGN = ("length", "blocks", "policy")
+DESIGN = ("length", "channels", "blocks", "policy")
 
 
 class Answered(NamedTuple):
