@@ -67,8 +67,7 @@ def source(folder: str) -> dict[str, ov.Model]:
 
     network = keras.saving.load_model(Path(folder) / "model.keras", compile=False)
     inputs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in network.inputs]
-    model = frozen(lambda *x: network(list(x), training=False), [network], *inputs)
-    return {"regress": model}
+    return {"regress": frozen(lambda *x: network(list(x), training=False), [network], *inputs)}
 
 
 def backbone(name: str, weights: str, sha256: str, size: str) -> dict[str, ov.Model]:

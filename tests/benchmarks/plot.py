@@ -8,7 +8,6 @@ from scene_utils.plots import COLOURS, new_figure, styled
 PRECISION_COLOURS = {
     "float32": COLOURS[0],
     "bfloat16": COLOURS[1],
-    "int8": COLOURS[4],
 }
 
 DRAWN = ("pass", "caching", "cost", "training")
