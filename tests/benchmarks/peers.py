@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scene_utils import paths
 from tests.benchmarks import tools
 
 BATCH = 32
@@ -28,6 +29,7 @@ def contender(runtime: str, precision: str, name: str) -> Run:
     from scene_utils.features import backbones, folding, keras_engine, openvino_engine
 
     if runtime == "onnxruntime":
+        sys.path.append(str(paths.ROOT / "build/bench"))  # where `make bench` installs it
         import onnxruntime
         import tf2onnx  # noqa: F401 Keras asks for it only later
     backbone = backbones.load_backbone(name, untrained=True)

@@ -29,18 +29,18 @@ PROCESSES = {
 PARENT = """
 import json, resource, subprocess, sys, time
 start = time.perf_counter()
-subprocess.run([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL, check=True)
+done = subprocess.run([sys.executable, *sys.argv[1:]], capture_output=True, text=True)
 took = time.perf_counter() - start
+if done.returncode:
+    sys.exit(done.stderr)
 print(json.dumps([took, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
 """
 
 
 def cold(words: list[str]) -> tuple[float, float]:
     """Seconds and MiB at most of a Python process with these arguments."""
-    answer = subprocess.run(
-        [sys.executable, "-c", PARENT, *words],
-        **{"stdout": subprocess.PIPE, "text": True, "check": True, "cwd": paths.ROOT},
-    )
+    command = [sys.executable, "-c", PARENT, *words]
+    answer = subprocess.run(command, cwd=paths.ROOT, stdout=subprocess.PIPE, check=True)
     return tuple(json.loads(answer.stdout))
 
 

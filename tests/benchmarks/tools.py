@@ -16,7 +16,6 @@ import numpy as np
 
 from scene_utils import images, paths
 
-PEERS = paths.ROOT / "build/bench"
 PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow", "openvino", "ray")
 
 
@@ -37,15 +36,10 @@ def started(module: str, words: list, log: Path) -> Iterator[subprocess.Popen]:
 
     RuntimeError that says why it is missing.
     """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": paths.ROOT}
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, words)]
     with open(log, "w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, words)],
-            **pipes,
-            stderr=errors,
-            cwd=paths.ROOT,
-            env=os.environ | {"PYTHONPATH": str(PEERS)},
-        )
+        process = subprocess.Popen(command, stderr=errors, text=True, **pipes)
         try:
             # A runtime may print on its own while it compiles.
             while (line := process.stdout.readline()) not in ("ready\n", ""):
