@@ -91,14 +91,14 @@ figures: .venv/.done ## notebook 05's figures and metrics.json again, from cache
 	  $(RUN) notebook notebooks/$$name.py $(BUILD)/$$name.ipynb -p profile=$(PROFILE) -p 'changes=renew=false $(SET)' || exit 1; done
 	@ls $(FIGS)
 
-# Peers of the benchmark live in an environment of their own: none of the study needs them.
-# On Linux pip takes PyTorch with CUDA unless PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# What converts for a peer of the benchmark, and the peer, lie beside the environment: none of the
+# study needs them.
 bench: .venv/.done build/bench/.done ## measure speed here, against other runtimes: figures/bench.json
 	@$(BIN)/python -m tests.benchmarks --profile $(PROFILE) $(if $(ROOT),--data-root $(ROOT)) $(if $(ONLY),--only $(ONLY))
 build/bench/.done: pyproject.toml
-	$(PYTHON) -m venv build/bench
+	@mkdir -p $(@D)
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])' \
-	  | xargs build/bench/bin/pip install --quiet --disable-pip-version-check || \
+	  | xargs $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) || \
 	  echo 'some peers could not be installed; bench.json lists them as missing'
 	@touch $@
 

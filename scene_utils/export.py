@@ -67,8 +67,7 @@ def source(folder: str) -> dict[str, ov.Model]:
 
     network = load_regressor(Path(folder))
     inputs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in network.inputs]
-    answer = frozen(lambda *x: network(list(x), training=False), [network], *inputs)
-    return {"regress": answer}
+    return {"regress": frozen(lambda *x: network(list(x), training=False), [network], *inputs)}
 
 
 def backbone(name: str, weights: str, sha256: str, size: str) -> dict[str, ov.Model]:

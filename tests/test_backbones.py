@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scene_utils.features import backbones
-from scene_utils.features.backbones import feature_maps, load_backbone, weights_hash
+from scene_utils.features import weights
+from scene_utils.features.backbones import feature_maps, load_backbone
 
 NAMES = ("resnet50", "efficientnet_lite0", "efficientnet_lite2")
-LITE0 = backbones.PRETRAINED / backbones.EFFICIENTNET_LITE0_FILE.name
+LITE0 = weights.PRETRAINED / weights.EFFICIENTNET_LITE0_FILE.name
 REFERENCES = Path(__file__).parent / "reference"
 LITES = {"efficientnet_lite0": 3_371_008, "efficientnet_lite2": 4_811_072}
 
@@ -47,7 +47,7 @@ def reference():
 @pytest.fixture
 def no_weights(tmp_path, monkeypatch):
     """Empty data and Keras folders; gives the place that is searched first."""
-    monkeypatch.setattr(backbones, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(weights, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "keras" / "models").mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_resnet50_reads_the_layout_of_the_published_file(no_weights, monkeypatch
     bare = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(224, 224, 3))
     rng = np.random.default_rng(0)
     bare.set_weights([rng.random(x.shape, dtype="float32") for x in bare.weights])
-    path = no_weights / backbones.RESNET50_FILE.name
+    path = no_weights / weights.RESNET50_FILE.name
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.name.encode() for layer in bare.layers]
         for layer in bare.layers:
@@ -111,8 +111,8 @@ def test_resnet50_reads_the_layout_of_the_published_file(no_weights, monkeypatch
                 group[name] = x
     with open(path, "rb") as stream:
         md5 = hashlib.file_digest(stream, "md5").hexdigest()
-    published = dataclasses.replace(backbones.RESNET50_FILE, size=path.stat().st_size, digest=md5)
-    monkeypatch.setitem(backbones.WEIGHTS_FILES, "resnet50", published)
+    published = dataclasses.replace(weights.RESNET50_FILE, size=path.stat().st_size, digest=md5)
+    monkeypatch.setitem(weights.WEIGHTS_FILES, "resnet50", published)
     backbone = load_backbone("resnet50")
     assert backbone.label == "resnet50"
     for layer in bare.layers:
@@ -124,7 +124,7 @@ def test_resnet50_reads_the_layout_of_the_published_file(no_weights, monkeypatch
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_weights_say_what_is_missing_and_what_to_do(no_weights, name):
-    file = backbones.WEIGHTS_FILES[name]
+    file = weights.WEIGHTS_FILES[name]
     with pytest.raises(FileNotFoundError) as caught:
         load_backbone(name)
     message = str(caught.value)
@@ -141,7 +141,7 @@ def test_missing_explicit_path_does_not_fall_back_to_another_file(tmp_path):
 
 
 def test_another_file_in_the_keras_folder_is_refused_with_both_hashes(no_weights):
-    file = backbones.RESNET50_FILE
+    file = weights.RESNET50_FILE
     place = no_weights.parent / "keras" / "models" / file.name
     place.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="not the published") as caught:
@@ -176,7 +176,7 @@ def test_untrained_encoder_says_so_and_is_the_same_every_time(untrained, name):
     second = load_backbone(name, untrained=True)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert first.label == f"{name} (untrained)"
-    assert weights_hash(first) == weights_hash(second)
+    assert first.sha256 == second.sha256
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,15 +187,10 @@ def test_untrained_maps_tell_photos_apart_at_the_scale_of_trained_ones(untrained
     assert pooled.std(axis=0).mean() > 0.01 * pooled.mean()
 
 
-def test_weights_hash_identifies_the_file_or_the_arrays(lite0, untrained):
-    assert weights_hash(lite0) == hashlib.sha256(LITE0.read_bytes()).hexdigest()
+def test_the_hash_identifies_the_file_or_the_arrays(lite0, untrained):
+    assert lite0.sha256 == hashlib.sha256(LITE0.read_bytes()).hexdigest()
     assert lite0.label == "efficientnet_lite0"
-    assert len({weights_hash(x) for x in (lite0, *untrained.values())}) == 4
-    other = load_backbone("efficientnet_lite0", untrained=True)
-    before = weights_hash(other)
-    bias = other.model.get_layer("head_bn").beta
-    bias.assign(bias + 1)
-    assert weights_hash(other) != before
+    assert len({x.sha256 for x in (lite0, *untrained.values())}) == 4
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from scene_utils import plots
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import features, plot, tools
+from tests.benchmarks import features, plot, start, tools, training
 
 
 def test_sections_are_merged_and_keep_what_was_there(tmp_path, monkeypatch):
@@ -22,7 +22,7 @@ def test_sections_are_merged_and_keep_what_was_there(tmp_path, monkeypatch):
     assert machine["cores"] >= 1
     assert machine["versions"]["numpy"] == np.__version__
     assert json.loads(path.read_text()) == result
-    with pytest.raises(ValueError, match=r"expected sections of pass, .*, got 'abacus'"):
+    with pytest.raises(ValueError, match=r"expected sections of start, pass, .*, got 'abacus'"):
         bench.run(["abacus"], path)
 
 
@@ -71,27 +71,38 @@ def test_the_plot_shows_what_is_there(tmp_path):
     assert lines == ["pass, caching: x, 2 cores, 2026-01-01", "cost: y, 2 cores, 2026-01-01"]
 
 
-@pytest.mark.slow
-def test_a_contender_answers_in_a_process_of_its_own(tmp_path):
-    from scene_utils.features import backbones, folding, portable
+def test_a_step_is_timed_at_each_size(monkeypatch):
+    steps = []
+    monkeypatch.setattr(training, "grid_step", lambda size: lambda: steps.append(size))
+    found = training.measure(2, (224, 320))["sizes"]
+    assert steps == [224] * 5 + [320] * 5
+    assert list(found) == ["224", "320"]
+    assert found["320"]["step_seconds"]["keras"] < 0.1
 
-    network = portable.export(
-        folding.fold_norms(backbones.load_backbone("efficientnet_lite0", untrained=True).model)
+
+def test_a_process_is_measured_whole():
+    seconds, mebibytes = start.cold(
+        ["-c", "import time; x = bytes(range(256)) * 2**19; time.sleep(.3)"]
     )
-    path = tmp_path / "efficientnet_lite0.npz"
-    network.save(path)
+    assert 0.3 < seconds < 30
+    assert 128 < mebibytes < 300
+
+
+@pytest.mark.slow
+def test_contenders_answer_in_processes_of_their_own_and_agree(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     found = {}
-    for runtime in ("keras plain", "keras"):
+    for runtime in ("keras plain", "keras", "openvino"):
         out = tmp_path / f"{runtime}.npy"
-        words = [runtime, "float32", path, tmp_path / "pixels.npy", out]
-        with tools.started("bench_peers", words, tmp_path / "log", True) as process:
+        words = [runtime, "float32", "efficientnet_lite0", tmp_path / "pixels.npy", out]
+        with tools.started("peers", words, tmp_path / "log") as process:
             assert tools.ask(process) > 0
             found[runtime] = np.load(out)
-    assert tools.cosines(found["keras"], found["keras plain"]).min() > 0.99999
+    for runtime in ("keras", "openvino"):
+        assert tools.cosines(found[runtime], found["keras plain"]).min() > 0.99999
     with (
         pytest.raises(RuntimeError, match="abacus"),
-        tools.started("bench_peers", ["abacus", *words[1:]], tmp_path / "log", True),
+        tools.started("peers", ["abacus", *words[1:]], tmp_path / "log"),
     ):
         pass

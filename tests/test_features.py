@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scene_utils import images, paths
-from scene_utils.features import backbones, encode, folding
+from scene_utils.features import backbones, encode, folding, keras_engine
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_new_picture_gets_the_features_that_the_store_would_have(whole, folder
     stored = encode.open_store(whole).array(ids).astype(np.float32)
     for row, image_id in enumerate(ids):
         pixels = images.read_squeezed(folder / f"{image_id}.jpg", 224)[0][None]
-        fresh = encode.pooled_features(backbone, pixels)
+        fresh = keras_engine.pooled_features(backbone, pixels)
         np.testing.assert_allclose(stored[row], fresh[0], rtol=1e-3, atol=1e-4)
 
 
@@ -88,7 +88,7 @@ def test_a_norm_that_cannot_be_folded_is_named():
 def test_half_precision_gives_nearly_the_same_features(backbone):
     # On whole photos; details blown up to 224 px have lost their fine structure, and differ more.
     photos = [images.read_squeezed(path, 224)[0] for path in sorted(paths.PHOTOS.glob("*.jpg"))]
-    a, b = (encode.encoder(backbone, name)(np.stack(photos)) for name in encode.PRECISIONS)
+    a, b = (keras_engine.encoder(backbone, name)(np.stack(photos)) for name in encode.PRECISIONS)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosine.min() > 0.997
 

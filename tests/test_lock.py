@@ -36,5 +36,5 @@ def test_what_the_study_asks_for_is_locked_and_extras_are_not():
     extras = PROJECT["optional-dependencies"]
     assert names(PROJECT["dependencies"]) | names(extras["study"]) | names(extras["test"]) <= locked
     wanted = names(PROJECT["dependencies"])
-    for extra in ("openvino", "ray", "bench"):
+    for extra in ("ray", "jax", "bench"):
         assert not (names(extras[extra]) - wanted) & locked

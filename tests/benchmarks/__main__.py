@@ -4,19 +4,21 @@ Each section is a function that returns a dict; it can run alone and is merged i
 A section's own `machine` says when and where it ran.
 """
 
+import argparse
 import importlib
 import json
 import time
 from pathlib import Path
 
-from scene_utils import paths
+from scene_utils import paths, plots
 from scene_utils.paths import write_text
-from tests.benchmarks import tools
+from tests.benchmarks import plot, tools
 
 RESULT = paths.ROOT / "figures/bench.json"
 # Section to (module, function).
 SECTIONS = {
-    "pass": ("pass", "measure"),
+    "start": ("start", "measure"),
+    "pass": ("passes", "measure"),
     "caching": ("features", "measure_caching"),
     "reading": ("features", "measure_reading"),
     "cost": ("features", "measure_cost"),
@@ -61,12 +63,7 @@ def read(path: Path = RESULT) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def run(
-    only: list[str],
-    path: Path = RESULT,
-    profile: str = "sample",
-    data_root: str = "",
-) -> dict:
+def run(only: list[str], path: Path = RESULT, profile: str = "sample", data_root: str = "") -> dict:
     """Run sections and merge each into the file at `path` as soon as it is done.
 
     Without `only` all sections run; one whose package or input is missing says so. `engines` takes
@@ -82,9 +79,8 @@ def run(
         print(f"{name}: running", flush=True)
         try:
             given = (profile, data_root) if name == "engines" else ()
-            section = getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)(
-                *given
-            )
+            found = importlib.import_module(f"tests.benchmarks.{module}")
+            section = getattr(found, function)(*given)
         except (ImportError, FileNotFoundError) as error:
             print(f"{name}: not measured, {error}", flush=True)
             continue
@@ -105,3 +101,19 @@ def rounded(value):
     if isinstance(value, bool | int | str) or value is None:
         return value
     return float(f"{float(value):.4g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--only", default="", help=f"with , between them: {', '.join(SECTIONS)}")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--profile", default="sample", help="whose models `engines` takes")
+    parser.add_argument("--data-root", default="", help="folder of Flickr30k Entities")
+    given = parser.parse_args()
+    only = [name for name in given.only.split(",") if name]
+    result = run(only, given.out, given.profile, given.data_root)
+    plots.save(plot.speed(result), given.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,18 +16,16 @@ def measure(profile: str, data_root: str) -> dict:
     """Mean IoU and accuracy on val of the source system as the profile's last run trained it, from
     features by each engine, and their least and mean cosine to those of Keras in float32.
 
-    Raises FileNotFoundError where that run is missing, ImportError without OpenVINO.
+    Raises FileNotFoundError where that run is missing.
     """
     from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
     import keras
-    import openvino  # noqa: F401
     import pandas as pd
 
     from scene_utils import box_ops, words
     from scene_utils.dataset import entities
     from scene_utils.features import backbones, encode
     from scene_utils.source import train
-    from scene_utils.source.model import predict
 
     cache = paths.cache(profile)
     images = entities.image_folder(paths.data_root(profile, data_root))
@@ -50,7 +48,7 @@ def measure(profile: str, data_root: str) -> dict:
             )
             found = store.array(ids).astype(np.float32)
             examples = train.make_examples(phrases, "val", store, vocabulary)
-            iou = box_ops.iou(predict(network, *examples.inputs), examples.boxes)
+            iou = box_ops.iou(train.predict(network, *examples.inputs), examples.boxes)
         exact = found if exact is None else exact
         cosine = cosines(found, exact)
         rows[f"{engine} {precision}"] = {

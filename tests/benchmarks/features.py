@@ -34,8 +34,7 @@ def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
     Reading and the pass share the processors, so caching cannot be faster than one after the other
     with all processors busy: `ceiling` is that share of the pass.
     """
-    from scene_utils.features import backbones
-    from scene_utils.features import encode as features
+    from scene_utils.features import backbones, encode, keras_engine
 
     result = {"pictures": pictures, "repeats": repeats, "rows": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,19 +44,19 @@ def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
         pixels = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), np.uint8)
         for backbone_name, precision in KINDS:
             backbone = backbones.load_backbone(backbone_name, untrained=True)
-            encode = features.encoder(backbone, precision)
-            encode(pixels)
+            run = keras_engine.encoder(backbone, precision)
+            run(pixels)
 
-            def alone(encode=encode) -> float:
+            def alone(run=run) -> float:
                 start = time.perf_counter()
                 for _ in range(pictures // len(pixels)):
-                    encode(pixels)
+                    run(pixels)
                 return time.perf_counter() - start
 
             def caching(images: Path, backbone=backbone, precision=precision) -> float:
                 with tempfile.TemporaryDirectory(dir=scratch) as store:
                     start = time.perf_counter()
-                    features.cache_features(
+                    encode.cache_features(
                         images, ids, backbone, Path(store), progress=False, precision=precision
                     )
                     return time.perf_counter() - start
@@ -113,8 +112,7 @@ def _forget(folder: Path) -> None:
 
 
 def measure_reading(repeats: int = 5, pictures: int = WHOLE_SET, batch: int = 256) -> dict:
-    """Seconds to open a store of the whole Flickr30k, and rows a second in random batches, beside
-    the rows a second that training the source system takes."""
+    """Seconds to open a store of the whole Flickr30k, and rows a second in random batches."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "store"
         fake_store(folder, pictures)
@@ -137,9 +135,7 @@ def measure_reading(repeats: int = 5, pictures: int = WHOLE_SET, batch: int = 25
             for wanted in batches:
                 store.array(wanted)
             rates.append(100 * batch / (time.perf_counter() - start))
-        need = _trainer_need(store, batch)
         used = sum(path.stat().st_size for path in folder.iterdir())
-    rate = float(np.median(rates))
     return {
         "pictures": pictures,
         "channels": store.made_with["channels"],
@@ -147,53 +143,23 @@ def measure_reading(repeats: int = 5, pictures: int = WHOLE_SET, batch: int = 25
         "bytes_of_memory_per_picture": kept / pictures,
         "open_seconds_warm": float(np.median(found["warm"])),
         "open_seconds_cold": float(np.median(found["cold"])),
-        "rows_per_second": rate,
-        "trainer_rows_per_second": need,
-        "times_the_trainers_need": rate / need,
+        "rows_per_second": float(np.median(rates)),
     }
-
-
-def _trainer_need(store, batch: int, steps: int = 60) -> float:
-    """Rows a second that `train.train` takes: its second and third epoch."""
-    from scene_utils import words as text
-    from scene_utils.source import train
-
-    rng, ids = np.random.default_rng(0), list(store.row)[: batch * steps]
-    corners = rng.uniform(0.05, 0.45, (len(ids), 4)).astype(np.float32)
-    examples = train.Examples(
-        store.array(ids),
-        np.arange(len(ids), dtype=np.int32),
-        rng.integers(1, 1000, (len(ids), 12)).astype(np.int32),
-        corners + np.float32([0, 0, 0.5, 0.5]),
-    )
-    few = train.Examples(
-        *(part[:batch] for part in (*examples.inputs, examples.boxes)),
-    )
-    vocabulary = text.Vocabulary.of([text.PAD, text.UNKNOWN, *(f"w{i}" for i in range(998))])
-    embeddings = rng.standard_normal((1000, 300)).astype(np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = train.Settings(epochs=3, batch_size=batch)
-        history = train.train(
-            settings, examples, few, embeddings, vocabulary, {}, Path(folder), progress=False
-        )
-    return float(len(ids) / history["seconds"][1:].median())
 
 
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from scene_utils import backbones, features
+from scene_utils.features import backbones, encode
 images, store, name, precision, count = sys.argv[1:]
 ids = sorted(path.stem for path in Path(images).glob("*.jpg"))[:int(count)]
 backbone = backbones.load_backbone(name, untrained=True)
-features.cache_features(Path(images), ids[:32], backbone, Path(store) / "first", progress=False,
-                        precision=precision)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+given = {"progress": False, "precision": precision}
+encode.cache_features(Path(images), ids[:32], backbone, Path(store) / "first", **given)
 start = time.perf_counter()
-features.cache_features(Path(images), ids, backbone, Path(store) / "store", progress=False,
-                        precision=precision)
-print(json.dumps([time.perf_counter() - start, before / 2**20,
-                  resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
+encode.cache_features(Path(images), ids, backbone, Path(store) / "store", **given)
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([time.perf_counter() - start, most / 2**20]))
 """
 
 
@@ -203,7 +169,7 @@ def _cache_in_a_process(images: Path, store: Path, name: str, precision: str, co
         [sys.executable, "-c", CHILD, *map(str, words)],
         **{"capture_output": True, "text": True, "check": True, "cwd": paths.ROOT},
     )
-    seconds, _, most = json.loads(answer.stdout.splitlines()[-1])
+    seconds, most = json.loads(answer.stdout.splitlines()[-1])
     used = sum(path.stat().st_size for path in (store / "store").iterdir())
     return {"pictures": count, "seconds": seconds, "gibibytes": most, "bytes": used}
 
@@ -222,18 +188,14 @@ def measure_cost(counts: tuple[int, ...] = (256, 1024, 7092)) -> dict:
             _cache_in_a_process(images, Path(scratch) / str(n), "efficientnet_lite0", "bfloat16", n)
             for n in counts
         ]
-    table, check = [], {}
-    fits = {}
+    numbers, check, fits = [point["pictures"] for point in points], {}, {}
     for key in ("seconds", "gibibytes", "bytes"):
-        given = [(point["pictures"], point[key]) for point in points[:-1]]
-        fits[key] = np.polyfit(*np.transpose(given), 1)
-        expected = float(np.polyval(fits[key], points[-1]["pictures"]))
-        check[key] = {"model": expected, "measured": points[-1][key]}
-        check[key]["error"] = expected / points[-1][key] - 1
-    # The whole table rests on all measured points.
-    for key in fits:
-        fits[key] = np.polyfit([p["pictures"] for p in points], [p[key] for p in points], 1)
-    for pictures in (10**3, 10**4, 10**5, 10**6):
-        row = {key: float(np.polyval(fit, pictures)) for key, fit in fits.items()}
-        table.append({"pictures": pictures} | row)
+        found = [point[key] for point in points]
+        expected = float(np.polyval(np.polyfit(numbers[:-1], found[:-1], 1), numbers[-1]))
+        check[key] = {"model": expected, "measured": found[-1], "error": expected / found[-1] - 1}
+        fits[key] = np.polyfit(numbers, found, 1)  # the table rests on all measured points
+    table = [
+        {"pictures": count} | {key: float(np.polyval(fit, count)) for key, fit in fits.items()}
+        for count in (10**3, 10**4, 10**5, 10**6)
+    ]
     return {"measured": points, "check_at_the_last": check, "table": table}

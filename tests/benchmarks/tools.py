@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import numpy as np
 
 from scene_utils import images, paths
 
-BENCH_PYTHON = paths.ROOT / "build/bench/bin/python"
 PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow", "openvino", "ray")
 
 
@@ -31,18 +31,15 @@ def interleave(measure: dict[str, Callable[[], float]], repeats: int, seed: int 
 
 
 @contextmanager
-def started(module: str, words: list, log: Path, ours: bool) -> Iterator[subprocess.Popen]:
-    """A contender's process, `python -m scene_utils.MODULE WORDS`, that has said `ready`.
+def started(module: str, words: list, log: Path) -> Iterator[subprocess.Popen]:
+    """A contender's process, `python -m tests.benchmarks.MODULE WORDS`, that has said `ready`.
 
-    It is `ours`, or runs in the peers' environment. RuntimeError that says why it is missing.
+    RuntimeError that says why it is missing.
     """
-    python = sys.executable if ours or not BENCH_PYTHON.is_file() else str(BENCH_PYTHON)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": paths.ROOT}
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, words)]
     with open(log, "w+") as errors:
-        process = subprocess.Popen(
-            [python, "-m", f"scene_utils.{module}", *map(str, words)],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors, "text": True},
-            cwd=paths.ROOT,
-        )
+        process = subprocess.Popen(command, stderr=errors, text=True, **pipes)
         try:
             # A runtime may print on its own while it compiles.
             while (line := process.stdout.readline()) not in ("ready\n", ""):
@@ -77,17 +74,16 @@ def race(
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """The seconds of each contender's turns, interleaved, and why others are missing.
 
-    `contenders` has the words for each, see `started`; those named `keras` and more are ours.
+    `contenders` has the words for each, see `started`.
     """
-    running, missing = {}, {}
+    turns, missing = {}, {}
     with ExitStack() as stack:
         for name, words in contenders.items():
-            contender = started(module, words, folder / f"{name}.log", name.startswith("keras"))
             try:
-                running[name] = stack.enter_context(contender)
+                process = stack.enter_context(started(module, words, folder / f"{name}.log"))
+                turns[name] = partial(ask, process)
             except RuntimeError as error:
                 missing[name] = f"{error}; `make bench` installs it"
-        turns = {name: lambda p=process: ask(p) for name, process in running.items()}
         return interleave(turns, repeats), missing
 
 
