@@ -1,50 +1,91 @@
-"""One seed on one machine gives the same figures, by make and by Run All, to the last bit."""
+"""The study in a copy of the repository: it repeats to the last bit, and takes published inputs."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from scene_utils import paths
+from scene_utils.analysis import metrics_file
+from scene_utils.dataset import entities, sample
+from scene_utils.words import tokenize
 
 BOOKS = ("01_explore", "02_vocabulary", "03_features", "04_train", "04b_grid", "05_iou_analysis")
+pytestmark = pytest.mark.slow
 
 
 def run(words, folder):
     environment = {"SCENE_ROOT": str(folder), "PYTHONPATH": str(folder)}
     answer = subprocess.run(
-        [*words], cwd=folder, capture_output=True, text=True, env=os.environ | environment
+        [*map(str, words)], cwd=folder, capture_output=True, text=True, env=os.environ | environment
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
     return answer.stdout
 
 
-@pytest.mark.slow
-def test_make_and_the_notebooks_own_defaults_give_the_same_metrics(tmp_path):
+def run_books(profile, folder, *parameters):
+    command = (sys.executable, "-m", "scene_utils", "notebook")
+    for name in BOOKS:
+        book = (f"notebooks/{name}.py", f"build/{profile}/{name}.ipynb")
+        run([*command, *book, "-p", f"profile={profile}", *parameters], folder)
+
+
+@pytest.fixture
+def copy(tmp_path):
     if not (paths.ROOT / ".venv/.done").exists():
         pytest.skip("needs a clone of the repository with its environment: `make env`")
+    folder = tmp_path / "copy"
     listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], paths.ROOT)
     for name in listed.splitlines():
-        target = tmp_path / name
+        target = folder / name
         if (paths.ROOT / name).is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(paths.ROOT / name, target)
-    (tmp_path / ".venv").symlink_to(paths.ROOT / ".venv")
-    metrics, build = tmp_path / "figures/smoke/metrics.json", tmp_path / "build/smoke"
+    (folder / ".venv").symlink_to(paths.ROOT / ".venv")
+    return folder
 
-    run(["make", "-o", ".venv/.done", "PROFILE=smoke", f"build/smoke/{BOOKS[-1]}.ipynb"], tmp_path)
+
+def test_make_and_the_notebooks_own_defaults_give_the_same_metrics(copy):
+    metrics, build = copy / "figures/smoke/metrics.json", copy / "build/smoke"
+    run(["make", "-o", ".venv/.done", "PROFILE=smoke", f"build/smoke/{BOOKS[-1]}.ipynb"], copy)
     by_make = metrics.read_bytes()
     executed = [(build / f"{name}.ipynb").read_text() for name in BOOKS]
-    assert not any(str(place) in text for text in executed for place in (tmp_path, paths.ROOT))
+    assert not any(str(place) in text for text in executed for place in (copy, paths.ROOT))
     assert b'"grid"' in by_make
 
     metrics.unlink()
-    for folder in (build, tmp_path / "data/cache/smoke"):
+    for folder in (build, copy / "data/cache/smoke"):
         shutil.rmtree(folder)
-    command = (sys.executable, "-m", "scene_utils", "notebook")
-    for name in BOOKS:
-        book = (f"notebooks/{name}.py", f"build/smoke/{name}.ipynb")
-        run([*command, *book, "-p", "profile=smoke"], tmp_path)
+    run_books("smoke", copy)
     assert metrics.read_bytes() == by_make
+
+
+def test_published_inputs_go_the_whole_way_and_are_called_untrained(copy, tmp_path):
+    """ResNet50 with random weights, by the explicit setting, and vectors of 300 numbers."""
+    root, vectors = tmp_path / "data", tmp_path / "vectors300.txt"
+    sample.generate(root, train=32, val=8, test=8)
+    found = entities.read_entities(root, progress=False).phrases
+    words = sorted({word for phrase in found.phrase for word in tokenize(phrase)})
+    rows = np.random.default_rng(0).normal(size=(len(words), 300)).round(4)
+    lines = [" ".join([word, *map(str, row)]) for word, row in zip(words, rows, strict=True)]
+    vectors.write_text("\n".join(lines) + "\n")
+    changes = f"features.untrained=true vocabulary.vectors={vectors} train.epochs=3"
+    run_books("published", copy, "-p", f"data={root}", "-p", f"changes={changes}")
+
+    cache, figures = copy / "data/cache/published", copy / "figures/published"
+    assert np.load(cache / "embeddings.npy").shape[1] == 300
+    settings = json.loads((cache / "models/source/settings.json").read_text())
+    assert (settings["channels"], settings["loss"]) == (2048, "mse")
+    loss = pd.read_csv(cache / "models/source/history.csv").loss
+    assert loss.iloc[-1] < loss.iloc[0]
+    metrics = metrics_file.read_metrics(figures / "metrics.json")
+    for name in ("source", "image-only"):
+        assert "untrained" in metrics["labels"][name]
+    assert "untrained" in metrics_file.note(metrics["data"], metrics["labels"])
+    for name in ("04_train", "05_iou_analysis"):
+        assert "untrained" in (copy / f"build/published/{name}.ipynb").read_text()
