@@ -4,7 +4,11 @@
 >>> load_model().ground("photo.jpg", "the man in the red hat").boxes  # doctest: +SKIP
 """
 
+import sys
+
 __all__ = ["load_model"]
+# OpenVINO would tell its makers of each use; where it does not find this package it does not.
+sys.modules.setdefault("openvino_telemetry", None)
 
 
 def __getattr__(name: str):

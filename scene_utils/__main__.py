@@ -68,6 +68,7 @@ def ground(arguments: argparse.Namespace) -> None:
         drawn = images.with_box(drawn, answer.boxes[0])
         if arguments.json:
             words = {"words": dict(answer.words), "unknown": answer.unknown}
+            words |= {"unread": answer.unread}
             print(json.dumps({"phrase": answer.phrase, "boxes": found} | words))
             continue
         if sentence:
@@ -76,6 +77,8 @@ def ground(arguments: argparse.Namespace) -> None:
             print(rank, "  ".join(f"{name} {value:g}" for name, value in box.items()))
         if answer.unknown:
             print("words that the model does not know:", ", ".join(answer.unknown))
+        if answer.unread:
+            print("words that it does not read, the last of the phrase:", " ".join(answer.unread))
     if arguments.save:
         with atomic(Path(arguments.save)) as temporary:
             drawn.save(temporary)

@@ -17,12 +17,13 @@ NAMES = {
 class Grounding:
     """The answer to one phrase; what a model does not say is None or empty.
 
-    `boxes (k, 4)`, best first, in pixels of the picture as given; `scores (k,)`, the probability
-    that the box has an IoU of .5 with the right one (a grid model without `presence.json` gives
-    expected IoUs); `present`, the probability that the phrase is about this picture at all, if that
-    is as likely as not; `heat (cells, cells)`, where the model looks, summing to 1; `landmark
-    (cells, cells)`, the same of where it looks for what the phrase tells the thing by; each word's
-    weight; and the words that the model does not know.
+    `boxes (k, 4)`, best first and no copies, in pixels of the picture as given; `scores (k,)`, the
+    probability that the box has an IoU of .5 with the right one (a grid model without
+    `presence.json` gives expected IoUs); `present`, the probability that the phrase is about this
+    picture at all, if that is as likely as not; `heat (cells, cells)`, where the model looks,
+    summing to 1; `landmark (cells, cells)`, the same of where it looks for what the phrase tells
+    the thing by; each word's weight; the words that the model does not know; and those behind as
+    many as it reads.
     """
 
     phrase: str
@@ -33,6 +34,7 @@ class Grounding:
     landmark: np.ndarray | None = field(default=None, repr=False)
     words: tuple[tuple[str, float], ...] = ()
     unknown: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def label(settings: dict, name: str) -> str:

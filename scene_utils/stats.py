@@ -1,5 +1,7 @@
 """Scores as probabilities: a logistic curve fitted to them, and the area under their ROC curve."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -9,31 +11,33 @@ def log_odds(share: np.ndarray) -> np.ndarray:
     return np.log(share / (1 - share))
 
 
-def logistic(x: np.ndarray, curve: tuple[float, float]) -> np.ndarray:
-    """1 / (1 + exp(-(slope x + offset))) of a `curve` of slope and offset."""
-    return 1 / (1 + np.exp(-(curve[0] * x + curve[1])))
+def logistic(curve: Sequence[float], *x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-z)), z the sum of each x times its slope, and the offset: the last of the
+    `curve`'s numbers."""
+    *slopes, offset = curve
+    return 1 / (1 + np.exp(-sum(map(np.multiply, slopes, x), offset)))
 
 
 def fit_logistic(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[float, float]:
-    """Slope and offset of the logistic curve of highest likelihood, by Newton's method.
+    y: np.ndarray, *x: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[float, ...]:
+    """Slopes and offset of the logistic curve of highest likelihood, by Newton's method.
 
-    x, weights `(n,)`, y `(n,)` of 0 and 1. A slight ridge keeps separable data finite.
+    Each x and weights `(n,)`, y `(n,)` of 0 and 1. A slight ridge keeps separable data finite.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    weights = np.ones(len(x)) if weights is None else weights
-    columns = np.stack([x, np.ones(len(x))], axis=1)
-    curve = np.zeros(2)
+    y = np.asarray(y, np.float64)
+    weights = np.ones(len(y)) if weights is None else weights
+    columns = np.stack([*x, np.ones(len(y))], axis=1).astype(np.float64)
+    curve = np.zeros(columns.shape[1])
     for _ in range(50):
-        share = logistic(x, curve)
+        share = logistic(curve, *columns.T[:-1])
         slope = columns.T @ (weights * (share - y)) + 1e-3 * curve
-        bend = (columns.T * (weights * share * (1 - share))) @ columns + 1e-3 * np.eye(2)
+        bend = (columns.T * (weights * share * (1 - share))) @ columns + 1e-3 * np.eye(len(curve))
         change = np.linalg.solve(bend, slope)
         curve -= change
         if np.abs(change).max() < 1e-9:
             break
-    return float(curve[0]), float(curve[1])
+    return tuple(map(float, curve))
 
 
 def area_under_roc(

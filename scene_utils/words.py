@@ -242,9 +242,12 @@ class Vocabulary:
             ids[row, : len(found)] = found
         return ids
 
-    def unknown(self, phrase: str) -> list[str]:
-        """The phrase's words that the vocabulary lacks, in their order."""
-        return [token for token in tokenize(phrase) if token not in self.index]
+    def passed_over(self, phrase: str, length: int) -> dict[str, tuple[str, ...]]:
+        """Words of a phrase that say nothing to a model that reads `length` of them, in their
+        order: `unknown`, which the vocabulary lacks, and `unread`, which stand behind those."""
+        tokens = tokenize(phrase)
+        unknown = tuple(token for token in tokens[:length] if token not in self.index)
+        return {"unknown": unknown, "unread": tuple(tokens[length:])}
 
 
 def build_vocabulary(

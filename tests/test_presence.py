@@ -7,7 +7,7 @@ import pytest
 from scene_utils import stats
 from scene_utils.analysis import breakdown, perturbations
 from scene_utils.dataset import entities
-from scene_utils.grid import batches
+from scene_utils.grid import batches, presence
 from scene_utils.grid.batches import Mentions
 from scene_utils.study import tables
 
@@ -16,17 +16,17 @@ def test_the_logistic_curve_is_the_one_that_made_the_data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=20_000)
     y = rng.random(20_000) < 1 / (1 + np.exp(-(1.7 * x - 0.6)))
-    slope, offset = stats.fit_logistic(x, y)
+    slope, offset = stats.fit_logistic(y, x)
     assert slope == pytest.approx(1.7, abs=0.06)
     assert offset == pytest.approx(-0.6, abs=0.06)
     # Every second sample twice is the same as weights of 2 and 1.
     weights = np.where(np.arange(len(x)) % 2, 1.0, 2.0)
-    doubled = stats.fit_logistic(np.r_[x, x[::2]], np.r_[y, y[::2]])
-    assert stats.fit_logistic(x, y, weights) == pytest.approx(doubled, abs=1e-6)
+    doubled = stats.fit_logistic(np.r_[y, y[::2]], np.r_[x, x[::2]])
+    assert stats.fit_logistic(y, x, weights=weights) == pytest.approx(doubled, abs=1e-6)
 
 
 def test_separable_scores_give_a_finite_curve():
-    slope, offset = stats.fit_logistic([-1, -2, 1, 2], [0, 0, 1, 1])
+    slope, offset = stats.fit_logistic([0, 0, 1, 1], [-1, -2, 1, 2])
     assert np.isfinite([slope, offset]).all()
     assert slope > 1
 
@@ -88,3 +88,21 @@ def test_a_model_without_presence_gives_none():
     table, phrases = asked_of(np.full(4, np.nan), np.full(4, np.nan))
     assert breakdown.presence(table, phrases) == {}
     assert tables.presence({}).empty
+
+
+def test_a_rarer_word_is_trusted_less_at_the_same_expected_iou():
+    """The curve is fitted on answers that are right in 90 % for frequent words, 50 % for rare."""
+    rng = np.random.default_rng(3)
+    tokens = np.zeros((4000, 3), int)
+    tokens[:, 0] = np.where(np.arange(4000) % 2, 20, 9000)
+    expected_iou = rng.uniform(0.5, 0.8, (4000, 1))
+    hits = rng.random(4000) < np.where(tokens[:, 0] == 20, 0.9, 0.5)
+    rare = presence.rarity(tokens, 16_000)
+    curve = stats.fit_logistic(hits, stats.log_odds(expected_iou[:, 0]), rare)
+    found = presence.hit_probability(curve, expected_iou, rare)[:, 0]
+    for word in (20, 9000):
+        assert found[tokens[:, 0] == word].mean() == pytest.approx(
+            hits[tokens[:, 0] == word].mean(), abs=0.01
+        )
+    # What is not known at all counts as rarer than any word.
+    assert presence.rarity(np.array([[1, 0, 0]]), 16_000)[0] > rare.max()

@@ -155,3 +155,13 @@ def test_the_source_system_that_ships_answers_in_python_and_on_the_command_line(
     wrong = command(photo, "a woman", "--model", "nowhere")
     assert wrong.returncode == 1
     assert "expected grid or source, or a folder of a finished training" in wrong.stderr
+
+
+def test_top_boxes_are_no_copies_and_words_behind_the_twelfth_are_named(loaded):
+    phrase = "the woman who wears an orange suit and stands in front of a flag and smiles"
+    answer = loaded.ground(paths.PHOTOS / "astronaut.jpg", phrase, top_k=10)
+    apart = box_ops.iou(answer.boxes[:, None], answer.boxes[None])
+    assert (apart[np.triu_indices(len(apart), 1)] <= 0.8).all()
+    assert len(answer.boxes) == len(answer.scores) > 1
+    assert answer.unread == ("of", "a", "flag", "and", "smiles")
+    assert loaded.ground(paths.PHOTOS / "astronaut.jpg", "a woman").unread == ()

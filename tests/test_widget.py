@@ -215,21 +215,17 @@ def test_unknown_words_are_told_with_a_click_that_mends_them(fresh):
 
 def test_words_past_what_the_model_reads_are_told(fresh):
     fresh.parts.field.value = "a woman " * 15
-    assert "Only the first 12 words are read" in fresh.parts.status.text
+    assert "does not read the last words" in fresh.parts.status.text
 
 
 def test_an_absent_thing_is_told():
     answer = Answer(
         "a giraffe", model="grid", boxes=np.zeros((1, 4)), words=(("a", 1.0),), present=0.12
     )
-    told, _ = notices([answer], VOCABULARY, 20)
+    told, _ = notices([answer], VOCABULARY)
     assert told == ["'a giraffe' is probably not in the picture (chance that it is: 12 %)."]
-    assert (
-        notices(
-            [Answer("a man", model="grid", boxes=np.zeros((1, 4)), present=0.8)], VOCABULARY, 20
-        )[0]
-        == []
-    )
+    there = Answer("a man", model="grid", boxes=np.zeros((1, 4)), present=0.8)
+    assert notices([there], VOCABULARY)[0] == []
 
 
 def test_a_foreign_sentence_gets_one_remark_and_no_guesses():
@@ -240,7 +236,7 @@ def test_a_foreign_sentence_gets_one_remark_and_no_guesses():
         words=tuple((word, 0.25) for word in ("der", "mann", "hut", "the")),
         unknown=("der", "mann", "hut"),
     )
-    told, meant = notices([answer], VOCABULARY, 20)
+    told, meant = notices([answer], VOCABULARY)
     assert told == ["The model reads English; it does not know der, mann, hut."]
     assert meant == []
 

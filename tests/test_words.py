@@ -357,7 +357,8 @@ def test_encode_pads_cuts_and_marks_unknown_words(vocabulary):
     assert vocabulary.encode(iter(phrases)).shape == (5, 12)
     assert vocabulary.encode([], 5).shape == (0, 5)
     assert vocabulary.encode(["<pad>", "<unk>"], 2).tolist() == [[1, 0], [1, 0]], "as words"
-    assert vocabulary.unknown("A tall man's red hat, red") == ["tall", "red", "red"]
+    found = vocabulary.passed_over("A tall man's red hat, red", 6)
+    assert found == {"unknown": ("tall", "red"), "unread": ("red",)}
 
 
 def test_coverage_counts_tokens(vocabulary):

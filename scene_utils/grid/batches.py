@@ -14,6 +14,7 @@ from scene_utils import box_ops
 from scene_utils.dataset import entities
 from scene_utils.dataset.mentions import boxed_mentions
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
+from scene_utils.grid.presence import last_tokens
 from scene_utils.words import DETERMINERS, Vocabulary, described, names_two, tokenize
 
 # Ends of the random gain of brightness, its shift in pixel values, and the gain of colour, which
@@ -185,12 +186,6 @@ def words_of_pictures(mentions: Mentions, size: int) -> np.ndarray:
     for tokens in (mentions.tokens, mentions.longer):
         held[mentions.rows[:, None], tokens] = True
     return held
-
-
-def last_tokens(tokens: np.ndarray) -> np.ndarray:
-    """The last word of each phrase, mostly the thing it names: `(..., length)` to `(...)`."""
-    last = np.maximum((tokens > 0).sum(axis=-1) - 1, 0)
-    return np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0]
 
 
 def _window(rng: np.random.Generator) -> np.ndarray:

@@ -10,9 +10,8 @@ OWN = ("seed", "epochs", "teachers", "taught_by", "fingerprint")
 
 
 def files(folder: Path) -> list[Path]:
-    """All that one model answers with: settings, vocabulary, weights, and what was fitted to it."""
-    every = (*folder.glob("*.json"), *folder.glob("*.h5"), folder / "vocabulary.txt")
-    return sorted(path for path in every if not path.name.startswith("state"))
+    """What the networks of one model are made of."""
+    return [folder / "settings.json", folder / "vocabulary.txt", *sorted(folder.glob("*.h5"))]
 
 
 def read_settings(folder: Path) -> dict:

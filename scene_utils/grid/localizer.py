@@ -17,8 +17,8 @@ from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
 from scene_utils.grid.folders import files, member_folders, read_settings
-from scene_utils.grid.presence import Presence, load_presence
-from scene_utils.grid.ranking import ranked_boxes
+from scene_utils.grid.presence import Presence, hit_probability, load_presence, rarity
+from scene_utils.grid.ranking import distinct, ranked_boxes
 from scene_utils.grid.sentences import (
     Context,
     Pairs,
@@ -82,15 +82,19 @@ class GridLocalizer:
                 "sentence: expected a model that weighs the phrases of a sentence together, got "
                 "one without context.json; notebook 04b trains it on real data"
             )
+        return agree(factors(self.said, boxes, pairs), shares, pairs, self.context.weight)
 
-        def said(*arrays: np.ndarray) -> np.ndarray:
-            return self.networks["context"](*arrays)[0]
+    def said(self, *arrays: np.ndarray) -> np.ndarray:
+        """What boxes of one phrase say for those of another, see `sentences.Said`."""
+        return self.networks["context"](*arrays)[0]
 
-        return agree(factors(said, boxes, pairs), shares, pairs, self.context.weight)
-
-    def _probabilities(self, expected_iou: np.ndarray, pairs: Pairs | None) -> np.ndarray:
-        curve = self.presence if pairs is None else self.context
-        return expected_iou if curve is None else curve.hit_probability(expected_iou)
+    def _probabilities(
+        self, expected_iou: np.ndarray, tokens: np.ndarray, pairs: Pairs | None
+    ) -> np.ndarray:
+        fitted = self.presence if pairs is None else self.context
+        if fitted is None:
+            return expected_iou
+        return hit_probability(fitted.hit, expected_iou, rarity(tokens, len(self.vocabulary.words)))
 
     def ground(
         self,
@@ -99,7 +103,8 @@ class GridLocalizer:
         top_k: int = 5,
         sentence: str = "",
     ) -> Grounding | list[Grounding]:
-        """Boxes for a phrase, or a list of answers for a list of phrases, in one picture.
+        """Boxes for a phrase, or a list of answers for a list of phrases, in one picture: at most
+        `top_k`, fewer where others would be copies of these, see `ranking.distinct`.
 
         `image` is whatever `images.open_image` takes. A picture asked before is not seen again.
         With a `sentence` that the phrases stand in, they help each other, see `sentences`; `heat`
@@ -126,31 +131,32 @@ class GridLocalizer:
         likely, shares, heat, weights, logits, landmark = found
         shares = self._weighed(likely, shares, pairs)
         boxes, expected_iou = ranked_boxes(likely, shares, top_k)
-        scores = self._probabilities(expected_iou, pairs)
+        scores = self._probabilities(expected_iou, tokens, pairs)
         present = self.presence and self.presence.present_probability(logits)
         answers, cells = [], round(heat.shape[1] ** 0.5)
         for row, phrase in enumerate(asked):
-            words = tokenize(phrase)[: self.settings["length"]]
+            length, kept = self.settings["length"], distinct(boxes[row])
+            words = tokenize(phrase)[:length]
             answers.append(
                 Grounding(
                     phrase,
-                    box_ops.to_pixels(boxes[row], width, height),
-                    scores[row],
+                    box_ops.to_pixels(boxes[row, kept], width, height),
+                    scores[row, kept],
                     None if present is None else float(present[row]),
                     heat[row].reshape(cells, cells),
                     landmark[row].reshape(cells, cells),
                     tuple((word, float(weights[row, place])) for place, word in enumerate(words)),
-                    tuple(self.vocabulary.unknown(phrase)),
+                    **self.vocabulary.passed_over(phrase, length),
                 )
             )
         return answers[0] if isinstance(phrases, str) else answers
 
     def candidates(
-        self, phrases: Sequence[str], pictures: np.ndarray, rows: np.ndarray
+        self, tokens: np.ndarray, pictures: np.ndarray, rows: np.ndarray
     ) -> list[np.ndarray]:
         """Candidates `(n, k, 4)`, their shares `(n, k)` and the logits `(n,)` of `presence` of n
-        phrases; `rows (n,)` says which of `pictures (p, size, size, 3)` each is about."""
-        tokens = self.vocabulary.encode(phrases, self.settings["length"])
+        phrases `tokens (n, length)`; `rows (n,)` says which of `pictures (p, size, size, 3)` each
+        is about."""
         found: list[np.ndarray] = []
         for row in np.unique(rows):
             asked = np.flatnonzero(rows == row)
@@ -175,11 +181,12 @@ class GridLocalizer:
         `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
         Phrases with `pairs` among them help each other.
         """
-        likely, shares, logits = self.candidates(phrases, pictures, rows)
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])
+        likely, shares, logits = self.candidates(tokens, pictures, rows)
         shares = self._weighed(likely, shares, pairs)
         boxes, expected_iou = ranked_boxes(likely, shares, ranks)
         present = self.presence.present_probability(logits) if self.presence else logits
-        return boxes, self._probabilities(expected_iou, pairs), present
+        return boxes, self._probabilities(expected_iou, tokens, pairs), present
 
     def pictures(
         self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True

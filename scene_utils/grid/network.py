@@ -308,9 +308,8 @@ def build_presence(model: GridModel, units: int = 256) -> keras.Model:
 
 
 def load_presence(folder: Path, models: Sequence[GridModel]) -> tuple[keras.Model, ...]:
-    """The trained network of `build_presence` of each member of a finished model; none where there
-    is no presence.json."""
-    if not (folder / "presence.json").is_file():
+    """The trained network of `build_presence` of each member of a finished model, if there are."""
+    if not (folder / PRESENCE_WEIGHTS).is_file():
         return ()
     networks = []
     for model, member in zip(models, member_folders(folder), strict=True):

@@ -21,6 +21,15 @@ def ranked_boxes(
     return tuple(np.concatenate(found) for found in zip(*parts, strict=True))
 
 
+def distinct(boxes: np.ndarray) -> np.ndarray:
+    """Numbers of those of the boxes `(k, 4)`, best first, that overlap none before by over .8."""
+    kept: list[int] = []
+    for number, box in enumerate(boxes):
+        if not kept or box_ops.iou(boxes[kept], box).max() <= 0.8:
+            kept.append(number)
+    return np.array(kept)
+
+
 def _ranked(boxes: np.ndarray, shares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     overlap = box_ops.iou(boxes[:, :, None], boxes[:, None]).astype(np.float32)
     expected = (overlap @ shares[..., None])[..., 0]

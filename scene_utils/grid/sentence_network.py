@@ -120,7 +120,7 @@ def saved(networks: PairNetworks) -> keras.Model:
 
 def load_networks(folder: Path, words: int, word_dim: int) -> PairNetworks | None:
     """What `train_context` left in the folder, or None where it has not been."""
-    if not (folder / "context.json").is_file():
+    if not (folder / WEIGHTS).is_file():
         return None
     networks = build_networks(np.zeros((words, word_dim), np.float32))
     saved(networks).load_weights(folder / WEIGHTS)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils.stats import log_odds, logistic
 from scene_utils.words import Vocabulary, tokenize
 
 PHRASE, JOINT = 8, 5  # the last words of a phrase, the words between two, that are read
@@ -148,14 +147,10 @@ def agree(factors: np.ndarray, shares: np.ndarray, pairs: Pairs, weight: float) 
 @dataclass(frozen=True)
 class Context:
     """How much what phrases of a sentence say of each other counts, and the curve of
-    `presence.Presence.hit_probability` for the expected IoU after it."""
+    `presence.hit_probability` for the expected IoU after it."""
 
     weight: float
-    hit: tuple[float, float]
-
-    def hit_probability(self, expected_iou: np.ndarray) -> np.ndarray:
-        """Probability that a box of this expected IoU has an IoU of .5 with the truth."""
-        return logistic(log_odds(expected_iou), self.hit)
+    hit: tuple[float, float, float]
 
 
 def load_context(folder: Path) -> Context | None:

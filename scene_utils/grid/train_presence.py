@@ -25,9 +25,11 @@ from scene_utils.grid.batches import (
     prefetched,
     words_of_pictures,
 )
-from scene_utils.grid.ensemble import Asker, Ensemble
 from scene_utils.grid.folders import member_folders, record
+from scene_utils.grid.localizer import GridLocalizer, load_grid_localizer
 from scene_utils.grid.network import PRESENCE_WEIGHTS, GridModel, build_presence, load_members
+from scene_utils.grid.presence import rarity
+from scene_utils.grid.ranking import ranked_boxes
 from scene_utils.grid.trainer import seen_at
 from scene_utils.paths import read_finished, write_text
 from scene_utils.runtime import make_deterministic, progress_bar
@@ -80,15 +82,12 @@ def train_presence(
     wanted = {"steps": steps, "fingerprint": digest.hexdigest()}
     if known := read_finished(finished, wanted):
         return known
-    members, networks = load_members(folder), []
-    for model, member in zip(members, member_folders(folder), strict=True):
+    for model, member in zip(load_members(folder), member_folders(folder), strict=True):
         make_deterministic(settings.seed)
         batches = prefetched(_batches(train_set, settings, vocabulary, steps))
         bar = progress_bar(batches, total=steps, desc="presence", unit="step", disable=not progress)
-        networks.append(_trained(model, settings, bar, steps))
-        networks[-1].save_weights(member / PRESENCE_WEIGHTS)
-    asker = Asker(Ensemble(members, tuple(networks)), settings.size)
-    found = wanted | _on_val(asker, val_set, len(vocabulary.words))
+        _trained(model, settings, bar, steps).save_weights(member / PRESENCE_WEIGHTS)
+    found = wanted | fit_curves(load_grid_localizer(folder), val_set)
     write_text(finished, json.dumps(found, indent=1) + "\n")
     return found
 
@@ -118,7 +117,7 @@ def _trained(model: GridModel, settings: GridSettings, batches: Iterable, steps:
     return network
 
 
-def _on_val(asker: Asker, val: Mentions, words: int) -> dict:
+def fit_curves(asked: GridLocalizer, val: Mentions) -> dict:
     """Fit the curves: each val picture's phrases, and as many of the next one's."""
     groups = val.of_picture()
     order = np.concatenate(groups)
@@ -128,17 +127,20 @@ def _on_val(asker: Asker, val: Mentions, words: int) -> dict:
     )
     rows = val.rows[np.concatenate([order, order])]
     tokens = val.tokens[np.concatenate([order, others])]
-    found, worth, logits = asker.ask(val.pictures, val.picture_rows, rows, tokens)
+    boxes, shares, logits = asked.candidates(tokens, val.pictures, val.picture_rows[rows])
     own = np.arange(len(rows)) < len(order)
-    hits = box_ops.iou(found[own, 0], val.boxes[order]) >= 0.5
-    used = own | ~words_of_pictures(val, words)[rows, last_tokens(tokens)]
+    found, expected_iou = ranked_boxes(boxes[own], shares[own], 1)
+    hits = box_ops.iou(found[:, 0], val.boxes[order]) >= 0.5
+    last = last_tokens(tokens)
+    used = own | ~words_of_pictures(val, len(asked.vocabulary.words))[rows, last]
     logits, own_used = logits[used], own[used]
     # Both kinds weigh the same, so that the probability is that of an even chance beforehand.
     weights = np.where(own_used, 0.5 / own_used.mean(), 0.5 / (1 - own_used.mean()))
     area = area_under_roc(logits[own_used], logits[~own_used])
+    rare = rarity(val.tokens[order], len(asked.vocabulary.words))
     return {
-        "presence": list(fit_logistic(logits, own_used, weights)),
-        "hit": list(fit_logistic(log_odds(worth[own, 0]), hits)),
+        "presence": fit_logistic(own_used, logits, weights=weights),
+        "hit": fit_logistic(hits, log_odds(expected_iou[:, 0]), rare),
         "val_auc": round(float(area), 5),
         "val_mentions": [int(own_used.sum()), int((~own_used).sum())],
     }

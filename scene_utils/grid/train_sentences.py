@@ -14,11 +14,11 @@ import tensorflow as tf
 from scene_utils import box_ops, imports
 from scene_utils.features.pixels import PictureStore
 from scene_utils.grid.batches import opposite_tokens
-from scene_utils.grid.ensemble import Asker, Ensemble
-from scene_utils.grid.folders import read_settings, record
-from scene_utils.grid.network import load_members
+from scene_utils.grid.folders import record
+from scene_utils.grid.localizer import GridLocalizer, load_grid_localizer
+from scene_utils.grid.presence import rarity
 from scene_utils.grid.ranking import ranked_boxes
-from scene_utils.grid.sentence_network import SAID, WEIGHTS, PairNetworks, build_networks, saved
+from scene_utils.grid.sentence_network import WEIGHTS, PairNetworks, build_networks, saved
 from scene_utils.grid.sentences import Pairs, agree, factors, pairs_of
 from scene_utils.paths import read_finished, write_text
 from scene_utils.runtime import make_deterministic, progress_bar
@@ -135,8 +135,8 @@ def train_context(
     make_deterministic(seed)
     networks = build_networks(embeddings)
     found = wanted | learn(networks, phrases, vocabulary, seed, steps, progress)
-    found |= _on_val(networks, folder, phrases, vocabulary, pictures)
     saved(networks).save_weights(folder / WEIGHTS)
+    found |= fit_curves(load_grid_localizer(folder), phrases, pictures)
     write_text(finished, json.dumps(found, indent=1) + "\n")
     return found
 
@@ -192,15 +192,7 @@ def learn(
     }
 
 
-def _on_val(
-    networks: PairNetworks,
-    folder: Path,
-    phrases: pd.DataFrame,
-    vocabulary: Vocabulary,
-    pictures: PictureStore,
-) -> dict:
-    ensemble = Ensemble(load_members(folder))
-    settings = read_settings(folder)
+def fit_curves(asked: GridLocalizer, phrases: pd.DataFrame, pictures: PictureStore) -> dict:
     # Whether a phrase has a box is not known when a sentence is asked: all its phrases are.
     val = phrases[(phrases.split == "val") & phrases.image_id.isin(pictures.row)]
     val = val.reset_index(drop=True)
@@ -209,21 +201,20 @@ def _on_val(
         val[box_ops.COLUMNS].to_numpy(), val.width.to_numpy(), val.height.to_numpy()
     )[boxed]
     rows = val.image_id.map(pictures.row).to_numpy(int)
-    tokens = vocabulary.encode(val.phrase, ensemble.length)
-    asker = Asker(ensemble, settings["size"])
-    every = np.arange(len(pictures.pictures))
-    boxes, shares, _ = asker.candidates(pictures.pictures, every, rows, tokens)
-    pairs = pairs_of(val, vocabulary)
-    said = factors(tf.function(networks.said, input_signature=SAID), boxes, pairs)
-    by_weight, worths = {}, {}
+    tokens = asked.vocabulary.encode(val.phrase, asked.settings["length"])
+    boxes, shares, _ = asked.candidates(tokens, pictures.pictures, rows)
+    pairs = pairs_of(val, asked.vocabulary)
+    said = factors(asked.said, boxes, pairs)
+    rare = rarity(tokens[boxed], len(asked.vocabulary.words))
+    by_weight, curves = {}, {}
     for weight in WEIGHT_GRID:
-        found, expected_iou = ranked_boxes(boxes, agree(said, shares, pairs, weight))
+        found, expected_iou = ranked_boxes(boxes, agree(said, shares, pairs, weight), 1)
         iou = box_ops.iou(found[boxed, 0], truth)
         by_weight[weight] = round(float(iou.mean()), 5), round(float((iou >= 0.5).mean()), 5)
-        worths[weight] = log_odds(expected_iou[boxed, 0]), iou >= 0.5
+        curves[weight] = fit_logistic(iou >= 0.5, log_odds(expected_iou[boxed, 0]), rare)
     best = max(by_weight, key=by_weight.get)
     return {
         "weight": best,
-        "hit": list(fit_logistic(*worths[best])),
+        "hit": curves[best],
         "val_by_weight": [[weight, *figures] for weight, figures in by_weight.items()],
     }

@@ -82,9 +82,9 @@ class SourceModel:
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list; one box each, however many are
         asked for, since the network gives one. It reads each phrase by itself."""
-        asked = check_phrases(phrases)
+        asked, length = check_phrases(phrases), self.settings["length"]
         answers = [
-            Grounding(phrase, box[None], unknown=tuple(self.vocabulary.unknown(phrase)))
+            Grounding(phrase, box[None], **self.vocabulary.passed_over(phrase, length))
             for phrase, box in zip(asked, self.boxes(image, asked) if asked else [], strict=True)
         ]
         return answers[0] if isinstance(phrases, str) else answers

@@ -215,7 +215,7 @@ class QueryWidget:
     def _tell(self, took: float) -> None:
         grid = self._grid()
         read = [answer for answer in self.answers if answer.words]
-        told, meant = notices(read, grid.vocabulary, grid.length)
+        told, meant = notices(read, grid.vocabulary)
         text = self.parts.field.value
         label(self.parts.meant, [replace_word(text, word, other) for word, other in meant])
         compare, there = self.parts.mode.value == COMPARE, self.models.there(self.view.picture.kind)

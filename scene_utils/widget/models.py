@@ -72,11 +72,6 @@ class Answerer:
     def vocabulary(self) -> Vocabulary:
         return self.model.vocabulary
 
-    @property
-    def length(self) -> int:
-        """Words of a phrase that the model reads; it passes over what follows."""
-        return self.model.settings["length"]
-
     def ask(self, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
         """An answer to each phrase, boxes in pixels of the original picture. Phrases of a
         `sentence` help each other, where the model has learned it."""

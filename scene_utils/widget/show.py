@@ -107,12 +107,12 @@ def closest(view: View, answers: Sequence[Answer]) -> str:
 
 
 def notices(
-    answers: Sequence[Answer], vocabulary: Vocabulary, length: int
+    answers: Sequence[Answer], vocabulary: Vocabulary
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """What to tell the user of a grid model's answers, and pairs (unknown word, word meant).
 
     Told are phrases that are probably not in the picture, words that the model does not know, and
-    words past the `length` that it reads.
+    words that it does not read.
     """
     told, meant = [], []
     for answer in answers:
@@ -130,6 +130,7 @@ def notices(
             meant += [(word, other) for other in near]
             asks = f" Did you mean {' or '.join(near)}?" if near else ""
             told.append(f"The model does not know '{shorten(word, SHORT)}'.{asks}")
-        if len(answer.phrase.split()) > length:
-            told.append(f"Only the first {length} words are read.")
+        if answer.unread:
+            words = shorten(" ".join(answer.unread), 80)
+            told.append(f"The model does not read the last words, '{words}'.")
     return list(dict.fromkeys(told)), list(dict.fromkeys(meant))
