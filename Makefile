@@ -35,6 +35,7 @@ env: .venv/.done ## create .venv from requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@for model in source grid; do $(RUN) ground data/photos/coffee.jpg 'a cup' --model $$model > /dev/null || exit 1; done
 	@touch $@
 
 lock: ## resolve pyproject.toml into requirements.lock, with hashes, for all platforms
