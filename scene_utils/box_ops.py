@@ -52,9 +52,14 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 def intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Area that two boxes share, `(...)` of boxes that broadcast against each other."""
-    low = np.maximum(first[..., :2], second[..., :2])
-    high = np.minimum(first[..., 2:], second[..., 2:])
-    return area(np.concatenate([low, high], axis=-1))
+    # Side by side: where two or four numbers are the last axis, NumPy is ten times slower.
+    sides = (
+        np.minimum(first[..., place + 2], second[..., place + 2])
+        - np.maximum(first[..., place], second[..., place])
+        for place in (0, 1)
+    )
+    width, height = (np.maximum(side, 0) for side in sides)
+    return width * height
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
