@@ -31,6 +31,8 @@ def command(notebook: Path, *more: str) -> tuple[list[str], dict[str, str]]:
     """
     words = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1"]
     words += ["--Voila.auto_token=True", "--template=ask"]
+    # The next visitor's kernel has run the notebook before the page is opened.
+    words += ["--preheat_kernel=True", "--pool_size=1"]
     # Of a tab that crashed or was put to sleep, nobody ends the kernel.
     words += ["--MappingKernelManager.cull_idle_timeout=1800"]
     words += [f"--VoilaConfiguration.extension_allowlist={name}" for name in EXTENSIONS]

@@ -17,7 +17,7 @@ import psutil
 from scene_utils import paths
 from scene_utils.widget import page as widget_page
 from tests.benchmarks.tools import interleave
-from tests.browser import browser
+from tests.browser import browser, server
 
 GROUND = ["-m", "scene_utils", "ground", str(paths.PHOTOS / "astronaut.jpg"), "a woman"]
 PROCESSES = {
@@ -79,7 +79,7 @@ def measure_page(repeats: int, reloads: int = 10, closed_seconds: float = 60) ->
 
     with tempfile.TemporaryDirectory() as folder:
         notebook = widget_page.write_page(widget_page.SCRIPT, Path(folder) / "widget.ipynb")
-        with browser.launched() as chromium, widget_page.served(notebook) as url:
+        with browser.launched() as chromium, server.served(notebook) as url:
             for number in range(repeats):
                 session = chromium.new_context()
                 page = session.new_page()
