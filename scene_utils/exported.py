@@ -33,6 +33,8 @@ class Network:
     def __init__(self, path: Path, precision: str = "float32", hint: str = "LATENCY"):
         import openvino as ov
 
+        # Its link to NumPy is made by the first call: two threads at once would wait for ever.
+        ov.Type.f32.to_dtype()
         hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "PERFORMANCE_HINT": hint}
         self._compiled = ov.Core().compile_model(path, "CPU", hints)
         self._own = threading.local()
