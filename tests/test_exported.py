@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,21 +16,28 @@ FEATURE = np.random.default_rng(0).random((2, 1280), np.float32)
 TOKENS = np.int32([[5, 9, *[0] * 10], [7, *[0] * 11]])
 
 
-def load(model, folder):
-    found = exported.load("source", model, files=[model / "model.keras"], folder=folder)
+def load(model, data):
+    """The answer of a model whose networks are kept in the folder `data`."""
+    with mock.patch.object(paths, "DATA", data):
+        found = exported.load("source", model, files=[model / "model.keras"])
     return found["regress"](FEATURE, TOKENS)[0]
+
+
+def networks_in(data):
+    (folder,) = (data / "cache" / "exported").iterdir()
+    return folder
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Exported networks of the shipped source system, and what they answer."""
-    folder = tmp_path_factory.mktemp("made") / "exported"
-    return folder, load(SHIPPED, folder)
+    data = tmp_path_factory.mktemp("made")
+    return data, load(SHIPPED, data)
 
 
 @pytest.fixture
 def kept(made, tmp_path):
-    return shutil.copytree(made[0], tmp_path / "exported")
+    return shutil.copytree(made[0], tmp_path / "data")
 
 
 @pytest.fixture
@@ -55,14 +63,16 @@ def test_it_answers_as_the_trained_network(made):
 
 
 def test_what_is_whole_is_kept(made, kept, exports):
-    before = files_of(kept)
+    folder = networks_in(kept)
+    before = files_of(folder)
     np.testing.assert_array_equal(load(SHIPPED, kept), made[1])
-    assert (exports, files_of(kept)) == ([], before)
+    assert (exports, files_of(folder)) == ([], before)
 
 
 @pytest.mark.parametrize("damage", ["a changed bit", "half a file", "no weights", "no listing"])
 def test_what_is_damaged_is_made_anew(made, kept, exports, damage):
-    before, file = files_of(kept), kept / "regress.bin"
+    folder = networks_in(kept)
+    before, file = files_of(folder), folder / "regress.bin"
     content = bytearray(file.read_bytes())
     if damage == "a changed bit":
         content[len(content) // 2] ^= 1
@@ -70,19 +80,17 @@ def test_what_is_damaged_is_made_anew(made, kept, exports, damage):
     elif damage == "half a file":
         file.write_bytes(content[: len(content) // 2])
     else:
-        (file if damage == "no weights" else kept / exported.LISTING).unlink()
+        (file if damage == "no weights" else folder / exported.LISTING).unlink()
     np.testing.assert_array_equal(load(SHIPPED, kept), made[1])
     assert exports == ["source"]
-    listed = json.loads((kept / exported.LISTING).read_text())["files"]
+    listed = json.loads((folder / exported.LISTING).read_text())
     assert sorted(listed) == ["regress.bin", "regress.xml"]
-    assert files_of(kept)["regress.bin"] == before["regress.bin"]
+    assert files_of(folder)["regress.bin"] == before["regress.bin"]
 
 
 def test_where_nothing_may_be_written_it_answers_all_the_same(made, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    folder = tmp_path / "file" / "exported"
-    np.testing.assert_array_equal(load(SHIPPED, folder), made[1])
-    assert not folder.exists()
+    np.testing.assert_array_equal(load(SHIPPED, tmp_path / "file"), made[1])
 
 
 def test_other_weights_are_exported_again(made, kept, exports, tmp_path):
@@ -121,5 +129,5 @@ def test_what_cannot_be_exported_says_why(tmp_path, monkeypatch):
     (tmp_path / "model.keras").write_bytes(b"no model")
     monkeypatch.delitem(sys.modules, "tensorflow")
     with pytest.raises(RuntimeError, match=r"expected to prepare what answers, got .*keras"):
-        load(tmp_path, tmp_path / "exported")
-    assert not (tmp_path / "exported").exists()
+        load(tmp_path, tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.xml"))

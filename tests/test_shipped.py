@@ -67,7 +67,8 @@ def test_ground_on_the_command_line(tmp_path):
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout)
     assert found["unknown"] == ["womman"]
-    assert len(found["boxes"]) == 2
+    assert 1 <= len(found["boxes"]) <= 2  # the second may be a copy of the first
+    assert found["unread"] == []
     assert set(found["words"]) == {"a", "womman", "wearing"}
     before, after = Image.open(photo), Image.open(saved)
     assert after.size == before.size
@@ -163,5 +164,5 @@ def test_top_boxes_are_no_copies_and_words_behind_the_twelfth_are_named(loaded):
     apart = box_ops.iou(answer.boxes[:, None], answer.boxes[None])
     assert (apart[np.triu_indices(len(apart), 1)] <= 0.8).all()
     assert len(answer.boxes) == len(answer.scores) > 1
-    assert answer.unread == ("of", "a", "flag", "and", "smiles")
+    assert answer.unread == ("a", "flag", "and", "smiles")
     assert loaded.ground(paths.PHOTOS / "astronaut.jpg", "a woman").unread == ()

@@ -84,7 +84,9 @@ def run(
             settings = GridSettings(**{key: ships[key] for key in known})
         wanted = json.loads(json.dumps(asdict(settings)))
         same = [row for row in done if (row["row"], row["seed"]) == (name, seed)]
-        if same and same[0]["settings"].items() >= wanted.items():
+        # A row that was trained before there was a setting has its default.
+        before = json.loads(json.dumps(asdict(type(settings)())))
+        if same and (before | same[0]["settings"]).items() >= wanted.items():
             continue
         folder = cache / "ablation" / f"{'-'.join(re.findall('[a-z0-9]+', name.lower()))}-{seed}"
         began = time.time()
