@@ -228,7 +228,8 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, action="append", default=[])
     arguments = parser.parse_intermixed_args()
-    settings = GridSettings(backbone="efficientnet_lite2", anchored=False)
+    ships = {"backbone": "efficientnet_lite2", "anchored": False, "policy": "mixed_bfloat16"}
+    settings = GridSettings(**ships)
     settings = dataclasses.replace(settings, teachers=len(arguments.teacher))
     known = dataclasses.asdict(settings)
     for change in arguments.changes:

@@ -57,7 +57,7 @@ class GridSettings:
     blocks: int = 3
     members: int = 1
     teachers: int = 0
-    policy: str = "mixed_bfloat16"
+    policy: str = "float32"
     seed: int = 0
 
     def size_in(self, epoch: int) -> int:

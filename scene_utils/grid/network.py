@@ -232,7 +232,7 @@ def build_grid(
     depth: int = 256,
     channels: int = 128,
     blocks: int = 3,
-    policy: str = "mixed_bfloat16",
+    policy: str = "float32",
 ) -> GridModel:
     """A grid model on a backbone's ImageNet weights; the backbone itself is left as it is."""
     before = keras.config.dtype_policy()
