@@ -566,7 +566,7 @@ def test_presence_learns_whose_phrase_it_is_and_turns_scores_into_probabilities(
     assert again == found
     loaded = localizer.load_grid_localizer(folder)
     answer = loaded.ground(picture, phrases.phrase[0])
-    np.testing.assert_array_equal(answer.boxes, raw.boxes)
+    np.testing.assert_allclose(answer.boxes, raw.boxes, atol=0.01)
     assert 0 < answer.present < 1
     assert ((answer.scores > 0) & (answer.scores < 1)).all()
     table = loaded.predict(phrases[phrases.image_id == phrases.image_id[0]], store, ranks=1)
@@ -616,7 +616,7 @@ def test_ground_answers_in_pixels_of_the_picture_with_words_and_heat(trained, sa
     assert answer.heat.sum() == pytest.approx(1, abs=1e-3)
     assert answer.landmark.shape == answer.heat.shape
     assert answer.landmark.sum() == pytest.approx(1, abs=1e-3)
-    assert other.unknown == ["zzqx", "thing"]
+    assert other.unknown == ("zzqx", "thing")
     alone = loaded.ground(picture, row.phrase, top_k=1)
     np.testing.assert_allclose(alone.boxes[0], answer.boxes[0], atol=1)
 

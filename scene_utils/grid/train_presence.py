@@ -139,8 +139,8 @@ def fit_curves(asked: GridLocalizer, val: Mentions) -> dict:
     area = area_under_roc(logits[own_used], logits[~own_used])
     rare = rarity(val.tokens[order], len(asked.vocabulary.words))
     return {
-        "presence": fit_logistic(own_used, logits, weights=weights),
-        "hit": fit_logistic(hits, log_odds(expected_iou[:, 0]), rare),
+        "presence": list(fit_logistic(own_used, logits, weights=weights)),
+        "hit": list(fit_logistic(hits, log_odds(expected_iou[:, 0]), rare)),
         "val_auc": round(float(area), 5),
         "val_mentions": [int(own_used.sum()), int((~own_used).sum())],
     }

@@ -215,6 +215,6 @@ def fit_curves(asked: GridLocalizer, phrases: pd.DataFrame, pictures: PictureSto
     best = max(by_weight, key=by_weight.get)
     return {
         "weight": best,
-        "hit": curves[best],
+        "hit": list(curves[best]),
         "val_by_weight": [[weight, *figures] for weight, figures in by_weight.items()],
     }
