@@ -136,5 +136,5 @@ screenshots: .venv/.done ## the README's pictures of the widget, from a headless
 clean: ## remove executed notebooks and the cache of PROFILE
 	rm -rf $(BUILD) $(CACHE)
 distclean: ## remove everything that is not committed: environment, builds, caches, downloads
-	rm -rf .venv build data/cache data/raw data/pretrained/resnet50* figures/smoke figures/ci \
+	rm -rf .venv build data/cache data/raw data/pretrained/resnet50* figures/smoke \
 	  *.egg-info .pytest_cache .ruff_cache .hypothesis
