@@ -109,7 +109,7 @@ def test_real_data_need_a_folder_and_the_sample_has_none(monkeypatch, tmp_path):
         settings.load("flickr30k")
     with pytest.raises(ValueError, match="expected none, it draws its own"):
         settings.load("sample", str(tmp_path))
-    with pytest.raises(ValueError, match="expected one of sample, smoke, ci, flickr30k, published"):
+    with pytest.raises(ValueError, match="expected one of sample, smoke, flickr30k, published"):
         settings.load("real", str(tmp_path))
     monkeypatch.setenv("FLICKR30K", str(tmp_path))
     assert settings.load("flickr30k").root == tmp_path
