@@ -511,8 +511,7 @@ def trained(sample, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     settings = batches.GridSettings(
         size=SIZE,
-        epochs=60,
-        channels=64,
+        epochs=80,
         pictures_per_step=10,
         phrases_per_picture=8,
         length=12,
