@@ -21,15 +21,15 @@ def encoder(weights: Weights, precision: str = "float32", hint: str = "THROUGHPU
         weights.file or "",
         weights.sha256,
         str(weights.size),
-        files=[weights.file] if weights.file else [],
+        files=(),  # their hash is among the arguments
         precision=precision,
         hint=hint,
     )["encode"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pool = ThreadPoolExecutor(cores)  # kept, and with each thread what it asks the network by
 
     def run(pixels: np.ndarray) -> np.ndarray:
         pieces = np.array_split(np.asarray(pixels, np.float32), min(len(pixels), cores))
-        with ThreadPoolExecutor(cores) as pool:
-            return np.concatenate([found[0] for found in pool.map(network, pieces)])
+        return np.concatenate([found[0] for found in pool.map(network, pieces)])
 
     return run
