@@ -54,8 +54,7 @@ def grid(folder: str) -> dict[str, ov.Model]:
             tokens,
         ),
     }
-    words = len((path / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
-    pairs = sentence_network.load_networks(path, words, settings["word_dim"])
+    pairs = sentence_network.load_networks(path)
     if pairs is not None:
         made["context"] = frozen(pairs.said, [pairs.reads, pairs.lies], *sentence_network.SAID)
     return made

@@ -65,7 +65,7 @@ def load(
         with tempfile.TemporaryDirectory(prefix="exported.") as scratch:
             made = Path(scratch)
             _export(kind, arguments, made)
-            hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
+            hashes = {path.name: paths.file_hash(path) for path in sorted(made.iterdir())}
             paths.write_text(made / LISTING, json.dumps(hashes, indent=1) + "\n")
             try:
                 paths.replace_folder(made, folder)
@@ -82,7 +82,7 @@ def _open(folder: Path, precision: str, hint: str) -> dict[str, Network]:
 def _whole(folder: Path) -> bool:
     try:
         known = json.loads((folder / LISTING).read_text(encoding="utf-8"))
-        return all(_sha256(folder / name) == digest for name, digest in known.items())
+        return all(paths.file_hash(folder / name) == digest for name, digest in known.items())
     except (OSError, ValueError):
         return False
 
@@ -91,11 +91,6 @@ def _forget(folder: Path) -> None:
     folders = sorted(folder.iterdir(), key=lambda path: path.stat().st_atime, reverse=True)
     for path in folders[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
@@ -109,7 +104,7 @@ def _fingerprint(kind: str, arguments: Iterable, files: Iterable[Path]) -> str:
     digest = hashlib.sha256(json.dumps([kind, said, version("openvino")]).encode())
     digest.update(_code().encode())
     for path in files:
-        digest.update(_sha256(path).encode())
+        digest.update(paths.file_hash(path).encode())
     return digest.hexdigest()
 
 

@@ -86,6 +86,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Hex digest of a file's content; md5 only recognises what was published by it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
+
+
 def write_text(target: Path, text: str) -> None:
     """Write `text` (UTF-8) atomically, and only if it differs, so that make sees no change."""
     if target.is_file() and target.read_text(encoding="utf-8") == text:

@@ -163,7 +163,7 @@ class Trainer:
             boxes[index], expected_iou[index] = (
                 f.reshape(*index.shape, *f.shape[1:]) for f in found
             )
-        return boxes, expected_iou, None
+        return boxes, expected_iou
 
     def save(self, folder: Path) -> None:
         """Write the averaged weights as `GridModel.save` does."""

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils.images import ImageError, open_image, picture_file, read_file, remark, squeeze
-from scene_utils.paths import write_array, write_text
+from scene_utils.paths import file_hash, write_array, write_text
 from scene_utils.runtime import progress_bar
 
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -181,7 +181,7 @@ def verify(folder: Path, progress: bool = True) -> list[str]:
         path = _shard(folder, number)
         try:
             _open_shard(folder, number, listing, made_with["channels"])
-            found = _sha256(path)
+            found = file_hash(path)
             if found != listing["sha256"]:
                 problems.append(
                     f"{path}: expected sha256 {listing['sha256']}, got {found}. Delete "
@@ -193,11 +193,6 @@ def verify(folder: Path, progress: bool = True) -> list[str]:
             if seen.setdefault(image_id, number) != number:
                 problems.append(f"{path}: {image_id} is in shard {seen[image_id]:05d} as well")
     return problems
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,10 @@
 """Files of pretrained weights: which the study knows, where they lie, whether they are whole."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from scene_utils.paths import PRETRAINED
+from scene_utils.paths import PRETRAINED, file_hash
 
 SIZE = 224
 CHANNELS = {"resnet50": 2048, "efficientnet_lite0": 1280, "efficientnet_lite2": 1280}
@@ -106,19 +105,11 @@ def find(name: str, weights: str | Path | None) -> Path:
 def verify(path: Path, file: WeightsFile) -> str:
     """SHA-256 of the file at `path`; ValueError unless it is the published one."""
     size = path.stat().st_size
-    digest = _file_hash(path, file.algorithm)
+    digest = file_hash(path, file.algorithm)
     if (size, digest) != (file.size, file.digest):
         raise ValueError(
             f"{path} is not the published {file.name}: expected {file.size:,} bytes, "
             f"{file.algorithm} {file.digest}; got {size:,} bytes, {file.algorithm} {digest}. "
             f"Remove it, then {file.remedy}."
         )
-    return digest if file.algorithm == "sha256" else _file_hash(path, "sha256")
-
-
-def _file_hash(path: Path, algorithm: str) -> str:
-    with open(path, "rb") as stream:
-        # md5 only recognises the published file; it protects nothing.
-        return hashlib.file_digest(
-            stream, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
+    return digest if file.algorithm == "sha256" else file_hash(path, "sha256")

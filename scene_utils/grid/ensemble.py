@@ -78,8 +78,8 @@ class Ensemble:
 class Asker:
     """Answers phrases with models that see pictures at `size` px; compiled once."""
 
-    def __init__(self, ensemble: Ensemble, size: int, ranks: int = 1):
-        self.ensemble, self.size, self.ranks = ensemble, size, ranks
+    def __init__(self, ensemble: Ensemble, size: int):
+        self.ensemble, self.size = ensemble, size
 
     @tf.function(reduce_retracing=True)
     def _ask(self, pixels, tokens):
@@ -87,15 +87,14 @@ class Asker:
         if pixels.shape[1] != self.size:
             pixels = tf.image.resize(pixels, (self.size, self.size))
         told = self.ensemble.ask(self.ensemble.see(pixels), tokens)
-        return told.boxes, told.shares, told.logits
+        return told.boxes, told.shares
 
     def ask(
         self, pictures: np.ndarray, picture_rows: np.ndarray, rows: np.ndarray, tokens: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Relative boxes `(n, ranks, 4)` and their expected IoU `(n, ranks)` of n phrases, see
-        `batches.Mentions`, and the logits `(n,)` of `presence`, NaN where there is none."""
-        boxes, shares, logits = self.candidates(pictures, picture_rows, rows, tokens)
-        return *ranked_boxes(boxes, shares, self.ranks), logits
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best relative box `(n, 1, 4)` of n phrases and its expected IoU `(n, 1)`, see
+        `batches.Mentions`."""
+        return ranked_boxes(*self.candidates(pictures, picture_rows, rows, tokens), 1)
 
     def candidates(
         self,
@@ -103,16 +102,14 @@ class Asker:
         picture_rows: np.ndarray,
         rows: np.ndarray,
         tokens: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `ask`, but the candidates instead of the best of them, see `Asked`."""
         count = self.ensemble.count(self.size)
         boxes = np.zeros((len(rows), count, 4), np.float32)
         shares = np.zeros((len(rows), count), np.float32)
-        logits = np.zeros(len(rows), np.float32)
         for index in phrase_batches(rows):
             pixels = pictures[picture_rows[rows[index[:, 0]]]]
-            found, share, logit = self._ask(pixels, tokens[index])
+            found, share = self._ask(pixels, tokens[index])
             boxes[index] = np.reshape(found, (*index.shape, count, 4))
             shares[index] = np.reshape(share, (*index.shape, count))
-            logits[index] = np.reshape(logit, index.shape)
-        return boxes, shares, logits
+        return boxes, shares

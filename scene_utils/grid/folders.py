@@ -25,6 +25,11 @@ def read_settings(folder: Path) -> dict:
     return json.loads((folder / "settings.json").read_text(encoding="utf-8"))
 
 
+def count_words(folder: Path) -> int:
+    """Words that a model knows, padding and the unknown one among them."""
+    return len((folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
+
+
 def member_folder(folder: Path, number: int) -> Path:
     """Where member `number`, from 0, of a grid model lies: the first in the model's own folder."""
     return folder / f"member{number + 1}" if number else folder

@@ -24,7 +24,7 @@ from keras import layers, ops
 from scene_utils.features import backbones
 from scene_utils.features.backbones import Backbone
 from scene_utils.features.folding import fold_norms
-from scene_utils.grid.folders import PARTS, member_folders, read_settings
+from scene_utils.grid.folders import PARTS, count_words, member_folders, read_settings
 from scene_utils.grid.layers import (
     AddPlace,
     Beside,
@@ -254,12 +254,11 @@ def load_grid(folder: Path, policy: str = "") -> GridModel:
     Raises FileNotFoundError for a folder that is no finished training.
     """
     settings = read_settings(folder)
-    words = len((folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
     design = {name: settings[name] for name in DESIGN}
     # The trained files hold all weights; the backbone's own are only the shape to put them in.
     model = build_grid(
         backbones.load_backbone(settings["backbone"], untrained=True),
-        np.zeros((words, settings["word_dim"]), np.float32),
+        np.zeros((count_words(folder), settings["word_dim"]), np.float32),
         **design | ({"policy": policy} if policy else {}),
     )
     model.load(folder)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from scene_utils.grid.folders import count_words, read_settings
 from scene_utils.grid.network import FREQUENT
 from scene_utils.grid.sentences import JOINT, LOUDEST, PHRASE
 
@@ -118,10 +119,12 @@ def saved(networks: PairNetworks) -> keras.Model:
     return keras.Model(inputs, networks.reads.outputs + networks.lies.outputs, name="context")
 
 
-def load_networks(folder: Path, words: int, word_dim: int) -> PairNetworks | None:
+def load_networks(folder: Path) -> PairNetworks | None:
     """What `train_context` left in the folder, or None where it has not been."""
     if not (folder / WEIGHTS).is_file():
         return None
-    networks = build_networks(np.zeros((words, word_dim), np.float32))
+    networks = build_networks(
+        np.zeros((count_words(folder), read_settings(folder)["word_dim"]), np.float32)
+    )
     saved(networks).load_weights(folder / WEIGHTS)
     return networks

@@ -55,7 +55,7 @@ def make_optimizer(rate: float, weight_decay: float, steps: int, variables: list
 
 
 def _val_row(epoch: int, losses: np.ndarray, asker, val: Mentions, seconds: float) -> dict:
-    found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
+    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
     iou = box_ops.iou(found[:, 0], val.boxes)
     middle = (found[:, 0, :2] + found[:, 0, 2:]) / 2
     hit = ((middle >= val.boxes[:, :2]) & (middle < val.boxes[:, 2:])).all(axis=1)

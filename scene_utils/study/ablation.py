@@ -141,7 +141,7 @@ def score_grid(ensemble: Ensemble, size: int, val: Mentions, lengthened: bool = 
     kept = (val.tokens != val.longer).any(axis=1) if lengthened else np.full(len(val.rows), True)
     asked = (val.longer if lengthened else val.tokens)[kept]
     asker = Asker(ensemble, size)
-    found, *_ = asker.ask(val.pictures, val.picture_rows, val.rows[kept], asked)
+    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows[kept], asked)
     return _figures(found[:, 0], val.boxes[kept], val.rows[kept])
 
 
