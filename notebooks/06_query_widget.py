@@ -31,18 +31,22 @@ settings = profiles.load(profile, data, changes)
 
 # %% tags=["example"]
 import numpy as np
-from ipywidgets import interact
+from ipywidgets import Image, interact
 
 from scene_utils import images, load_model, plots
 
 model = load_model("grid")
 photo = images.open_image(paths.PHOTOS / "astronaut.jpg")
+shown = Image()  # does not flicker; and nbclient may lose a reply after a large picture in interact
 
 
 @interact(phrase="an orange suit")
 def ask(phrase):
     answer = model.ground(photo, phrase)
-    return images.with_box(photo, answer.boxes[0])
+    shown.value = images.with_box(photo, answer.boxes[0])._repr_png_()
+
+
+shown
 
 
 # %% [markdown]

@@ -164,9 +164,8 @@ def predict(network: keras.Model, examples: Examples) -> np.ndarray:
     found = []
     for part in np.array_split(np.arange(len(examples.rows)), -(-len(examples.rows) // 1024)):
         seen = examples.features[examples.rows[part]].astype(np.float32)
-        # Under a strategy each device answers the whole batch, one after the other.
-        answers = network.predict_on_batch([seen, examples.tokens[part]])
-        found.append(np.asarray(answers)[: len(part)])
+        # Called, not traced: each of the study's networks answers val once an epoch.
+        found.append(np.asarray(network([seen, examples.tokens[part]], training=False)))
     return np.concatenate(found)
 
 
