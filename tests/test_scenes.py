@@ -25,7 +25,14 @@ BRACKET = re.compile(r"\[/EN#(\d+)/(\w+) ([^\]]+)\]")
 
 @pytest.fixture(scope="module")
 def described():
-    return [sample_phrases.describe(0, "train", index) for index in range(300)]
+    """The pictures of many things alike."""
+    return [sample_phrases.describe(0, "train", index) for index in range(0, 600, 2)]
+
+
+@pytest.fixture(scope="module")
+def easy():
+    """The pictures of one to three things."""
+    return [sample_phrases.describe(0, "train", index) for index in range(1, 600, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +220,8 @@ def test_unrelated_captions_have_no_boxes(sample):
         assert not names & set(with_box)
 
 
-def test_boxes_are_tight_and_objects_stay_visible(described):
-    for scene in described[:12]:
+def test_boxes_are_tight_and_objects_stay_visible(described, easy):
+    for scene in described[:12] + easy[:12]:
         empty = np.asarray(scenes.render(dataclasses.replace(scene, things=())))
         whole = np.asarray(scenes.render(scene))
         for i, thing in enumerate(scene.things):
@@ -229,16 +236,16 @@ def test_boxes_are_tight_and_objects_stay_visible(described):
             assert (recoloured != whole).any(2).sum() > 0.6 * drawn.sum(), thing
 
 
-def test_sizes_are_told_apart(described):
-    for scene in described:
+def test_sizes_are_told_apart(described, easy):
+    for scene in described + easy:
         sides = {"small": [], "big": []}
         for thing in scene.things:
             sides[thing.size].append((thing.frame[2] * thing.frame[3]) ** 0.5)
         assert min(sides["big"], default=1e9) > 1.3 * max(sides["small"], default=0)
 
 
-def test_every_phrase_is_true_of_its_boxes_alone(described):
-    for scene in described:
+def test_every_phrase_is_true_of_its_boxes_alone(described, easy):
+    for scene in described + easy:
         for mention in boxed(scene):
             words, relation, landmark = parse(mention.phrase)
             found = matching(scene, words)
@@ -256,6 +263,20 @@ def test_every_phrase_is_true_of_its_boxes_alone(described):
             first = mention.phrase.lower().split()[0]
             count = len(mention.targets)
             assert count == NUMBERS[first] if first in NUMBERS else (count == 1) or first == "the"
+
+
+def test_every_other_picture_shows_one_salient_thing_whose_noun_is_its_own(easy):
+    named = [0, 0]
+    for scene in easy:
+        kinds = [thing.kind for thing in scene.things]
+        assert 1 <= len(set(kinds)) == len(kinds) <= 3
+        sides = [min(thing.frame[2:]) / min(scene.width, scene.height) for thing in scene.things]
+        assert sides[0] > 0.38
+        assert max(sides[1:], default=0) < 0.3
+        assert scene.unrelated or 5 <= len(boxed(scene)) <= 8
+        for mention in boxed(scene):
+            named[mention.targets != (0,)] += len(kinds) > 1
+    assert 0.8 < named[0] / named[1] < 1.6
 
 
 def test_a_single_word_away_lies_another_object(described):

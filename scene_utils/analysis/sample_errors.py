@@ -20,7 +20,7 @@ from scene_utils.dataset.sample_phrases import (
     PLURALS,
     Scene,
     describe,
-    phrase_part,
+    is_easy,
     scene_phrase_kind,
 )
 
@@ -96,17 +96,9 @@ def unread(scenes: Iterable[Scene]) -> dict[str, float]:
 
 
 def parts(scored: pd.DataFrame, scenes: dict[str, Scene]) -> list[str]:
-    """'easy' or 'hard' for each row of `scored` on the sample, see `sample_phrases.phrase_part`."""
-    of = {
-        (image_id, mention.sentence, int(mention.phrase_id), mention.phrase): phrase_part(
-            mention, scene.things
-        )
-        for image_id, scene in scenes.items()
-        for mention in scene.mentions
-        if mention.mark == "box"
-    }
-    rows = scored[["image_id", "sentence_id", "phrase_id", "phrase"]]
-    return [of[row] for row in rows.itertuples(index=False, name=None)]
+    """'easy' or 'hard' for each row of `scored` on the sample, see `sample_phrases.is_easy`."""
+    easy = {image_id for number, image_id in enumerate(scenes) if is_easy(number)}
+    return ["easy" if image_id in easy else "hard" for image_id in scored.image_id]
 
 
 def misses(

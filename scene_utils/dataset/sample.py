@@ -21,7 +21,7 @@ from scene_utils.dataset.sample_phrases import Scene, describe, image_id
 from scene_utils.runtime import progress_bar
 
 # Raised whenever the same arguments give other files, so that old samples are made anew.
-VERSION = 3
+VERSION = 4
 
 
 def _background(rng: np.random.Generator, kind: str, width: int, height: int) -> np.ndarray:

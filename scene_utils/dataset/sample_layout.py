@@ -21,6 +21,7 @@ COLOURS = {
 TEXTURES = ("plain", "striped", "dotted", "checked")
 SIZES = ("small", "big")
 KINDS = ("ball", "box", "star", "kite", "cup", "fish", "car", "hat")
+HIGH = ("star", "kite", "hat")  # where they are not the salient thing of a picture
 # Unit step (x, y), y downwards, from the landmark towards the target.
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 # A phrase's target stands clearly in the relation, its other objects not even loosely: what lies
@@ -143,9 +144,41 @@ def layout(
         else:
             return None
         hidden = [*cover, 0.0]
-        x, y = frame[:2]
-        box = (max(x, 0) + 1, max(y, 0) + 1, min(x + w, width), min(y + h, height))
-        rgb = tuple(int(np.clip(c + rng.integers(-12, 13), 0, 255)) for c in COLOURS[colour])
-        angle, flip = float(rng.uniform(-20, 20)), bool(rng.integers(2))
-        things.append(Thing(size, texture, colour, kind, frame, box, rgb, angle, flip))
+        things.append(_thing(rng, (size, texture, colour, kind), frame, width, height))
+    return things
+
+
+def _thing(rng: np.random.Generator, words: Words, frame: tuple, width: int, height: int) -> Thing:
+    """A thing of the words in its frame, its colour, turn and side drawn at random."""
+    x, y, w, h = frame
+    box = (max(x, 0) + 1, max(y, 0) + 1, min(x + w, width), min(y + h, height))
+    rgb = tuple(int(np.clip(c + rng.integers(-12, 13), 0, 255)) for c in COLOURS[words[2]])
+    angle, flip = float(rng.uniform(-20, 20)), bool(rng.integers(2))
+    return Thing(*words, frame, box, rgb, angle, flip)
+
+
+def salient_layout(rng: np.random.Generator, width: int, height: int) -> list[Thing] | None:
+    """One to three things of different kinds, as photos mostly show them: the first is large and
+    near the middle. The others are small, and stand high or low as their kind does, before it or
+    beside it. None if there is no room."""
+    short = min(width, height)
+    things: list[Thing] = []
+    hidden, area = 0, 0
+    for kind in some(rng, KINDS, pick(rng, (1, 2, 2, 3, 3))):
+        side = short * (rng.uniform(0.22, 0.3) if things else rng.uniform(0.5, 0.85))
+        stretch = 1.25 ** rng.uniform(-0.5, 0.5)
+        w, h = round(side * stretch), round(side / stretch)
+        for near, low in rng.random((40, 3)).dot([[0.5, 0], [0.5, 0], [0, 1]]):
+            low = low / 5 + (0 if kind in HIGH else 0.8) if things else 0.25 + low / 2
+            frame = (round(near * (width - w)), round(low * (height - h)), w, h)
+            cover = _overlap(frame, things[0].frame) if things else 0
+            if hidden + cover > 0.2 * area or any(_overlap(frame, o.frame) for o in things[1:]):
+                continue
+            break
+        else:
+            return None
+        words = ("small" if things else "big", pick(rng, TEXTURES), pick(rng, tuple(COLOURS)), kind)
+        area = area if things else w * h
+        hidden += cover
+        things.append(_thing(rng, words, frame, width, height))
     return things

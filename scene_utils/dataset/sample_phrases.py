@@ -24,6 +24,7 @@ from scene_utils.dataset.sample_layout import (
     Words,
     layout,
     pick,
+    salient_layout,
     some,
     stands,
 )
@@ -117,12 +118,9 @@ def scene_phrase_kind(phrase: str) -> str:
     return "plural" if words[0] in ("two", "three") or words[-1] not in PLURALS else "attribute"
 
 
-def phrase_part(mention: Mention, things: Sequence[Thing]) -> str:
-    """'easy' where the noun alone tells what the boxed mention means: it names each thing of that
-    noun in the picture, and no relation. Else 'hard'."""
-    kinds = [thing.kind for thing in things]
-    alone = kinds.count(kinds[mention.targets[0]]) == len(mention.targets)
-    return "easy" if alone and scene_phrase_kind(mention.phrase) != "relation" else "hard"
+def is_easy(index: int) -> bool:
+    """Whether picture `index` of a split holds one to three things, each alone of its kind."""
+    return index % 2 == 1
 
 
 def _index(things: Sequence[Thing]) -> Index:
@@ -238,6 +236,19 @@ def _say(
     return said if max(times.values()) <= 3 and len(times) >= 4 else None
 
 
+def _say_salient(rng: np.random.Generator, things: Sequence[Thing]) -> list[_Said]:
+    """5 to 8 boxed phrases of things that are each the only one of its kind, most of the first."""
+    first, others = {1: (5, 0), 2: (3, 3), 3: (3, 2)}[len(things)]
+    said = []
+    for target, thing in enumerate(things):
+        for _ in range(others if target else first):
+            texture = thing.texture if thing.texture != "plain" and rng.random() < 0.3 else None
+            colour = thing.colour if rng.random() < 0.4 else None
+            noun = _noun((None, texture, colour, thing.kind))
+            said.append(_Said(_article(rng, noun), thing.kind, (target,)))
+    return said
+
+
 def _sentences(
     rng: np.random.Generator, said: list[_Said], background: str, first_id: int
 ) -> tuple[list[str], list[Mention]]:
@@ -283,12 +294,16 @@ def _sentences(
     return lines, mentions
 
 
-def _compose(rng: np.random.Generator, width: int, height: int, first_id: int) -> tuple:
+def _compose(rng: np.random.Generator, width: int, height: int, first_id: int, easy: bool) -> tuple:
     # Drawn before anything is refused, so that what is easier to draw is not drawn more often.
     relations = some(rng, tuple(RELATIONS), len(RELATIONS))
     while True:
-        things = layout(rng, width, height, relations)
-        said = things and _say(rng, things, min(width, height), relations)
+        if easy:
+            things = salient_layout(rng, width, height)
+            said = things and _say_salient(rng, things)
+        else:
+            things = layout(rng, width, height, relations)
+            said = things and _say(rng, things, min(width, height), relations)
         if said:
             background = pick(rng, tuple(BACKGROUNDS))
             return things, background, *_sentences(rng, said, background, first_id)
@@ -310,11 +325,12 @@ def describe(seed: int, split: str, index: int) -> Scene:
     width, height = (longer, shorter) if rng.random() < 0.6 else (shorter, longer)
     number = index * len(SPLITS) + part
     first_id = number * 64 + 1
-    things, background, lines, mentions = _compose(rng, width, height, first_id)
+    easy = is_easy(index)
+    things, background, lines, mentions = _compose(rng, width, height, first_id, easy)
     unrelated: tuple[int, ...] = ()
     if rng.random() < UNRELATED:
         unrelated = (int(rng.integers(5)),)
-        *_, other_lines, other_mentions = _compose(rng, width, height, first_id + 32)
+        *_, other_lines, other_mentions = _compose(rng, width, height, first_id + 32, easy)
         lines[unrelated[0]] = other_lines[unrelated[0]]
         mentions = [m for m in mentions if m.sentence not in unrelated] + [
             replace(m, targets=(), mark="absent" if m.mark == "box" else m.mark)
