@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from scene_utils import images, paths
-from scene_utils.dataset import entities
+from scene_utils import images, paths, words
+from scene_utils.dataset import entities, sample
+from scene_utils.features import pixels
+from scene_utils.grid import batches
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,27 @@ def _write_crops(folder: Path, number: int, first: int = 0) -> None:
         part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))
         part.save(folder / f"{first + crop:03d}.jpg")
     (folder / "700.jpg").write_bytes(b"this is no picture")
+
+
+@pytest.fixture(scope="session")
+def twenty(tmp_path_factory):
+    """Twenty pictures of the sample, 128 px, as train, val and test at once: a grid model's data.
+
+    It has their `root`, `phrases`, `store`, `vocabulary`, `embeddings` and `mentions`.
+    """
+    root = tmp_path_factory.mktemp("twenty") / "scenes"
+    sample.generate(root, train=20, val=0, test=0, progress=False)
+    (root / "val.txt").write_text((root / "train.txt").read_text())
+    ids = entities.read_ids(root, "train")
+    phrases = entities.read_entities(root, dict.fromkeys(ids, "train"), progress=False).phrases
+    folder, cache = entities.image_folder(root), root.parent / "cache"
+    store = pixels.squeeze_pictures(folder, ids, 128, cache, progress=False)
+    vocabulary, embeddings, _ = words.build_vocabulary(phrases.phrase, words.load_vectors())
+    mentions = batches.make_mentions(phrases, "train", store, vocabulary, 12)
+    return SimpleNamespace(
+        **{"root": root, "phrases": phrases, "store": store, "vocabulary": vocabulary},
+        **{"embeddings": embeddings, "mentions": mentions},
+    )
 
 
 @pytest.fixture(scope="session")

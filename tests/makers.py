@@ -28,6 +28,12 @@ def phrase_table(rows):
     )
 
 
+def random_boxes(count, seed):
+    """Relative boxes `(count, 4)` of any place and size."""
+    corners = np.sort(np.random.default_rng(seed).random((count, 2, 2)), axis=1)
+    return corners.reshape(count, 4).astype(np.float32)
+
+
 def predicted(phrases, boxes):
     """A checked table of predictions, one box a row of `phrases`."""
     table = phrases[[*KEY, "phrase"]].copy()

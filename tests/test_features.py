@@ -61,23 +61,6 @@ def test_a_new_picture_gets_the_features_that_the_store_would_have(whole, folder
         np.testing.assert_allclose(stored[row], fresh[0], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50"])
-def test_folded_batch_norms_change_nothing(name):
-    source = backbones.load_backbone(name, untrained=True, size=64).model
-    rng = np.random.default_rng(0)
-    for layer in source.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            values = [rng.normal(1, 0.1, w.shape) for w in layer.get_weights()]
-            layer.set_weights([values[0], values[1] - 1, values[2] - 1, np.abs(values[3])])
-    folded = folding.fold_norms(source)
-    assert not [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
-    pixels = rng.uniform(0, 255, (3, 64, 64, 3)).astype(np.float32)
-    expected = source.predict_on_batch(pixels)
-    np.testing.assert_allclose(
-        folded.predict_on_batch(pixels), expected, rtol=1e-3, atol=1e-4 * expected.std()
-    )
-
-
 def test_a_norm_that_cannot_be_folded_is_named():
     pixels = keras.Input((8, 8, 3))
     x = keras.layers.BatchNormalization(name="lonely")(keras.layers.ReLU(name="relu")(pixels))

@@ -60,16 +60,6 @@ def test_every_setting_that_is_named_exists(page):
         settings.read("flickr30k", words)
 
 
-def test_the_readme_is_short_and_its_tables_too():
-    lines = read("README.md").splitlines()
-    assert len(lines) <= 140
-    longest = rows = 0
-    for line in lines:
-        rows = rows + 1 if line.startswith("|") else 0
-        longest = max(longest, rows - 2)
-    assert 1 <= longest <= 8
-
-
 def test_all_tables_are_known():
     for page in readme_tables.FILES:
         for name in re.findall(r"<!-- table:(\S+) -->", read(page)):
