@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from scene_utils import images, paths, words
+from scene_utils import images, load_model, paths, words
 from scene_utils.dataset import entities, sample
 from scene_utils.features import pixels
 from scene_utils.grid import batches
@@ -25,6 +25,12 @@ def _write_crops(folder: Path, number: int, first: int = 0) -> None:
         part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))
         part.save(folder / f"{first + crop:03d}.jpg")
     (folder / "700.jpg").write_bytes(b"this is no picture")
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    """The grid model that ships, loaded."""
+    return load_model()
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +60,43 @@ def browser():
 
     with headless.launched() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def complaints():
+    """Errors in the console, failed requests and uncaught exceptions of all pages so far."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def opened(browser, address, complaints):
+    """The query widget of the module's `address` in a tab; `page` has it at its start."""
+    from tests.browser import browser as headless
+
+    page = browser.new_context(viewport=headless.WIDE).new_page()
+    headless.listen(page, complaints)
+    headless.load(page, address)
+    return page
+
+
+@pytest.fixture
+def page(opened, complaints):
+    """The photo `astronaut` in mode Phrase; afterwards nothing may have gone wrong."""
+    from tests.browser import browser as headless
+
+    opened.set_viewport_size(headless.WIDE)
+    headless.mode(opened, "Phrase")
+    opened.get_by_label("Search").fill("")
+    headless.choose(opened, "astronaut")
+    headless.wait_label(opened, "an orange suit")
+    yield opened
+    assert complaints == []
+
+
+@pytest.fixture(params=["folders", "archive"])
+def kind(request):
+    """How the annotations of a data set lie in its root."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
