@@ -246,16 +246,12 @@ def test_a_picture_of_other_numbers_is_scaled_by_what_they_say(top, kind, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["1.JPG", "1.jpeg", "1.PNG"])
-def test_pictures_with_other_usual_endings_are_found(name, tmp_path):
+def test_pictures_with_other_usual_endings_are_found_and_none_is_an_error(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     assert images.picture_file(tmp_path, "1").name == name
     assert images.picture_files(tmp_path) == {"1": tmp_path / name}
     images.check_folder(tmp_path, ["0", "1"])
-
-
-def test_a_folder_without_any_of_the_pictures_says_what_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"pictures of 1 ids, .*there is {name} instead"):
+        images.check_folder(tmp_path, ["2"])
     with pytest.raises(FileNotFoundError, match=r"pictures of 2 ids, such as 1.jpg, .* is empty"):
         images.check_folder(tmp_path / "none", ["1", "2"])
-    (tmp_path / "one.bmp").write_bytes(b"x")
-    with pytest.raises(FileNotFoundError, match=r"there is one\.bmp instead"):
-        images.check_folder(tmp_path, ["1"])

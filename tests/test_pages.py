@@ -58,10 +58,3 @@ def test_every_setting_that_is_named_exists(page):
 
     for words in re.findall(r"SET=\"([^\"]*)\"", read(page)):
         settings.read("flickr30k", words)
-
-
-def test_all_tables_are_known():
-    for page in readme_tables.FILES:
-        for name in re.findall(r"<!-- table:(\S+) -->", read(page)):
-            profile, _, table = name.partition("/")
-            assert table in (readme_tables.BENCH if profile == "bench" else readme_tables.TABLES)
