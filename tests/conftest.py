@@ -6,25 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from scene_utils import images, load_model, paths, words
+from scene_utils import load_model, words
 from scene_utils.dataset import entities, sample
 from scene_utils.features import pixels
 from scene_utils.grid import batches
-
-
-@pytest.fixture(scope="session")
-def write_crops():
-    return _write_crops
-
-
-def _write_crops(folder: Path, number: int, first: int = 0) -> None:
-    """`number` crops of the photos as <number>.jpg, no two alike, and 700.jpg, no picture."""
-    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
-    for crop in range(number):
-        photo = photos[crop % len(photos)]
-        part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))
-        part.save(folder / f"{first + crop:03d}.jpg")
-    (folder / "700.jpg").write_bytes(b"this is no picture")
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +34,12 @@ def twenty(tmp_path_factory):
     vocabulary, embeddings, _ = words.build_vocabulary(phrases.phrase, words.load_vectors())
     mentions = batches.make_mentions(phrases, "train", store, vocabulary, 12)
     return SimpleNamespace(
-        **{"root": root, "phrases": phrases, "store": store, "vocabulary": vocabulary},
-        **{"embeddings": embeddings, "mentions": mentions},
+        root=root,
+        phrases=phrases,
+        store=store,
+        vocabulary=vocabulary,
+        embeddings=embeddings,
+        mentions=mentions,
     )
 
 
@@ -112,11 +101,6 @@ def real_data():
 
 
 @pytest.fixture(scope="session")
-def real_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("real_cache")
-
-
-@pytest.fixture(scope="session")
-def real_entities(real_data, real_cache):
-    """The real set, read from the official files; its cache lies in `real_cache`."""
-    return entities.load_entities(real_data, real_cache, progress=False)
+def real_entities(real_data, tmp_path_factory):
+    """The real set, read from the official files."""
+    return entities.load_entities(real_data, tmp_path_factory.mktemp("real"), progress=False)

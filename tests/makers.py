@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 
+from scene_utils import images, paths
 from scene_utils.analysis.metrics import check_predictions
 from scene_utils.dataset.entities import MENTION_KEY as KEY
 
@@ -22,6 +23,16 @@ def command(*words):
     """`python -m scene_utils WORDS`, finished, with what it printed."""
     program = [sys.executable, "-m", "scene_utils", *map(str, words)]
     return subprocess.run(program, capture_output=True, text=True)
+
+
+def write_crops(folder, number, first=0):
+    """`number` crops of the photos as <number>.jpg, no two alike, and 700.jpg, no picture."""
+    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
+    for crop in range(number):
+        photo = photos[crop % len(photos)]
+        part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))
+        part.save(folder / f"{first + crop:03d}.jpg")
+    (folder / "700.jpg").write_bytes(b"this is no picture")
 
 
 def phrase_table(rows):
@@ -70,10 +81,10 @@ def thing(*names, box=None, scene=None):
     return f"<object>{inside}</object>"
 
 
-def annotation(*things, size=(500, 375), head=""):
+def annotation(*things, size=(500, 375)):
     width, height = size
     return (
-        f"{head}<annotation><filename>x.jpg</filename><size><width>{width}</width>"
+        f"<annotation><filename>x.jpg</filename><size><width>{width}</width>"
         f"<height>{height}</height><depth>3</depth></size>{''.join(things)}</annotation>"
     ).encode()
 
