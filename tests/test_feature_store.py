@@ -196,12 +196,12 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(images, tmp_path):
     assert len(make(images, folder).row) == 18
 
 
-def test_a_store_made_otherwise_is_refused_with_all_that_differs(images, whole):
+def test_a_store_made_otherwise_or_that_cannot_be_written_is_refused(images, whole):
+    with pytest.raises(OSError, match="cannot write to the store: Not a directory"):
+        make(images, images / "100.jpg" / "store")
     other = MADE_WITH | {"backbone": "shapes", "size": 64}
-    with pytest.raises(
-        ValueError,
-        match=r"made with backbone = 'shapes', got 'colours'; size = 64, got 32\. Delete",
-    ):
+    differs = r"made with backbone = 'shapes', got 'colours'; size = 64, got 32\. Delete"
+    with pytest.raises(ValueError, match=differs):
         feature_store.open_store(whole, other)
     manifest = whole / feature_store.MANIFEST
     manifest.write_text(json.dumps({"made_with": MADE_WITH, "shards": []}))
@@ -221,11 +221,7 @@ def test_verify_finds_each_damaged_shard(whole, images, tmp_path):
     os.truncate(whole / "00003.npy", 90)
     (whole / "00004.npy").unlink()
     problems = feature_store.verify(whole, progress=False)
-    assert [line.split(": ")[0][-9:] for line in problems] == [
-        "00001.npy",
-        "00003.npy",
-        "00004.npy",
-    ]
+    assert [line.split(": ")[0][-6:-4] for line in problems] == ["01", "03", "04"]
     assert "expected sha256" in problems[0]
     for line in problems:  # what the message says to do helps
         (whole / line.split("Delete ")[1].split()[0]).unlink()
@@ -233,26 +229,17 @@ def test_verify_finds_each_damaged_shard(whole, images, tmp_path):
     assert files_of(whole) == expected
 
 
-def cut(path, size):
-    os.truncate(path, size)
-
-
-def pickled(path, _size):
-    np.save(path, np.array([{"a": 1}] * 4, object), allow_pickle=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "size", "message"),
-    [
-        ("00002.json", cut, 30, r"00002\.json: expected a shard's listing"),
-        ("00000.npy", cut, 500, r"00000\.npy: expected float16 \(4, 48\)"),
-        ("00000.npy", pickled, None, r"00000\.npy"),
-    ],
-    ids=["cut listing", "cut shard", "pickled shard"],
-)
-def test_a_damaged_store_is_not_opened(name, damage, size, message, whole):
-    damage(whole / name, size)
-    with pytest.raises(ValueError, match=message):
+def test_a_damaged_store_is_not_opened(whole):
+    shard, content = whole / "00000.npy", (whole / "00000.npy").read_bytes()
+    os.truncate(shard, 500)
+    with pytest.raises(ValueError, match=r"00000\.npy: expected float16 \(4, 48\)"):
+        feature_store.open_store(whole)
+    np.save(shard, np.array([{"a": 1}] * 4, object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"00000\.npy"):
+        feature_store.open_store(whole)
+    shard.write_bytes(content)
+    os.truncate(whole / "00002.json", 30)
+    with pytest.raises(ValueError, match=r"00002\.json: expected a shard's listing"):
         feature_store.open_store(whole)
 
 
@@ -291,20 +278,6 @@ def test_several_batches_in_the_model_at_once_change_no_bit(images, whole, tmp_p
     assert files_of(tmp_path / "store") == files_of(whole)
 
 
-def in_small_file_system(script, *words):
-    """Run a shell script that may mount, in name spaces of its own; skip where it may not."""
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh"]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run(
-            [*command[:-2], "mount -t tmpfs none /mnt", "sh"], capture_output=True
-        ).returncode
-    ):
-        pytest.skip("needs a file system of its own: unshare --user --mount is not allowed here")
-    given = [*command, *map(str, words)]
-    return subprocess.run(given, capture_output=True, text=True, cwd=paths.ROOT)
-
-
 def test_a_full_disk_stops_the_squeezing_of_pictures_with_the_name_of_its_file(images, tmp_path):
     program = """
 import sys
@@ -322,26 +295,15 @@ print(store.pictures.shape)
         "$1" -c "$4" "$2" "$3"
     """
     (tmp_path / "store").mkdir()
-    answer = in_small_file_system(script, sys.executable, images, tmp_path / "store", program)
+    # In name spaces of its own it may mount, where that is allowed.
+    apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "mount -t tmpfs n /mnt"]).returncode:
+        pytest.skip("needs a file system of its own: unshare --user --mount is not allowed here")
+    words = [*apart, script, "sh", sys.executable, images, tmp_path / "store", program]
+    answer = subprocess.run(words, capture_output=True, text=True, cwd=paths.ROOT)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout == f"({len(list(images.glob('*.jpg')))}, 64, 64, 3)\n"
     assert f"[Errno {errno.ENOSPC}] could not write pictures_64.npy" in answer.stderr
-
-
-def test_a_read_only_folder_is_named_and_can_be_read(images, whole, tmp_path):
-    script = """
-        mount -t tmpfs none "$3"
-        cp "$3.saved"/* "$3"
-        mount -o remount,ro "$3"
-        "$1" -c "from scene_utils.features import store as f; print(len(f.open_store('$3').row))"
-        "$1" -c "$4" "$2" "$3" 0
-    """
-    (tmp_path / "store").mkdir()
-    shutil.copytree(whole, tmp_path / "store.saved")
-    answer = in_small_file_system(script, sys.executable, images, tmp_path / "store", PROGRAM)
-    assert answer.stdout.split()[0] == "18"
-    assert "cannot write to the store: Read-only file system" in answer.stderr
-    assert answer.returncode != 0
 
 
 @pytest.mark.slow
