@@ -1,9 +1,6 @@
 """Pictures of every kind come out as the RGB that a viewer shows, or as an error with a name."""
 
 import io
-import struct
-import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -28,17 +25,6 @@ def shown(source):
     return np.asarray(image)
 
 
-def chunk(kind, content):
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def png_that_claims(width, height):
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + data
-
-
 @pytest.fixture
 def noise():
     """A picture whose JPEG is long enough to be cut in the middle."""
@@ -47,7 +33,9 @@ def noise():
 
 PALETTE = Image.fromarray(np.uint8([[0, 1, 2]]), "P")
 PALETTE.putpalette([*RED, *GREEN, *BLUE])
+ALPHA, TWO = bytes([51, 255, 255]), Image.fromarray(np.uint8([[RED, GREEN]]))
 FRAMES = [Image.new("RGB", (2, 1), colour) for colour in (RED, GREEN, BLUE)]
+ANIMATION = encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:], duration=50)
 RGBA = np.uint8([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]])
 GREY = np.uint8([[0, 100, 255]])
 LA = Image.fromarray(np.uint8([[[0, 255], [0, 0], [100, 255]]]), "LA")
@@ -59,22 +47,14 @@ KINDS = {  # what is transparent lies on white
     "grey with alpha": (encoded(LA), [(0, 0, 0), WHITE, (100, 100, 100)]),
     "palette": (encoded(PALETTE, transparency=0), [WHITE, GREEN, BLUE]),
     "GIF": (encoded(PALETTE, "GIF", transparency=0), [WHITE, GREEN, BLUE]),
-    "half transparent": (
-        encoded(PALETTE, transparency=bytes([51, 255, 255])),
-        [(255, 204, 204), GREEN, BLUE],
-    ),
-    "a colour named transparent": (
-        encoded(Image.fromarray(np.uint8([[RED, GREEN]])), transparency=RED),
-        [WHITE, GREEN],
-    ),
+    "half transparent": (encoded(PALETTE, transparency=ALPHA), [(255, 204, 204), GREEN, BLUE]),
+    "a colour named transparent": (encoded(TWO, transparency=RED), [WHITE, GREEN]),
     "grey array": (GREY, GREYS),
     "grey": (encoded(Image.fromarray(GREY)), GREYS),
     "black and white": (encoded(BITMAP), [(0, 0, 0), WHITE, WHITE]),
-    "first of several frames": (
-        encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:], duration=50),
-        [RED, RED],
-    ),
+    "first of several frames": (ANIMATION, [RED, RED]),
     "no ink": (encoded(Image.new("CMYK", (2, 1)), "JPEG"), [WHITE, WHITE]),
+    "red inks": (encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "JPEG"), [RED]),
     "cyan ink": (encoded(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "JPEG"), [(0, 255, 255)]),
 }
 
@@ -188,19 +168,6 @@ def test_what_holds_no_picture_is_refused(source, message):
         open_image(source, "frame")
 
 
-@pytest.mark.parametrize("side", [12_000, 60_000, 2**31 - 1])
-def test_a_small_file_that_claims_a_huge_picture_is_refused(side, tmp_path):
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png_that_claims(side, side))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with pytest.raises(ImageError) as caught:
-            open_image(path)
-    assert str(caught.value).startswith(f"{path}: expected ")
-    if side == 12_000:
-        assert "at most 100 megapixels, got 12000 x 12000" in str(caught.value)
-
-
 class Tensor:
     """As much of a tensor of any framework as NumPy asks for."""
 
@@ -215,8 +182,6 @@ FORMS = {
     "path": lambda array, path: path,
     "text": lambda array, path: str(path),
     "bytes": lambda array, path: path.read_bytes(),
-    "bytearray": lambda array, path: bytearray(path.read_bytes()),
-    "memoryview": lambda array, path: memoryview(path.read_bytes()),
     "BytesIO": lambda array, path: io.BytesIO(path.read_bytes()),
     "opened file": lambda array, path: open(path, "rb"),  # noqa: SIM115 it is read at once
     "PIL": lambda array, path: Image.fromarray(array),
