@@ -2,26 +2,45 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from scene_utils import images, paths
-from scene_utils.dataset import entities
+from scene_utils import load_model, words
+from scene_utils.dataset import entities, sample
+from scene_utils.features import pixels
+from scene_utils.grid import batches
 
 
 @pytest.fixture(scope="session")
-def write_crops():
-    return _write_crops
+def shipped():
+    """The grid model that ships, loaded."""
+    return load_model()
 
 
-def _write_crops(folder: Path, number: int, first: int = 0) -> None:
-    """`number` crops of the photos as <number>.jpg, no two alike, and 700.jpg, no picture."""
-    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
-    for crop in range(number):
-        photo = photos[crop % len(photos)]
-        part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))
-        part.save(folder / f"{first + crop:03d}.jpg")
-    (folder / "700.jpg").write_bytes(b"this is no picture")
+@pytest.fixture(scope="session")
+def twenty(tmp_path_factory):
+    """Twenty pictures of the sample, 128 px, as train, val and test at once: a grid model's data.
+
+    It has their `root`, `phrases`, `store`, `vocabulary`, `embeddings` and `mentions`.
+    """
+    root = tmp_path_factory.mktemp("twenty") / "scenes"
+    sample.generate(root, train=20, val=0, test=0, progress=False)
+    (root / "val.txt").write_text((root / "train.txt").read_text())
+    ids = entities.read_ids(root, "train")
+    phrases = entities.read_entities(root, dict.fromkeys(ids, "train"), progress=False).phrases
+    folder, cache = entities.image_folder(root), root.parent / "cache"
+    store = pixels.squeeze_pictures(folder, ids, 128, cache, progress=False)
+    vocabulary, embeddings, _ = words.build_vocabulary(phrases.phrase, words.load_vectors())
+    mentions = batches.make_mentions(phrases, "train", store, vocabulary, 12)
+    return SimpleNamespace(
+        root=root,
+        phrases=phrases,
+        store=store,
+        vocabulary=vocabulary,
+        embeddings=embeddings,
+        mentions=mentions,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +49,43 @@ def browser():
 
     with headless.launched() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def complaints():
+    """Errors in the console, failed requests and uncaught exceptions of all pages so far."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def opened(browser, address, complaints):
+    """The query widget of the module's `address` in a tab; `page` has it at its start."""
+    from tests.browser import browser as headless
+
+    page = browser.new_context(viewport=headless.WIDE).new_page()
+    headless.listen(page, complaints)
+    headless.load(page, address)
+    return page
+
+
+@pytest.fixture
+def page(opened, complaints):
+    """The photo `astronaut` in mode Phrase; afterwards nothing may have gone wrong."""
+    from tests.browser import browser as headless
+
+    opened.set_viewport_size(headless.WIDE)
+    headless.mode(opened, "Phrase")
+    opened.get_by_label("Search").fill("")
+    headless.choose(opened, "astronaut")
+    headless.wait_label(opened, "an orange suit")
+    yield opened
+    assert complaints == []
+
+
+@pytest.fixture(params=["folders", "archive"])
+def kind(request):
+    """How the annotations of a data set lie in its root."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +101,6 @@ def real_data():
 
 
 @pytest.fixture(scope="session")
-def real_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("real_cache")
-
-
-@pytest.fixture(scope="session")
-def real_entities(real_data, real_cache):
-    """The real set, read from the official files; its cache lies in `real_cache`."""
-    return entities.load_entities(real_data, real_cache, progress=False)
+def real_entities(real_data, tmp_path_factory):
+    """The real set, read from the official files."""
+    return entities.load_entities(real_data, tmp_path_factory.mktemp("real"), progress=False)

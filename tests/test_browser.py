@@ -15,25 +15,15 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
-import scene_utils
 from scene_utils import box_ops, models, paths
 from scene_utils.plots import GUESS
 from scene_utils.widget import page as widget_page
 from scene_utils.widget.catalogue import catalogue
-from tests.benchmarks.widget import enter_to_picture
 from tests.browser import browser as widget_browser
 from tests.browser import server
-from tests.browser.browser import (
-    choose,
-    image_bytes,
-    listen,
-    mode,
-    status,
-    upload,
-    wait_label,
-)
+from tests.browser.browser import NARROW, ask, choose, listen, mode, status, upload, wait_label
 
 pytestmark = pytest.mark.slow
 SCENES = "smoke"
@@ -55,39 +45,12 @@ def address(trained, tmp_path_factory):
         yield url
 
 
-@pytest.fixture(scope="module")
-def complaints():
-    """Errors in the console, failed requests and uncaught exceptions of all pages so far."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def opened(browser, address, complaints):
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    listen(page, complaints)
-    widget_browser.load(page, address)
-    return page
-
-
-@pytest.fixture
-def page(opened, complaints):
-    """The page at its start; afterwards nothing may have gone wrong in the browser."""
-    opened.set_viewport_size({"width": 1280, "height": 900})
-    mode(opened, "Phrase")
-    opened.get_by_label("Search").fill("")
-    choose(opened, "astronaut")
-    wait_label(opened, "an orange suit")
-    yield opened
-    assert complaints == []
-
-
 def pixels_of_box(page) -> np.ndarray:
     """The answer's box as it is painted, `(4,)` in fractions of the picture, from a screenshot."""
     sheet = page.locator(".sq-stage .sq-sheet")
     shot = sheet.screenshot(animations="disabled", style=".sq-label { visibility: hidden }")
     image = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
-    colour = np.array([int(GUESS[place : place + 2], 16) for place in (1, 3, 5)])
-    painted = np.abs(image - colour).max(axis=2) <= 6
+    painted = np.abs(image - ImageColor.getrgb(GUESS)).max(axis=2) <= 6
     # A border is a line: rows and columns in which a run of its colour is long.
     rows = np.flatnonzero(painted.sum(axis=1) > 0.8 * painted.sum(axis=1).max())
     columns = np.flatnonzero(painted.sum(axis=0) > 0.8 * painted.sum(axis=0).max())
@@ -100,11 +63,6 @@ def assert_box(page, image, box, within=0.008):
     width, height = Image.open(image).size
     expected = np.asarray(box) / [width, height, width, height]
     np.testing.assert_allclose(pixels_of_box(page), expected, atol=within)
-
-
-@pytest.fixture(scope="module")
-def shipped():
-    return scene_utils.load_model()
 
 
 def test_it_opens_with_an_answer_and_no_error(page):
@@ -120,7 +78,7 @@ def test_a_phrase_about_a_photo_gives_the_box_of_ground(page, shipped):
     for name, first, phrase in asks:
         choose(page, name)
         wait_label(page, first)  # it comes by itself, and takes the place of what is typed before
-        widget_browser.ask(page, phrase)
+        ask(page, phrase)
         wait_label(page, phrase)
         photo = paths.PHOTOS / f"{name}.jpg"
         assert_box(page, photo, shipped.ground(photo, phrase, top_k=10).boxes[0])
@@ -155,7 +113,7 @@ def test_suggestions_and_history_can_be_clicked(page):
 
 
 def test_a_misspelt_word_is_mended_by_a_click(page):
-    widget_browser.ask(page, "the astronaut in the orange suitt")
+    ask(page, "the astronaut in the orange suitt")
     assert "Did you mean suit" in status(page, "does not know 'suitt'")
     page.get_by_role("button", name="the astronaut in the orange suit", exact=True).click()
     status(page, "Answered by grid")
@@ -172,9 +130,9 @@ def test_a_misspelt_word_is_mended_by_a_click(page):
     ids=["long", "emoji", "german", "chinese"],
 )
 def test_what_cannot_be_read_is_a_message_beside_the_field(page, phrase, message):
-    widget_browser.ask(page, phrase)
+    ask(page, phrase)
     assert status(page, message)
-    widget_browser.ask(page, "the helmet")
+    ask(page, "the helmet")
     wait_label(page, "the helmet")
 
 
@@ -188,27 +146,22 @@ def test_bad_files_are_messages_and_the_kernel_lives_on(page):
     assert "cannot be decoded" in status(page, "half.jpg")
     upload(page, "noise.tif", os.urandom(8_000_000))
     assert "8 MB" in status(page, "noise.tif")
-    widget_browser.ask(page, "the helmet")
+    ask(page, "the helmet")
     wait_label(page, "the helmet")
 
 
-def test_own_photos_small_and_huge(page, shipped, tmp_path):
+def test_own_photos_small_and_huge(page, shipped):
     photo = paths.PHOTOS / "chelsea.jpg"
     upload(page, "mine.jpg", photo.read_bytes())
     page.locator(".sq-caption", has_text="your photo, 451 x 300").wait_for()
     page.locator(".sq-stage .sq-box").wait_for()
-    widget_browser.ask(page, "the cat")
+    ask(page, "the cat")
     wait_label(page, "the cat")
     assert_box(page, photo, shipped.ground(photo, "the cat", top_k=10).boxes[0])
-    upload(page, "fifty.jpg", image_bytes(Image.new("RGB", (10_000, 5_000), "teal"), quality=30))
+    fifty = Image.new("RGB", (10_000, 5_000), "teal")
+    upload(page, "fifty.jpg", widget_browser.image_bytes(fifty, quality=30))
     page.locator(".sq-caption", has_text="10000 x 5000").wait_for()
     page.locator(".sq-stage .sq-box").wait_for()
-    # Past the size of one message to the kernel: the browser makes it smaller.
-    rough = np.random.default_rng(0).integers(0, 256, (1600, 2400, 3), np.uint8)
-    Image.fromarray(rough).save(tmp_path / "large.png")
-    assert (tmp_path / "large.png").stat().st_size > 10_500_000
-    page.locator(".sq-find input[type=file]").set_input_files(tmp_path / "large.png")
-    page.locator(".sq-caption", has_text="2400 x 1600").wait_for()
 
 
 def test_a_photo_can_be_pasted(page):
@@ -230,13 +183,12 @@ def test_a_photo_can_be_pasted(page):
 def test_a_sentence_has_all_its_phrases_in_colours(page):
     mode(page, "Sentence")
     page.locator(".sq-legend li").nth(4).wait_for()  # the photo's own phrases come by themselves
-    widget_browser.ask(page, "[a woman] before [an American flag] and [a space shuttle]")
+    ask(page, "[a woman] before [an American flag] and [a space shuttle]")
     page.wait_for_function("document.querySelectorAll('.sq-legend li').length === 3")
     labels = page.locator(".sq-sheet .sq-label").all_inner_texts()
     assert set(labels) == {"a woman", "an American flag", "a space shuttle"}
-    shown = page.locator(".sq-sheet .sq-box").all()
-    borders = {box.evaluate("e => getComputedStyle(e).borderTopColor") for box in shown}
-    assert len(borders) == 3
+    border, shown = "e => getComputedStyle(e).borderTopColor", page.locator(".sq-sheet .sq-box")
+    assert len({box.evaluate(border) for box in shown.all()}) == 3
 
 
 def test_compare_shows_three_models_with_their_iou(page, trained, shipped):
@@ -245,6 +197,7 @@ def test_compare_shows_three_models_with_their_iou(page, trained, shipped):
     mode(page, "Compare")
     figures = page.locator(".sq-panels figure")
     figures.nth(2).wait_for()
+    assert "Closest to the truth: grid" in status(page, "Closest to the truth")
     photo = next(p for p in catalogue(SCENES) if p.name == "coffee")
     truth = photo.true_box("a cup")
     source = models.load_model("source")
@@ -325,14 +278,13 @@ def test_play_with_the_keys(page):
         "x => Math.abs(document.querySelector('.sq-draw rect.movable').getAttribute('x') - x) < 2",
         arg=205 * width / 600,
     )
-    check = page.get_by_role("button", name="Check")
-    check.press("Enter")
+    page.get_by_role("button", name="Check").press("Enter")
     page.locator(".sq-task .sq-verdict").nth(1).wait_for()
     assert "round" in page.locator(".sq-running").inner_text()
 
 
 def test_picture_and_answer_can_be_saved(page, shipped):
-    widget_browser.ask(page, "the helmet")
+    ask(page, "the helmet")
     status(page, "Answered by grid")
     with page.expect_download() as kept:
         page.get_by_role("button", name="Save JSON").click()
@@ -374,9 +326,8 @@ def test_keys_alone_are_enough(page):
             break
         assert at["seen"], f"no visible focus on {at['text']!r}"
         reached.append(at["text"])
-    for wanted in ("Surprise me", "Open a photo", "coffee", "Boxes", "Heat map (%)", "Find"):
-        assert wanted in reached
-    assert {"Save PNG", "Save JSON", "the helmet"} <= set(reached)
+    wanted = {"Surprise me", "Open a photo", "coffee", "Boxes", "Heat map (%)", "Find"}
+    assert wanted | {"Save PNG", "Save JSON", "the helmet"} <= set(reached)
     page.locator(".sq-thumb", has_text="coffee").focus()
     page.keyboard.press("Enter")
     wait_label(page, "a cup")
@@ -388,18 +339,13 @@ def test_keys_alone_are_enough(page):
 
 
 def test_a_narrow_window_stacks_and_keeps_the_box_over_its_object(page, shipped):
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size(NARROW)
     photo = paths.PHOTOS / "astronaut.jpg"
     answer = shipped.ground(photo, "an orange suit", top_k=10)
     assert_box(page, photo, answer.boxes[0], within=0.015)
     stage, field = page.locator(".sq-stage").bounding_box(), page.locator(".sq-line").bounding_box()
     assert field["y"] > stage["y"] + stage["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-def test_from_enter_to_the_picture_in_no_time(page):
-    # `make bench` gives the figure; this guards against an answer that takes another road.
-    assert np.median(enter_to_picture(page, rounds=6)) < 1500
 
 
 @contextlib.contextmanager
@@ -428,7 +374,7 @@ def test_notebook_6_in_jupyterlab(browser, trained, tmp_path):
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         page.wait_for_selector(widget_browser.LOADED)
-        widget_browser.ask(page, "the helmet")
+        ask(page, "the helmet")
         wait_label(page, "the helmet")
         # Keys typed into the widget are the widget's, not commands of the notebook.
         cells = page.locator(".jp-Cell").count()

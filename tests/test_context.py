@@ -7,6 +7,7 @@ import pytest
 
 from scene_utils import box_ops, words
 from scene_utils.grid import sentence_network, sentences, train_sentences
+from tests.makers import phrase_table, random_boxes
 
 WORDS = ["a", "man", "in", "blue", "shirt", "with", "dog", "hat"]
 VOCABULARY = words.Vocabulary.of([words.PAD, words.UNKNOWN, *WORDS])
@@ -31,13 +32,10 @@ def test_pairs_read_both_phrases_and_the_words_between_neighbours():
     assert read[1] == [["a", "man"], [], ["a", "dog"]]  # no neighbours
     assert read[3][1] == ["<unk>", "with"]
     assert pairs.order.tolist()[:3] == [[1, 1, 0.25], [1, 0, 0.5], [0, 1, 0.25]]
-
-
-def test_pairs_stay_within_their_sentence():
-    one = sentences.phrases_of("a man in a hat", ["a man", "a hat"])
-    other = sentences.phrases_of("a dog", ["a dog"]).assign(sentence_id=1)
-    pairs = sentences.pairs_of(pd.concat([one, other], ignore_index=True), VOCABULARY)
-    assert set(zip(pairs.one, pairs.other, strict=True)) == {(0, 1), (1, 0)}
+    # Those of another sentence are no company.
+    alone = sentences.phrases_of("a dog", ["a dog"]).assign(sentence_id=1)
+    more = sentences.pairs_of(pd.concat([table, alone], ignore_index=True), VOCABULARY)
+    assert more.one.tolist() == pairs.one.tolist()
 
 
 def test_a_phrase_given_twice_is_its_second_occurrence_and_a_strange_one_refused():
@@ -48,12 +46,8 @@ def test_a_phrase_given_twice_is_its_second_occurrence_and_a_strange_one_refused
 
 
 def test_features_of_two_boxes_are_those_of_their_definition():
-    rng = np.random.default_rng(0)
-    corners = [rng.random((3, count, 2)) / 2 for count in (4, 5)]
-    first, second = (
-        np.float32(np.concatenate([low, low + rng.uniform(0.1, 0.5, low.shape)], axis=-1))
-        for low in corners
-    )
+    boxes = random_boxes(27, 0) + np.float32([0, 0, 0.1, 0.1])  # none is next to nothing
+    first, second = boxes[:12].reshape(3, 4, 4), boxes[12:].reshape(3, 5, 4)
     found = np.asarray(sentence_network.HowTheyLie()([first, second]))
     iou = box_ops.iou(first[:, :, None], second[:, None])
     np.testing.assert_allclose(found[..., 12], iou, atol=1e-5)
@@ -82,17 +76,13 @@ def weigh(likely, shares, pairs, weight=1.0):
     return sentences.agree(factors, shares, pairs, weight)
 
 
-def crowd():
-    """Two men of nearly the same probability, a shirt that lies in the second; and the pairs."""
+def test_the_man_is_he_who_wears_the_shirt():
+    """Two men of nearly the same probability, a shirt that lies in the second."""
     man = [[0.1, 0.1, 0.3, 0.9], [0.6, 0.1, 0.8, 0.9]]
     shirt = [[0.62, 0.2, 0.78, 0.5], [0.0, 0.0, 0.05, 0.05]]
+    likely, shares = np.float32([man, shirt]), np.float32([[0.55, 0.45], [0.9, 0.1]])
     table = sentences.phrases_of("a man in a blue shirt", ["a man", "a blue shirt"])
     pairs = sentences.pairs_of(table, VOCABULARY)
-    return np.float32([man, shirt]), np.float32([[0.55, 0.45], [0.9, 0.1]]), pairs
-
-
-def test_the_man_is_he_who_wears_the_shirt():
-    likely, shares, pairs = crowd()
     new = weigh(likely, shares, pairs)
     np.testing.assert_allclose(new.sum(axis=1), 1, atol=1e-5)
     assert new[0, 1] > 0.9
@@ -101,10 +91,7 @@ def test_the_man_is_he_who_wears_the_shirt():
     turned = sentences.pairs_of(table, VOCABULARY)
     again = weigh(likely[::-1].copy(), shares[::-1].copy(), turned)
     np.testing.assert_allclose(again[::-1], new, atol=1e-5)
-
-
-def test_without_weight_or_company_a_phrase_stays_as_it_was():
-    likely, shares, pairs = crowd()
+    # Without weight or company a phrase stays as it was.
     np.testing.assert_allclose(weigh(likely, shares, pairs, 0.0), shares, atol=1e-5)
     alone = sentences.pairs_of(sentences.phrases_of("a man", ["a man"]), VOCABULARY)
     np.testing.assert_array_equal(weigh(likely[:1], shares[:1], alone), shares[:1])
@@ -124,19 +111,16 @@ def annotated(count, seed):
             (2, 3, "a blue shirt", shirt, "clothing"),
             (3, 0, "a man", men[1 - wearer], "people"),
         ):
-            sentence = ("a man in a blue shirt", "a man")[phrase_id == 3]
-            rows.append((str(picture), phrase_id == 3, phrase_id, first, phrase, sentence, kind))
-            rows[-1] += (100, 100, 1, *(100 * box))
-    columns = ["image_id", "sentence_id", "phrase_id", "first_word_index", "phrase", "sentence"]
-    columns += ["category", "width", "height", "n_boxes", *box_ops.COLUMNS]
-    return pd.DataFrame(rows, columns=columns)
+            rows.append((str(picture), phrase_id // 3, phrase_id, first, phrase, kind, 100 * box))
+    table, _ = phrase_table(rows)
+    said = np.where(table.sentence_id == 0, "a man in a blue shirt", "a man")
+    return table.assign(sentence=said)
 
 
 def test_it_learns_from_annotations_that_a_shirt_tells_who_is_meant():
     keras.utils.set_random_seed(0)
-    table = pd.concat(
-        [annotated(300, 1).assign(split="train"), annotated(60, 2).assign(split="val")]
-    )
+    parts = annotated(300, 1).assign(split="train"), annotated(60, 2).assign(split="val")
+    table = pd.concat(parts)
     made = sentence_network.build_networks(np.eye(len(VOCABULARY.words), dtype=np.float32), 32, 16)
     found = train_sentences.learn(made, table, VOCABULARY, steps=120, progress=False)
     assert found["train_pairs"] == 300  # the shirt has no like, the second man no company

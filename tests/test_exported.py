@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from scene_utils import exported, models, paths
+from scene_utils.source import train
+from tests.makers import files_of
 
 SHIPPED = models.SHIPPED["source"]
 FEATURE = np.random.default_rng(0).random((2, 1280), np.float32)
@@ -48,25 +50,20 @@ def exports(monkeypatch):
     return seen
 
 
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def test_it_answers_as_the_trained_network(made):
-    import keras
-
-    from scene_utils.source import model  # noqa: F401 its layers, by which Keras reads
-
-    network = keras.saving.load_model(SHIPPED / "model.keras", compile=False)
-    expected = np.asarray(network([FEATURE, TOKENS], training=False))
+    expected = np.asarray(train.load_regressor(SHIPPED)([FEATURE, TOKENS], training=False))
     np.testing.assert_allclose(made[1], expected, rtol=0, atol=1e-5)
 
 
-def test_what_is_whole_is_kept(made, kept, exports):
+def test_what_is_whole_is_kept_and_what_cannot_be_kept_answers_all_the_same(
+    made, kept, exports, tmp_path
+):
     folder = networks_in(kept)
     before = files_of(folder)
     np.testing.assert_array_equal(load(SHIPPED, kept), made[1])
     assert (exports, files_of(folder)) == ([], before)
+    (tmp_path / "file").write_text("no folder")
+    np.testing.assert_array_equal(load(SHIPPED, tmp_path / "file"), made[1])
 
 
 @pytest.mark.parametrize("damage", ["a changed bit", "half a file", "no weights", "no listing"])
@@ -88,17 +85,8 @@ def test_what_is_damaged_is_made_anew(made, kept, exports, damage):
     assert files_of(folder)["regress.bin"] == before["regress.bin"]
 
 
-def test_where_nothing_may_be_written_it_answers_all_the_same(made, tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    np.testing.assert_array_equal(load(SHIPPED, tmp_path / "file"), made[1])
-
-
 def test_other_weights_are_exported_again(made, kept, exports, tmp_path):
-    import keras
-
-    from scene_utils.source import model  # noqa: F401
-
-    network = keras.saving.load_model(SHIPPED / "model.keras", compile=False)
+    network = train.load_regressor(SHIPPED)
     last = [layer for layer in network.layers if layer.weights][-1]
     last.set_weights([0.5 * array for array in last.get_weights()])
     changed = tmp_path / "model"

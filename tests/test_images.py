@@ -1,9 +1,6 @@
 """Pictures of every kind come out as the RGB that a viewer shows, or as an error with a name."""
 
 import io
-import struct
-import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -28,54 +25,44 @@ def shown(source):
     return np.asarray(image)
 
 
-def chunk(kind, content):
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def png_that_claims(width, height):
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + data
-
-
 @pytest.fixture
 def noise():
     """A picture whose JPEG is long enough to be cut in the middle."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
-def test_transparency_lies_on_white():
-    rgba = np.uint8([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]])
-    expected = [[RED, WHITE, (204, 204, 204)]]
-    for source in (rgba, encoded(Image.fromarray(rgba))):
-        np.testing.assert_allclose(shown(source), expected, atol=1)
-    image = Image.fromarray(np.uint8([[[0, 255], [0, 0], [100, 255]]]), "LA")
-    np.testing.assert_array_equal(shown(encoded(image)), [[(0, 0, 0), WHITE, (100, 100, 100)]])
+PALETTE = Image.fromarray(np.uint8([[0, 1, 2]]), "P")
+PALETTE.putpalette([*RED, *GREEN, *BLUE])
+ALPHA, TWO = bytes([51, 255, 255]), Image.fromarray(np.uint8([[RED, GREEN]]))
+FRAMES = [Image.new("RGB", (2, 1), colour) for colour in (RED, GREEN, BLUE)]
+ANIMATION = encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:], duration=50)
+RGBA = np.uint8([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]])
+GREY = np.uint8([[0, 100, 255]])
+LA = Image.fromarray(np.uint8([[[0, 255], [0, 0], [100, 255]]]), "LA")
+GREYS = [(0, 0, 0), (100, 100, 100), WHITE]
+BITMAP = Image.fromarray(np.uint8([[0, 255, 255]])).convert("1")
+KINDS = {  # what is transparent lies on white
+    "RGBA array": (RGBA, [RED, WHITE, (204, 204, 204)]),
+    "RGBA": (encoded(Image.fromarray(RGBA)), [RED, WHITE, (204, 204, 204)]),
+    "grey with alpha": (encoded(LA), [(0, 0, 0), WHITE, (100, 100, 100)]),
+    "palette": (encoded(PALETTE, transparency=0), [WHITE, GREEN, BLUE]),
+    "GIF": (encoded(PALETTE, "GIF", transparency=0), [WHITE, GREEN, BLUE]),
+    "half transparent": (encoded(PALETTE, transparency=ALPHA), [(255, 204, 204), GREEN, BLUE]),
+    "a colour named transparent": (encoded(TWO, transparency=RED), [WHITE, GREEN]),
+    "grey array": (GREY, GREYS),
+    "grey": (encoded(Image.fromarray(GREY)), GREYS),
+    "black and white": (encoded(BITMAP), [(0, 0, 0), WHITE, WHITE]),
+    "first of several frames": (ANIMATION, [RED, RED]),
+    "no ink": (encoded(Image.new("CMYK", (2, 1)), "JPEG"), [WHITE, WHITE]),
+    "red inks": (encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "JPEG"), [RED]),
+    "cyan ink": (encoded(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "JPEG"), [(0, 255, 255)]),
+}
 
 
-def test_palette_with_transparency_lies_on_white():
-    image = Image.fromarray(np.uint8([[0, 1, 2]]), "P")
-    image.putpalette([*RED, *GREEN, *BLUE])
-    expected = [[WHITE, GREEN, BLUE]]
-    np.testing.assert_array_equal(shown(encoded(image, transparency=0)), expected)
-    np.testing.assert_array_equal(shown(encoded(image, "GIF", transparency=0)), expected)
-    half = shown(encoded(image, transparency=bytes([51, 255, 255])))
-    np.testing.assert_allclose(half, [[(255, 204, 204), GREEN, BLUE]], atol=1)
-
-
-def test_a_colour_named_transparent_becomes_white():
-    image = Image.fromarray(np.uint8([[RED, GREEN]]))
-    np.testing.assert_array_equal(shown(encoded(image, transparency=RED)), [[WHITE, GREEN]])
-
-
-def test_grey_and_black_and_white():
-    grey = np.uint8([[0, 100, 255]])
-    expected = np.repeat(grey[..., None], 3, axis=2)
-    for source in (grey, encoded(Image.fromarray(grey))):
-        np.testing.assert_array_equal(shown(source), expected)
-    bitmap = Image.fromarray(np.uint8([[0, 255, 255]])).convert("1")
-    np.testing.assert_array_equal(shown(encoded(bitmap)), [[(0, 0, 0), WHITE, WHITE]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_picture_looks_as_in_a_viewer(kind):
+    source, expected = KINDS[kind]
+    np.testing.assert_allclose(shown(source), [expected], atol=6 if "ink" in kind else 1)
 
 
 @pytest.mark.parametrize(
@@ -88,20 +75,6 @@ def test_16_bit_grey_keeps_its_brightness(values, expected):
     assert png[24] == 16, "the file should have 16 bits a sample"
     for channel in range(3):
         np.testing.assert_allclose(shown(png)[0, :, channel], expected, atol=1)
-
-
-def test_cmyk_jpeg():
-    inks = {(0, 0, 0, 0): WHITE, (255, 0, 0, 0): (0, 255, 255), (0, 255, 255, 0): RED}
-    for ink, expected in inks.items():
-        jpeg = encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95)
-        np.testing.assert_allclose(shown(jpeg)[8, 8], expected, atol=6)
-
-
-def test_first_frame_of_an_animation():
-    frames = [Image.new("RGB", (8, 6), colour) for colour in (RED, GREEN, BLUE)]
-    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50)
-    assert Image.open(io.BytesIO(gif)).n_frames == 3
-    np.testing.assert_array_equal(shown(gif), np.broadcast_to(np.uint8(RED), (6, 8, 3)))
 
 
 # How a camera held in each way stores an upright picture, from the EXIF standard's text: which side
@@ -132,13 +105,7 @@ def test_exif_orientation_is_applied(orientation, kind):
     assert read_squeezed(source, 20)[1:] == (48, 32)
 
 
-def test_a_picture_of_one_pixel():
-    squeezed, width, height = read_squeezed(encoded(Image.new("RGB", (1, 1), (7, 80, 200))), 5)
-    assert (width, height) == (1, 1)
-    np.testing.assert_array_equal(squeezed, np.broadcast_to(np.uint8([7, 80, 200]), (5, 5, 3)))
-
-
-def test_squeezing_keeps_fractions_of_the_frame():
+def test_squeezing_keeps_fractions_of_the_frame_and_averages_what_is_finer(noise):
     wide = np.zeros((100, 400, 3), np.uint8)
     wide[:, 100:] = BLUE  # a quarter of the width
     wide[75:] = GREEN  # the last quarter of the height
@@ -149,18 +116,10 @@ def test_squeezing_keeps_fractions_of_the_frame():
     np.testing.assert_allclose(squeezed[:46, :14], 0, atol=1)
     np.testing.assert_allclose(squeezed[:46, 18:], np.broadcast_to(BLUE, (46, 46, 3)), atol=1)
     np.testing.assert_allclose(squeezed[50:], np.broadcast_to(GREEN, (14, 64, 3)), atol=1)
-
-
-def test_squeezing_averages_what_is_finer_than_a_pixel():
     stripes = np.zeros((512, 512), np.uint8)
     stripes[:, ::2] = 255
     assert np.abs(read_squeezed(stripes, 32)[0].astype(int) - 127).max() <= 3
-
-
-def test_a_picture_of_the_asked_size_is_not_touched(noise):
-    squeezed, width, height = read_squeezed(encoded(noise), 64)
-    np.testing.assert_array_equal(squeezed, np.asarray(noise))
-    assert (width, height) == (64, 64)
+    np.testing.assert_array_equal(read_squeezed(noise, 64)[0], noise, "nothing to squeeze")
 
 
 @pytest.mark.parametrize(
@@ -190,25 +149,23 @@ def test_what_cannot_be_read_is_named(damage, noise, tmp_path):
             open_image(content[damage], "upload 3")
 
 
-@pytest.mark.parametrize("side", [12_000, 60_000, 2**31 - 1])
-def test_a_small_file_that_claims_a_huge_picture_is_refused(side, tmp_path):
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png_that_claims(side, side))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with pytest.raises(ImageError) as caught:
-            open_image(path)
-    assert str(caught.value).startswith(f"{path}: expected ")
-    if side == 12_000:
-        assert "at most 100 megapixels, got 12000 x 12000" in str(caught.value)
+SHAPE = r"^frame: expected an array \(height, width\[, 1, 3 or 4\]\), got uint8 \("
+VALUES = "^frame: expected values from 0 to 1, 255 or 65,535, got"
+THING = r"^frame: expected a path, bytes, an opened file, a PIL image or"
 
 
-@pytest.mark.parametrize("shape", [(4, 5, 2), (4, 5, 5), (2, 4, 5, 3), (5,), (0, 5, 3), (4, 0)])
-def test_an_array_that_is_no_picture_is_shown(shape):
-    with pytest.raises(ImageError) as caught:
-        open_image(np.zeros(shape, np.uint8), "frame")
-    wanted = "frame: expected an array (height, width[, 1, 3 or 4]), got"
-    assert str(caught.value) == f"{wanted} uint8 {shape}"
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        *[(np.zeros(shape, np.uint8), SHAPE) for shape in ((4, 5, 2), (2, 4, 5, 3), (0, 5, 3))],
+        *[(np.full((4, 5, 3), value, np.float32), VALUES) for value in (-1, np.nan, np.inf, 1e9)],
+        *[(thing, THING) for thing in (None, 7, {"a": 1}, io.StringIO("text"))],
+    ],
+    ids=str,
+)
+def test_what_holds_no_picture_is_refused(source, message):
+    with pytest.raises(ImageError, match=message):
+        open_image(source, "frame")
 
 
 class Tensor:
@@ -225,8 +182,6 @@ FORMS = {
     "path": lambda array, path: path,
     "text": lambda array, path: str(path),
     "bytes": lambda array, path: path.read_bytes(),
-    "bytearray": lambda array, path: bytearray(path.read_bytes()),
-    "memoryview": lambda array, path: memoryview(path.read_bytes()),
     "BytesIO": lambda array, path: io.BytesIO(path.read_bytes()),
     "opened file": lambda array, path: open(path, "rb"),  # noqa: SIM115 it is read at once
     "PIL": lambda array, path: Image.fromarray(array),
@@ -255,30 +210,13 @@ def test_a_picture_of_other_numbers_is_scaled_by_what_they_say(top, kind, tmp_pa
     np.testing.assert_allclose(found, np.linspace(0, 255, 32), atol=1)
 
 
-@pytest.mark.parametrize("value", [-1, np.nan, np.inf, 1e9])
-def test_numbers_that_are_no_brightness_are_refused(value):
-    array = np.full((4, 5, 3), value, np.float32)
-    with pytest.raises(ImageError, match="expected values from 0 to 1, 255 or 65,535, got"):
-        open_image(array)
-
-
-@pytest.mark.parametrize("thing", [None, 7, {"a": 1}, io.StringIO("text")])
-def test_what_is_no_picture_at_all_is_named(thing):
-    with pytest.raises(ImageError, match=r"expected a path, bytes, an opened file, a PIL image or"):
-        open_image(thing)
-
-
 @pytest.mark.parametrize("name", ["1.JPG", "1.jpeg", "1.PNG"])
-def test_pictures_with_other_usual_endings_are_found(name, tmp_path):
+def test_pictures_with_other_usual_endings_are_found_and_none_is_an_error(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     assert images.picture_file(tmp_path, "1").name == name
     assert images.picture_files(tmp_path) == {"1": tmp_path / name}
     images.check_folder(tmp_path, ["0", "1"])
-
-
-def test_a_folder_without_any_of_the_pictures_says_what_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"pictures of 1 ids, .*there is {name} instead"):
+        images.check_folder(tmp_path, ["2"])
     with pytest.raises(FileNotFoundError, match=r"pictures of 2 ids, such as 1.jpg, .* is empty"):
         images.check_folder(tmp_path / "none", ["1", "2"])
-    (tmp_path / "one.bmp").write_bytes(b"x")
-    with pytest.raises(FileNotFoundError, match=r"there is one\.bmp instead"):
-        images.check_folder(tmp_path, ["1"])

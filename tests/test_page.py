@@ -22,18 +22,9 @@ from scene_utils import box_ops, images, paths
 from scene_utils.widget import page as widget_page
 from tests.browser import browser as headless
 from tests.browser import server
-from tests.browser.browser import (
-    ask,
-    choose,
-    listen,
-    mode,
-    status,
-    upload,
-    wait_label,
-)
+from tests.browser.browser import NARROW, WIDE, ask, choose, listen, mode, status, wait_label
 
 pytestmark = pytest.mark.slow
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MODES = ("Phrase", "Sentence", "Compare", "Play")
 AXE = "axe-core@4.14.1"
 
@@ -44,30 +35,6 @@ def address(tmp_path_factory):
     book = widget_page.write_page(headless.PHOTOS_PAGE, folder / "eine Übersicht.ipynb")
     with server.served(book) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def complaints():
-    return []
-
-
-@pytest.fixture(scope="module")
-def opened(browser, address, complaints):
-    page = browser.new_context(viewport=WIDE).new_page()
-    listen(page, complaints)
-    headless.load(page, address)
-    return page
-
-
-@pytest.fixture
-def page(opened, complaints):
-    """The page at its start; afterwards nothing may have gone wrong in the browser."""
-    opened.set_viewport_size(WIDE)
-    mode(opened, "Phrase")
-    choose(opened, "astronaut")
-    wait_label(opened, "an orange suit")
-    yield opened
-    assert complaints == []
 
 
 def boxes(page) -> np.ndarray:
@@ -87,7 +54,7 @@ def test_two_tabs_each_answer_for_their_own_photo(page, address, complaints):
     headless.load(other, address)
     tabs = {page: ("chelsea", "451 x 300"), other: ("rocket", "640 x 427")}
     for tab, (name, _) in tabs.items():
-        upload(tab, "mine.jpg", (paths.PHOTOS / f"{name}.jpg").read_bytes())
+        headless.upload(tab, "mine.jpg", (paths.PHOTOS / f"{name}.jpg").read_bytes())
     for tab, (_, size) in tabs.items():
         tab.locator(".sq-caption", has_text=f"your photo, {size}").wait_for()
     phrases = {page: "the nose of the cat", other: "the night sky"}

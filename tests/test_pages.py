@@ -58,20 +58,3 @@ def test_every_setting_that_is_named_exists(page):
 
     for words in re.findall(r"SET=\"([^\"]*)\"", read(page)):
         settings.read("flickr30k", words)
-
-
-def test_the_readme_is_short_and_its_tables_too():
-    lines = read("README.md").splitlines()
-    assert len(lines) <= 140
-    longest = rows = 0
-    for line in lines:
-        rows = rows + 1 if line.startswith("|") else 0
-        longest = max(longest, rows - 2)
-    assert 1 <= longest <= 8
-
-
-def test_all_tables_are_known():
-    for page in readme_tables.FILES:
-        for name in re.findall(r"<!-- table:(\S+) -->", read(page)):
-            profile, _, table = name.partition("/")
-            assert table in (readme_tables.BENCH if profile == "bench" else readme_tables.TABLES)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils import box_ops, models
+from scene_utils import box_ops, models, paths
 from scene_utils.source import model, train
 from scene_utils.words import PAD, UNKNOWN, Vocabulary
+from tests.makers import random_boxes
 
 WORDS = ("left", "right", "thing")
 VOCABULARY = Vocabulary.of([PAD, UNKNOWN, *WORDS])
@@ -100,16 +101,11 @@ def test_same_seed_same_bits_other_seed_other_bits(undisturbed, tmp_path):
 
 
 def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path):
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path\n"
-        "import test_source\n"
-        "test_source.run(Path(sys.argv[2]))\n"
-    )
-    here = str(__file__).rsplit("/", 1)[0]
+    program = "import sys; from pathlib import Path; from tests import test_source\n"
+    program += "test_source.run(Path(sys.argv[1]))"
     folder = tmp_path / "killed"
-    command = [sys.executable, "-c", program, here, str(folder)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+    command = [sys.executable, "-c", program, str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=paths.ROOT) as running:
         until = time.monotonic() + 90
         while not (folder / "state.keras").is_file() and time.monotonic() < until:
             time.sleep(0.005)
@@ -122,9 +118,8 @@ def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path):
     assert len(history) == SMALL.epochs
     pd.testing.assert_frame_equal(figures(history), figures(run(undisturbed)))
     same(weights(folder), weights(undisturbed))
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        path.name for path in undisturbed.iterdir()
-    )
+    names = [{path.name for path in made.iterdir()} for made in (folder, undisturbed)]
+    assert names[0] == names[1]
 
 
 def test_a_finished_training_is_not_repeated_but_new_data_or_settings_are(undisturbed, tmp_path):
@@ -154,31 +149,17 @@ def test_mean_vector_is_the_mean_of_known_tokens(undisturbed):
     np.testing.assert_allclose(layer(tokens), expected, rtol=1e-6)
 
 
-def random_boxes(count, seed):
-    corners = np.sort(np.random.default_rng(seed).random((count, 2, 2)), axis=1)
-    return corners.reshape(count, 4).astype(np.float32)
-
-
-def test_iou_loss_agrees_with_the_evaluators_iou():
+def test_losses_are_iou_as_the_evaluator_has_it_and_giou_as_published():
     true, guess = random_boxes(200, 0), random_boxes(200, 1)
     expected = 1 - box_ops.iou(true, guess)
     np.testing.assert_allclose(model.iou_loss(true, guess), expected, atol=1e-5)
-
-
-def test_giou_loss_known_answers():
-    # Rezatofighi et al. 2019, algorithm 1, worked by hand: two unit squares with a unit gap have
-    # IoU 0, union 2 and hull 3, so GIoU = 0 - (3 - 2) / 3; equal boxes have GIoU 1; two half
-    # overlapping ones have IoU 1/3 and a hull that is their union.
-    true = np.float32([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 1]])
-    guess = np.float32([[2, 0, 3, 1], [0, 0, 1, 1], [1, 0, 3, 1]])
-    np.testing.assert_allclose(model.giou_loss(true, guess), [1 + 1 / 3, 0, 2 / 3], atol=1e-6)
-
-
-def test_giou_loss_still_pulls_boxes_that_do_not_meet():
-    true = np.float32([[0, 0, 1, 1]])
-    near, far = np.float32([[1.5, 0, 2.5, 1]]), np.float32([[5, 0, 6, 1]])
-    assert float(model.giou_loss(true, near)[0]) < float(model.giou_loss(true, far)[0])
-    assert float(model.iou_loss(true, near)[0]) == float(model.iou_loss(true, far)[0]) == 1
+    # Rezatofighi et al. 2019, algorithm 1, worked by hand: unit squares with a gap of 1 or 4 have
+    # IoU 0, union 2 and hull 3 or 6, so GIoU = 0 - (hull - 2) / hull, which pulls them together;
+    # equal boxes have GIoU 1; two half overlapping ones have IoU 1/3, their hull is their union.
+    true = np.float32([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 1]])
+    guess = np.float32([[2, 0, 3, 1], [5, 0, 6, 1], [0, 0, 1, 1], [1, 0, 3, 1]])
+    expected = [1 + 1 / 3, 1 + 2 / 3, 0, 2 / 3]
+    np.testing.assert_allclose(model.giou_loss(true, guess), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("change", [{"model": "transformer"}, {"loss": "diou"}])

@@ -1,9 +1,7 @@
 """Words as GloVe writes them, vectors from real files, and a vocabulary that survives the disk."""
 
 import gzip
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,8 +20,6 @@ from scene_utils.words import (
     tokenize,
 )
 
-# Beside the real pictures; the whole file, which `make data` fetches, takes minutes to read.
-SUBSET = Path(os.environ.get("FLICKR30K", "")).parent / "glove/glove.6B.300d.subset.txt"
 PHRASES = ["A man", "the man 's red T-shirt", "two dogs", "An old caf\u00e9", "a man in a hat"]
 PHRASES += ["3 o'clock"]
 
@@ -42,52 +38,29 @@ def glove50():
     ("phrase", "tokens"),
     [
         ("", ""),
-        ("  \t\n ", ""),
         (" , . ( ) \" ' - ", ""),
         ("\U0001f600 \u2764\ufe0f", ""),
         ("A Man", "a man"),
         ("The man's hat", "the man 's hat"),
-        ("The man 's hat", "the man 's hat"),
         ("The man\u2019s hat", "the man 's hat"),
-        ("the man`s", "the man 's"),
-        ("MAN'S", "man 's"),
         ("the boys' ball", "the boys ball"),
         ("a 'quoted' sign", "a quoted sign"),
         ("\u201cquoted\u201d \u2018sign\u2019", "quoted sign"),
         ("that doesn't", "that does n't"),
-        ("they're", "they 're"),
         ("O'Neill", "o'neill"),
         ("T-shirt", "t-shirt"),
-        ("T\u2010shirt", "t-shirt"),
-        ("a black-and-white dog", "a black-and-white dog"),
         ("red -- blue", "red blue"),
         ("pre- and post-war", "pre and post-war"),
         ("No.7, 2 x4 and 3.5", "no.7 2 x4 and 3.5"),
         ("U.S. flag.", "u.s flag"),
-        ("snake_case", "snake case"),
         ("Caf\u00e9 CR\u00c8ME", "caf\u00e9 cr\u00e8me"),
         ("cafe\u0301", "caf\u00e9"),  # the accent typed as a sign of its own
         ("\ufb01sh", "fish"),  # a ligature
         ("man\U0001f600hat", "man hat"),
-        ("\u72ac", "\u72ac"),
     ],
 )
 def test_tokenize(phrase, tokens):
     assert tokenize(phrase) == tokens.split()
-
-
-def test_tokens_of_any_text_are_lower_case_words():
-    rng = np.random.default_rng(3)
-    alphabet = list("aBcD's n't-.,\u2019\u2014 _3\u00e9\U0001f600\n\"()&/\0")
-    for _ in range(500):
-        phrase = "".join(rng.choice(alphabet, rng.integers(0, 30)))
-        tokens = tokenize(phrase)
-        assert "".join(tokens) == "".join(tokens).lower()
-        for token in tokens:
-            assert any(character.isalnum() for character in token)
-            assert not set(token) & set(' \n_,"()&/\0\u2019\u2014')
-        assert tokenize(f"  {phrase}  ") == tokens
-        assert tokenize(f"{phrase} , hat") == [*tokens, "hat"]
 
 
 def write_vectors(path, lines):
@@ -96,17 +69,14 @@ def write_vectors(path, lines):
 
 
 def test_read_made_vectors(tmp_path):
-    path = write_vectors(
-        tmp_path / "three.txt", ["the 1 2 3", "caf\u00e9 -0.5 1e-3 0", "\u2028 7 8 9", "the 4 5 6"]
-    )
+    lines = ["the 1 2 3", "caf\u00e9 -0.5 1e-3 0", "\u2028 7 8 9", "the 4 5 6"]
+    path = write_vectors(tmp_path / "three.txt", lines)
     vectors = read_glove_text(path)  # of a word given twice the first
     assert (vectors.name, vectors.dim) == ("three", 3)
     # A line feed alone ends a line, not the other signs that str.splitlines breaks at.
     assert vectors.index == {"the": 0, "caf\u00e9": 1, "\u2028": 2}
     assert vectors.matrix.dtype == np.float32
-    np.testing.assert_array_equal(
-        vectors.matrix, np.float32([[1, 2, 3], [-0.5, 1e-3, 0], [7, 8, 9]])
-    )
+    assert vectors.matrix.tolist() == np.float32([[1, 2, 3], [-0.5, 1e-3, 0], [7, 8, 9]]).tolist()
     assert read_glove_text(path, "mine").name == "mine"
 
 
@@ -115,7 +85,6 @@ DAMAGE = {
     "too many numbers": ("w5 1 2 3 4", "4 numbers"),
     "no number": ("w5 1 two 3", "two"),
     "not finite": ("w5 1 nan 3", "not finite"),
-    "infinite": ("w5 1 inf 3", "not finite"),
     "only a word": ("w5", "0 numbers"),
     "not UTF-8": ("\udcff 1 2 3", "decode"),
 }
@@ -136,12 +105,9 @@ def test_a_damaged_line_is_passed_over_and_many_are_refused(damage, tmp_path):
     assert list(vectors.index) == [f"w{n}" for n in range(40) if n != 5]
     assert vectors.matrix[:, 0].tolist() == [n for n in range(40) if n != 5]
     write(5, 6, 7, 20)
-    with pytest.raises(ValueError, match="expected GloVe's text format") as caught:
+    told = f"expected GloVe's text format.*a word and 3 numbers a line; line 6: got .*{shown}"
+    with pytest.raises(ValueError, match=f"^{path}: {told}"):
         read_glove_text(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "a word and 3 numbers a line; line 6: got " in message
-    assert shown in message
 
 
 @pytest.mark.parametrize(
@@ -178,50 +144,24 @@ def test_a_phrase_without_words_is_refused_by_its_number(phrases):
         text.check_phrases(phrases)
 
 
+@pytest.mark.parametrize("content", [b"", b"\n\n\n", b"PK\x03\x04\x00\xff\xfe" * 500])
+def test_a_file_of_another_kind_or_none_is_refused(content, tmp_path):
+    path = tmp_path / "other.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path}: expected GloVe's text format"):
+        read_glove_text(path)
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/none.txt.*make data"):
+        load_vectors(str(tmp_path / "none.txt"))
+
+
 def test_one_line_in_a_thousand_may_be_damaged(tmp_path):
     lines = [f"w{n} {n} 1 0" for n in range(5000)]
-    few = [("broken" if n % 1000 == 999 else line) for n, line in enumerate(lines)]
-    assert len(read_glove_text(write_vectors(tmp_path / "few.txt", few)).index) == 4995
+    few = [("x" * 350_000 if n == 4000 else line) for n, line in enumerate(lines)]
+    found = read_glove_text(write_vectors(tmp_path / "few.txt", few)).index
+    assert list(found) == [f"w{n}" for n in range(5000) if n != 4000]
     many = [("broken" if n % 300 == 299 else line) for n, line in enumerate(lines)]
     with pytest.raises(ValueError, match="line 300: got 0 numbers"):
         read_glove_text(write_vectors(tmp_path / "many.txt", many))
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n\n", b"PK\x03\x04\x00\xff\xfe" * 500])
-def test_a_file_of_another_kind_is_refused(content, tmp_path):
-    path = tmp_path / "other.txt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="expected GloVe's text format") as caught:
-        read_glove_text(path)
-    assert str(caught.value).startswith(f"{path}: ")
-
-
-def test_a_huge_line_among_many_good_ones_is_passed_over(tmp_path):
-    lines = [f"w{n} {n} 1 0" for n in range(5000)]
-    lines[4000] = "x" * 350_000
-    vectors = read_glove_text(write_vectors(tmp_path / "v.txt", lines))
-    assert list(vectors.index) == [f"w{n}" for n in range(5000) if n != 4000]
-
-
-def test_a_missing_file_of_vectors_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make data") as caught:
-        load_vectors(str(tmp_path / "none.txt"))
-    assert str(tmp_path / "none.txt") in str(caught.value)
-
-
-@pytest.mark.skipif(
-    not SUBSET.is_file(), reason="set FLICKR30K to a folder beside glove/glove.6B.300d.subset.txt"
-)
-def test_real_300_numbers_equal_a_naive_reading():
-    subset = read_glove_text(SUBSET)
-    assert (len(subset.index), subset.matrix.shape) == (1912, (1912, 300))
-    naive = {}
-    for line in SUBSET.read_text(encoding="utf-8").split("\n"):
-        if line:
-            word, _, numbers = line.partition(" ")
-            naive[word] = [float(number) for number in numbers.split(" ")]
-    assert list(naive) == list(subset.index)
-    np.testing.assert_array_equal(subset.matrix, np.array(list(naive.values()), np.float32))
 
 
 def test_packaged_glove_is_glove_6b(glove50):
@@ -229,9 +169,8 @@ def test_packaged_glove_is_glove_6b(glove50):
     assert sorted(glove50.index.values()) == list(range(400_000))
     # The start of the published file: its most frequent words, and the first numbers of "the".
     assert list(glove50.index)[:6] == ["the", ",", ".", "of", "to", "and"]
-    np.testing.assert_allclose(
-        glove50.matrix[0, :5], [0.418, 0.24968, -0.41242, 0.1217, 0.34527], atol=1e-6
-    )
+    first = [0.418, 0.24968, -0.41242, 0.1217, 0.34527]
+    np.testing.assert_allclose(glove50.matrix[0, :5], first, atol=1e-6)
     assert np.isfinite(glove50.matrix).all()
 
 
@@ -242,16 +181,13 @@ def test_packaged_glove_is_glove_6b(glove50):
         ("t-shirt", (["t-shirt"], "exact")),
         ("blue-shirt", (["blue", "shirt"], "parts")),
         ("blue-zzz", (["blue"], "parts")),
-        ("blue.shirt", (["blue", "shirt"], "parts")),
         ("zz9", (["number"], "digits")),
         ("skatebord", (["skateboard"], "spelling")),  # a letter left out
         ("skateboaard", (["skateboard"], "spelling")),  # one too many
         ("skatebaord", (["skateboard"], "spelling")),  # two swapped
         ("skateboatd", (["skateboard"], "spelling")),  # one wrong
         ("sksteboatd", ([], "unknown")),  # two wrong
-        ("shlrts", (["shirts"], "spelling")),
         ("blux", ([], "unknown")),  # too short to correct
-        ("\U0001f600", ([], "unknown")),
         ("", ([], "unknown")),
     ],
 )
@@ -279,10 +215,6 @@ def test_vocabulary_holds_the_given_phrases_words_alone(glove50):
     order = [(-expected[word], word) for word in vocabulary.words[2:]]
     assert order == sorted(order)
     assert vocabulary.index == {word: row for row, word in enumerate(vocabulary.words)}
-
-
-def test_vocabulary_does_not_depend_on_the_order_of_phrases(glove50):
-    vocabulary, embeddings, _ = build_vocabulary(PHRASES, glove50)
     other, again, _ = build_vocabulary(PHRASES[::-1], glove50)
     assert other.words == vocabulary.words
     np.testing.assert_array_equal(again, embeddings)
@@ -293,17 +225,11 @@ def test_embeddings_are_the_words_own_vectors():
     phrases = ["red hat", "red skatebord", "big-red hat zq 77", "red zq zq"]
     vocabulary, embeddings, table = build_vocabulary(phrases, vectors)
     assert vocabulary.words == ("<pad>", "<unk>", "red", "hat", "77", "big-red", "skatebord")
-    row = {word: vectors.matrix[place] for word, place in vectors.index.items()}
-    expected = {
-        "red": row["red"],
-        "hat": row["hat"],
-        "77": row["number"],
-        "big-red": (row["big"] + row["red"]) / 2,
-        "skatebord": row["skateboard"],
-    }
+    red, hat, skateboard, big, number = vectors.matrix
+    expected = {"red": red, "hat": hat, "77": number}
+    expected |= {"big-red": (big + red) / 2, "skatebord": skateboard}
     for word, vector in expected.items():
         np.testing.assert_allclose(embeddings[vocabulary.index[word]], vector, rtol=1e-6)
-    np.testing.assert_array_equal(embeddings[2], row["red"])
     assert not embeddings[0].any()
     counts = {"red": 3, "hat": 2, "77": 1, "big-red": 1, "skatebord": 1}
     mean = sum(counts[word] * vector for word, vector in expected.items()) / 8
@@ -312,12 +238,9 @@ def test_embeddings_are_the_words_own_vectors():
     assert found["zq"] == [3, "unknown", ""]
     assert found["big-red"] == [1, "parts", "big red"]
     assert found["skatebord"] == [1, "spelling", "skateboard"]
-
-
-@pytest.mark.parametrize("phrases", [[], [""], ["zzqx qqzz"]])
-def test_no_known_word_is_refused(phrases):
-    with pytest.raises(ValueError, match=r"^vocabulary: expected phrases with words of made"):
-        build_vocabulary(phrases, vectors_of("red"))
+    for unknown in ([], [""], ["zzqx qqzz"]):
+        with pytest.raises(ValueError, match=r"^vocabulary: expected phrases with words of made"):
+            build_vocabulary(unknown, vectors)
 
 
 def test_vocabulary_comes_back_from_disk(tmp_path, glove50):
@@ -366,22 +289,6 @@ def test_coverage_counts_tokens(vocabulary):
     assert share == pytest.approx(5 / 9)
     assert unknown == Counter({"the": 2, "red": 1, "end": 1})
     assert coverage([], vocabulary) == (1, Counter())
-
-
-def test_vocabulary_of_train_covers_real_test_phrases(real_entities, glove50):
-    phrases = real_entities.phrases
-    boxed = phrases[phrases.n_boxes > 0]
-    train, test = (boxed[boxed.split == split].phrase for split in ("train", "test"))
-    vocabulary, embeddings, table = build_vocabulary(train[::10], glove50)
-    assert np.isfinite(embeddings).all()
-    assert set(table.word) >= set(vocabulary.words[2:])
-    share, unknown = coverage(test, vocabulary)
-    assert 0.96 < share < 1
-    assert not set(unknown) & set(vocabulary.words)
-    ids = vocabulary.encode(test)
-    assert ids.min() == 0
-    assert ids.max() < len(vocabulary.words)
-    assert (ids[:, 0] > 0).all()
 
 
 def said(sentence, *phrases, sentence_id=0):

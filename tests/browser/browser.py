@@ -21,6 +21,7 @@ FLAGS = [
     *["--disable-background-networking", "--disable-component-update", "--disable-sync"],
 ]
 PHOTOS_PAGE = Path(__file__).with_name("photos_page.py")
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LOADED = ".sq-app .sq-box"
 PATIENCE = 400_000  # ms; a page starts a kernel and loads TensorFlow, on a busy machine
 ANSWERED = 90_000  # ms; likewise generous

@@ -28,8 +28,8 @@ def _picture(page) -> Image.Image:
 
 
 def _choose(page, name: str, phrase: str) -> None:
-    page.locator(".sq-thumb:enabled", has_text=name).click()
-    page.locator(".sq-sheet .sq-label", has_text=phrase).wait_for()
+    browser.choose(page, name)
+    browser.wait_label(page, phrase)
 
 
 def _heat(page, steps: int) -> None:
@@ -57,9 +57,6 @@ def animation(page) -> list[tuple[Image.Image, int]]:
     def frame(milliseconds: int) -> None:
         frames.append((_picture(page), milliseconds))
 
-    def mode(name: str) -> None:
-        page.get_by_role("radio", name=name).check(force=True)
-
     _choose(page, "chelsea", "a cat")
     frame(1200)
     field = page.locator(".sq-line input")
@@ -68,13 +65,13 @@ def animation(page) -> list[tuple[Image.Image, int]]:
         field.press_sequentially(part)
         frame(300)
     page.keyboard.press("Enter")
-    page.locator(".sq-sheet .sq-label", has_text="the nose of").wait_for()
+    browser.wait_label(page, "the nose of")
     frame(1800)
     _choose(page, "coffee", "a cup")
-    mode("Sentence")
+    browser.mode(page, "Sentence")
     page.locator(".sq-legend li").nth(2).wait_for()
     frame(2200)
-    mode("Play")
+    browser.mode(page, "Play")
     canvas = page.locator(".sq-draw svg")
     canvas.wait_for()
     while page.locator(".sq-task b").inner_text() != "a cup":
