@@ -30,13 +30,16 @@ RELATIONS = (
     "next front left right top wearing holding"
 )
 
-# Edges of each bin are lower ones; the last bin is open.
+# Lower edges of the bins, and their names; the last bin is open.
 BINS = {
-    "box area (% of the picture)": [0, 2, 5, 10, 20, 40, 70],
-    "words in the phrase": [1, 2, 3, 4, 5, 6],
-    "objects of its category": [1, 2, 3, 4, 6, 9],
-    "boxes of the phrase": [1, 2, 3, 4, 6],
-    "words unknown to GloVe": [0, 1],
+    "box area (% of the picture)": (
+        [0, 2, 5, 10, 20, 40, 70],
+        "0-2 2-5 5-10 10-20 20-40 40-70 70-100",
+    ),
+    "words in the phrase": ([1, 2, 3, 4, 5, 6], "1 2 3 4 5 6+"),
+    "objects of its category": ([1, 2, 3, 4, 6, 9], "1 2 3 4-5 6-8 9+"),
+    "boxes of the phrase": ([1, 2, 3, 4, 6], "1 2 3 4-5 6+"),
+    "words unknown to GloVe": ([0, 1], "0 1+"),
 }
 # Highest number of each bin; the last bin is open.
 FREQUENCIES = (0, 5, 20, 100, 500)
@@ -67,7 +70,10 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
         "boxes of the phrase": boxed.n_boxes,
         "words unknown to GloVe": of_words(lambda them: sum(w not in known for w in them)),
     }
-    table = {name: _binned(np.asarray(values), BINS[name]) for name, values in numbers.items()}
+    table = {}
+    for name, values in numbers.items():
+        edges, labels = BINS[name]
+        table[name] = pd.cut(values, [*edges, np.inf], right=False, labels=labels.split())
     colour, other, relation = (
         of_words(lambda them, listed=listed: not listed.isdisjoint(them))
         for listed in (set(words.split()) for words in (COLOURS, OTHERS, RELATIONS))
@@ -88,17 +94,6 @@ def _ordered(values: np.ndarray, labels: list[str]) -> pd.Categorical:
     return pd.Categorical(values, labels, ordered=True)
 
 
-def _binned(values: np.ndarray, edges: list[int]) -> pd.Categorical:
-    whole = np.issubdtype(values.dtype, np.integer)
-    labels = []
-    for low, high in pairwise(edges):
-        last = high - 1 if whole else high
-        labels.append(f"{low}" if low == last else f"{low}-{last}")
-    labels.append(f"{edges[-1]}+" if whole else f"{edges[-1]}-100")
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(labels) - 1)
-    return pd.Categorical.from_codes(place, labels, ordered=True)
-
-
 def by_group(
     scored: dict[str, pd.DataFrame], described: pd.DataFrame, least: int = 10, **draws: int
 ) -> pd.DataFrame:
@@ -107,21 +102,16 @@ def by_group(
     A row a model, column and bin: model, what, bin, mentions, value, low, high. Bins of fewer than
     `least` mentions are left out: no interval means anything there.
     """
-    tasks, groups = [], []
+    images = next(iter(scored.values())).image_id
+    hits = np.stack([table.iou_merged >= 0.5 for table in scored.values()], axis=1).astype(float)
+    rows = []
     for what in described:
         for label in described[what].cat.categories:
             member = (described[what] == label).to_numpy()
-            if member.sum() >= least:
-                tasks.append((what, label, int(member.sum())))
-                groups.append(member)
-    images = next(iter(scored.values())).image_id
-    hits = np.stack([table.iou_merged >= 0.5 for table in scored.values()], axis=1).astype(float)
-    found = metrics.grouped(hits, np.stack(groups, axis=1), images, **draws)
-    rows = [
-        {"model": model, "what": what, "bin": label, "mentions": count} | figure
-        for (what, label, count), figures in zip(tasks, found, strict=True)
-        for model, figure in zip(scored, figures, strict=True)
-    ]
+            if (count := int(member.sum())) >= least:
+                row = {"what": what, "bin": label, "mentions": count}
+                found = metrics.figures(hits, images, member, **draws)
+                rows += [{"model": m} | row | f for m, f in zip(scored, found, strict=True)]
     return pd.DataFrame(rows)
 
 
@@ -159,8 +149,8 @@ def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int)
         member = np.asarray(parts) == part
         models = {}
         for name, table in scored.items():
-            values, everyone = metrics.main_values(table[member]), np.ones((member.sum(), 1), bool)
-            (figures,) = metrics.grouped(values, everyone, table.image_id[member], **draws)
+            values, images = metrics.main_values(table[member]), table.image_id[member]
+            figures = metrics.figures(values, images, **draws)
             models[name] = dict(zip(metrics.MAIN_METRICS, figures, strict=True))
         found[part] = {"mentions": int(member.sum()), "models": models}
     return found
@@ -179,13 +169,11 @@ def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> dict | No
         return None
     edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)))
     place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
-    groups = place[:, None] == np.unique(place)
     hits = (answered.iou_merged.to_numpy() >= 0.5).astype(np.float64)[:, None]
-    found = metrics.grouped(hits, groups, answered.image_id, **draws)
-    rows = [
-        {"score": float(score[group].mean()), "mentions": int(group.sum())} | figures[0]
-        for group, figures in zip(groups.T, found, strict=True)
-    ]
+    rows = []
+    for group in (place == number for number in np.unique(place)):
+        (found,) = metrics.figures(hits, answered.image_id, group, **draws)
+        rows.append({"score": float(score[group].mean()), "mentions": int(group.sum())} | found)
     apart = [abs(row["score"] - row["value"]) for row in rows]
     error = np.average(apart, weights=[row["mentions"] for row in rows])
     return {"error": round(float(error), 6), "bins": rows}
