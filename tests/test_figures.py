@@ -205,7 +205,7 @@ def cache(tmp_path):
 
 def stamp(cache, *names):
     for name in names:
-        known = {"fingerprint": predictions._fingerprint(cache, name)}
+        known = predictions._made_from(cache, name)
         (cache / f"predictions/{name}.json").write_text(json.dumps(known))
 
 

@@ -4,9 +4,9 @@ Pure functions on `metrics.score_mentions`' rows and the entities tables; boxes 
 type. Everything here is about the merged box at IoU .5, the field's usual figure.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
-from itertools import pairwise
+from collections.abc import Container, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,19 +30,16 @@ RELATIONS = (
     "next front left right top wearing holding"
 )
 
-# Lower edges of the bins, and their names; the last bin is open.
+# The bins by name, each with the number that it begins at; the last is open.
 BINS = {
-    "box area (% of the picture)": (
-        [0, 2, 5, 10, 20, 40, 70],
-        "0-2 2-5 5-10 10-20 20-40 40-70 70-100",
-    ),
-    "words in the phrase": ([1, 2, 3, 4, 5, 6], "1 2 3 4 5 6+"),
-    "objects of its category": ([1, 2, 3, 4, 6, 9], "1 2 3 4-5 6-8 9+"),
-    "boxes of the phrase": ([1, 2, 3, 4, 6], "1 2 3 4-5 6+"),
-    "words unknown to GloVe": ([0, 1], "0 1+"),
+    "box area (% of the picture)": "0-2 2-5 5-10 10-20 20-40 40-70 70-100",
+    "words in the phrase": "1 2 3 4 5 6+",
+    "objects of its category": "1 2 3 4-5 6-8 9+",
+    "boxes of the phrase": "1 2 3 4-5 6+",
+    "words unknown to GloVe": "0 1+",
 }
-# Highest number of each bin; the last bin is open.
-FREQUENCIES = (0, 5, 20, 100, 500)
+# Highest number of each bin.
+FREQUENCIES = {"never": 0, "1-5": 5, "6-20": 20, "21-100": 100, "101-500": 500, ">500": np.inf}
 
 
 def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
@@ -51,47 +48,36 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
     `phrases` holds all mentions of its pictures, so that objects can be counted: phrase ids with a
     box and of the same category in the picture, the mention's own among them. `known` are GloVe's
     words. An attribute or relation word is one of the lists above; thirds are of the merged box's
-    centre. Each column is an ordered categorical.
+    centre. Each column is a categorical.
     """
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
     relative = box_ops.relative(boxed)
-    which, different = pd.factorize(boxed.phrase)
-    words = [tokenize(phrase) for phrase in different]
-
-    def of_words(value: Callable[[list[str]], int]) -> np.ndarray:
-        return np.array([value(found) for found in words])[which]
-
+    words = boxed.phrase.map({phrase: tokenize(phrase) for phrase in boxed.phrase.unique()})
+    objects = boxed.groupby(["image_id", "category"]).phrase_id.transform("nunique")
     numbers = {
         "box area (% of the picture)": 100 * box_ops.area(relative),
-        "words in the phrase": np.maximum(of_words(len), 1),
-        "objects of its category": boxed.groupby(["image_id", "category"]).phrase_id.transform(
-            "nunique"
-        ),
+        "words in the phrase": words.map(len).clip(lower=1),
+        "objects of its category": objects,
         "boxes of the phrase": boxed.n_boxes,
-        "words unknown to GloVe": of_words(lambda them: sum(w not in known for w in them)),
+        "words unknown to GloVe": words.map(lambda them: sum(w not in known for w in them)),
     }
     table = {}
     for name, values in numbers.items():
-        edges, labels = BINS[name]
-        table[name] = pd.cut(values, [*edges, np.inf], right=False, labels=labels.split())
+        labels = BINS[name].split()
+        edges = [int(re.match(r"\d+", label)[0]) for label in labels]
+        table[name] = pd.cut(values, [*edges, np.inf], right=False, labels=labels)
     colour, other, relation = (
-        of_words(lambda them, listed=listed: not listed.isdisjoint(them))
-        for listed in (set(words.split()) for words in (COLOURS, OTHERS, RELATIONS))
+        words.map(lambda them, listed=listed: any(word in listed for word in them))
+        for listed in map(str.split, (COLOURS, OTHERS, RELATIONS))
     )
-    attribute = np.where(colour, "colour, pattern", np.where(other, "other", "none"))
-    table["attribute word"] = _ordered(attribute, ["none", "colour, pattern", "other"])
-    table["relation word"] = _ordered(np.where(relation, "yes", "no"), ["no", "yes"])
-    third = np.clip(((relative[:, :2] + relative[:, 2:]) / 2 * 3).astype(int), 0, 2)
-    for axis, name, labels in (
-        (0, "place across", ["left", "middle", "right"]),
-        (1, "place down", ["top", "middle", "bottom"]),
-    ):
-        table[name] = _ordered(np.array(labels)[third[:, axis]], labels)
+    kinds = ["none", "colour, pattern", "other"]
+    kind = np.where(colour, 1, np.where(other, 2, 0))
+    table["attribute word"] = pd.Categorical.from_codes(kind, kinds)
+    table["relation word"] = pd.Categorical.from_codes(relation.astype(int), ["no", "yes"])
+    across, down = np.clip(((relative[:, :2] + relative[:, 2:]) / 2 * 3).astype(int), 0, 2).T
+    table["place across"] = pd.Categorical.from_codes(across, ["left", "middle", "right"])
+    table["place down"] = pd.Categorical.from_codes(down, ["top", "middle", "bottom"])
     return pd.DataFrame(table)
-
-
-def _ordered(values: np.ndarray, labels: list[str]) -> pd.Categorical:
-    return pd.Categorical(values, labels, ordered=True)
 
 
 def by_group(
@@ -126,9 +112,8 @@ def by_frequency(
     """
     counts = Counter(word for phrase in train.phrase for word in tokenize(phrase))
     last = [(tokenize(phrase) or [""])[-1] for phrase in phrases[phrases.n_boxes > 0].phrase]
-    place = np.searchsorted(FREQUENCIES, [counts[word] for word in last])
-    labels = ["never", *(f"{a + 1}-{b}" for a, b in pairwise(FREQUENCIES)), f">{FREQUENCIES[-1]}"]
-    bins = pd.Categorical.from_codes(place, labels, ordered=True)
+    edges = [-1, *FREQUENCIES.values()]
+    bins = pd.cut([counts[word] for word in last], edges, labels=list(FREQUENCIES))
     table = by_group(scored, pd.DataFrame({"seen": bins}), 1, **draws)
     rows = table.drop(columns="what").to_dict("records")
     for row in rows:
@@ -191,21 +176,16 @@ def presence(
     (shares of own phrases at .5 or more, of others below), and the curve, `false_alarms` and
     `found`: for each threshold the shares of own and of other phrases that fall below it.
     """
+    if asked.present.isna().any():
+        return {}
     words = phrases.groupby("image_id").phrase.agg(lambda them: set(tokenize(" ".join(them))))
-    own = asked[asked.change == perturbations.PAIRS[0]]
-    other = asked[asked.change == perturbations.PAIRS[1]]
-    there = np.array(
-        [
-            bool(said := tokenize(text)) and said[-1] in words[picture]
-            for text, picture in zip(other.text, other.picture, strict=True)
-        ]
-    )
-    kinds = {"any phrase": other, "absent things": other[~there]}
-    return {
-        name: _presence_of(own, kind, resamples, seed)
-        for name, kind in kinds.items()
-        if len(kind) and asked.present.notna().all()
-    }
+    own, other = (asked[asked.change == change] for change in perturbations.PAIRS)
+    absent = [
+        not (said := tokenize(text)) or said[-1] not in words[picture]
+        for text, picture in zip(other.text, other.picture, strict=True)
+    ]
+    kinds = {"any phrase": other, "absent things": other[absent]}
+    return {n: _presence_of(own, kind, resamples, seed) for n, kind in kinds.items() if len(kind)}
 
 
 def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int) -> dict:

@@ -46,16 +46,11 @@ def commit() -> dict:
     """The commit that the code stands on, its date, and whether files differ from it."""
 
     def git(*words: str) -> str:
-        answer = subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
-        )
-        return answer.stdout.strip()
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT).stdout
 
-    return {
-        "commit": git("log", "-1", "--format=%h") or "none",
-        "date": git("log", "-1", "--format=%cs") or "none",
-        "modified": bool(git("status", "--porcelain", "--", "scene_utils", "notebooks")),
-    }
+    made, day = git("log", "-1", "--format=%h %cs").split() or ("none", "none")
+    differs = bool(git("status", "--porcelain", "--", "scene_utils", "notebooks"))
+    return {"commit": made, "date": day, "modified": differs}
 
 
 def write_metrics(
@@ -74,17 +69,13 @@ def write_metrics(
     given = {"schema": SCHEMA, "data": data, "made_with": made_with, "labels": labels}
     given |= {"versions": runtime.versions(), "code": commit(), "models": models, **sections}
     text = json.dumps(given, indent=1) + "\n"
-    if path.is_file() and _figures(path.read_text(encoding="utf-8")) == _figures(text):
-        return read_metrics(path)
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        when = {name: given[name] for name in ("versions", "code")}
+        if known | when == json.loads(text):
+            return read_metrics(path)
     write_text(path, text)
     return given
-
-
-def _figures(text: str) -> dict:
-    """What a metrics.json holds but for when and with what it was made."""
-    return {
-        key: value for key, value in json.loads(text).items() if key not in ("versions", "code")
-    }
 
 
 def read_metrics(path: Path) -> dict:

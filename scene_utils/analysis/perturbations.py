@@ -1,12 +1,7 @@
 """Does a model read the phrase, and does it look at the picture? Take one away and see.
 
-A model is a callable, so that any kind can be asked: `predict(phrases, pictures)` with two
-sequences of n gives the first box of each, `(n, 4)` as fractions of the picture. `pictures` holds
-image ids; `BLANK` stands for a picture that is grey throughout. Nothing here knows of networks or
-features: `predictions.make` makes such a callable of a trained model.
+Nothing here knows of models: `predictions.make` asks them.
 """
-
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,9 +10,7 @@ from scene_utils import box_ops
 from scene_utils.analysis import metrics
 from scene_utils.dataset.mentions import MENTION_KEY as KEY
 
-Predict = Callable[[Sequence[str], Sequence[str]], np.ndarray]
-
-BLANK = ""
+BLANK = ""  # the id of a picture that is grey throughout
 ASKED = "as asked"
 CHANGES = ("another phrase", "shuffled words", "another picture", "blank picture")
 # A phrase with the picture it is about, and with another.
@@ -62,22 +55,20 @@ def _shuffle(phrase: str, rng) -> str:
             return " ".join(mixed)
 
 
-def ask(predict: Predict, asked: pd.DataFrame) -> pd.DataFrame:
-    """The answers to `questions`: key, `change`, and the box as fractions of the picture."""
-    boxes = np.asarray(predict(asked.text.tolist(), asked.picture.tolist()), np.float32)
-    if boxes.shape != (len(asked), 4) or not np.isfinite(boxes).all():
-        raise ValueError(f"expected ({len(asked)}, 4) finite numbers, got {boxes.shape}")
+def answers(asked: pd.DataFrame, boxes: np.ndarray) -> pd.DataFrame:
+    """The answers to `questions`: key, `change`, and the boxes `(n, 4)` as fractions."""
     table = asked[[*KEY, "change"]].copy()
-    table[box_ops.COLUMNS] = boxes
+    table[box_ops.COLUMNS] = np.asarray(boxes, np.float32)
     return table
 
 
 def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.DataFrame:
     """What each change costs, on the mentions that it can be made for, merged boxes, IoU .5.
 
-    A row a change: mentions, `asked` (accuracy as asked, of these mentions), `changed` (accuracy
-    after), the fall as value, low, high by paired bootstrap over images, `real` (the interval
-    leaves out 0), and `same` (mean IoU of the box before and after: 1 where nothing moved).
+    `answered` is of `answers`. A row a change: mentions, `asked` (accuracy as asked, of these
+    mentions), `changed` (accuracy after), the fall as value, low, high by paired bootstrap over
+    images, `real` (the interval leaves out 0), and `same` (mean IoU of the box before and after: 1
+    where nothing moved).
     """
     boxed = phrases[phrases.n_boxes > 0]
     truth = boxed[KEY].copy()

@@ -60,13 +60,10 @@ def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
     properties that it names of that."""
     words = [_SINGULAR.get(word, word) for word in phrase.lower().split()]
     firsts = {relation.split()[0]: relation for relation in RELATIONS}
-    end = next((place for place, word in enumerate(words) if word in firsts), None)
-    relation = None if end is None else firsts[words[end]]
-    landmark = [] if end is None else words[end:]
-    named, told_by = (
-        [word for word in part if word in _PROPERTY] for part in (words[:end], landmark)
-    )
-    return named, relation, told_by
+    end = next((place for place, word in enumerate(words) if word in firsts), len(words))
+    relation = firsts[words[end]] if end < len(words) else None
+    own, landmark = ([w for w in part if w in _PROPERTY] for part in (words[:end], words[end:]))
+    return own, relation, landmark
 
 
 def unread(scenes: Iterable[Scene]) -> dict[str, float]:
@@ -122,11 +119,10 @@ def misses(
         groups = [g for count in range(1, most + 1) for g in combinations(things, count)]
         each = box_ops.from_inclusive([thing.box for group in groups for thing in group])
         truth = box_ops.merge(each, np.cumsum([0, *map(len, groups[:-1])]))
-        guess = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
-        overlap = box_ops.iou(np.nan_to_num(guess), truth)
-        best = int(overlap.argmax())
-        under = missed_word(row.phrase, groups[best]) if overlap[best] >= 0.5 else "no object"
-        found.append(under)
+        guess = np.nan_to_num(np.float32([row.x_min, row.y_min, row.x_max, row.y_max]))
+        overlap = box_ops.iou(guess, truth)
+        under = groups[overlap.argmax()]
+        found.append(missed_word(row.phrase, under) if overlap.max() >= 0.5 else "no object")
     return pd.DataFrame({"phrase": kinds, "missed": pd.Categorical(found, list(MISSES))})
 
 
