@@ -20,8 +20,8 @@ from scene_utils.widget.app import QueryWidget
 from scene_utils.widget.catalogue import catalogue, own_photo, search
 from scene_utils.widget.draw import Mark, ink, overlay_html, png_bytes
 from scene_utils.widget.models import Answer, Models, open_view
-from scene_utils.widget.play import Drawing, Score
-from scene_utils.widget.show import notices
+from scene_utils.widget.play import Drawing, score_text
+from scene_utils.widget.suggest import notices
 from scene_utils.words import Vocabulary
 
 VOCABULARY = Vocabulary.of(["<pad>", "<unk>", "a", "the", "man", "woman", "red", "hat", "women"])
@@ -86,9 +86,8 @@ def test_spaces_do_not_matter_and_known_words_are_enough():
 
 
 def test_near_words_are_suggested_and_put_in_place():
-    assert suggest.did_you_mean("womann", VOCABULARY) == ["woman"]
-    assert suggest.did_you_mean("qqqqqq", VOCABULARY) == []
-    assert suggest.did_you_mean("xx", VOCABULARY) == []
+    for word, near in (("womann", ("woman",)), ("qqqqqq", ()), ("xx", ())):
+        assert suggest.did_you_mean(word, VOCABULARY.words) == near
     phrase = suggest.replace_word("the Womann, womannly", "womann", "woman")
     assert phrase == "the woman, womannly"
 
@@ -298,7 +297,7 @@ def test_compare_has_a_panel_for_each_model(fresh):
 
 
 def test_what_fails_while_drawing_is_told(fresh, monkeypatch):
-    monkeypatch.setattr("scene_utils.widget.app.show_phrase", lambda *_: 1 / 0)
+    monkeypatch.setattr("scene_utils.widget.draw.show_phrase", lambda *_: 1 / 0)
     fresh.ask("the helmet")
     assert fresh.parts.status.kind == "error"
     assert "ZeroDivisionError" in fresh.parts.status.text
@@ -457,10 +456,10 @@ def test_a_round_of_play_scores_both_against_the_truth(fresh):
     ]
     assert not fresh.parts.check.disabled
     fresh.parts.check.click()
-    score = fresh.play.score
-    assert score.yours[-1] == pytest.approx(1, abs=0.01)
+    yours, its = fresh.play.rounds[-1]
+    assert yours == pytest.approx(1, abs=0.01)
     model = fresh._grid().ask(fresh.view, [phrase])[0].boxes[0]
-    assert score.models[-1] == pytest.approx(float(box_ops.iou(model, truth)))
+    assert its == pytest.approx(float(box_ops.iou(model, truth)))
     assert "You 1 : 0 model" in fresh.parts.running.value
     assert fresh.parts.overlay.value.count("sq-box") == 3
     fresh.parts.again.click()
@@ -501,8 +500,8 @@ def test_a_second_box_takes_the_place_of_the_first():
 
 
 def test_the_running_score():
-    score = Score().after(0.9, 0.5).after(0.2, 0.6).after(0.8, 0.1)
-    assert score.text() == "You 2 : 1 model (3 rounds, mean IoU 0.63 to 0.40)"
+    rounds = [(0.9, 0.5), (0.2, 0.6), (0.8, 0.1)]
+    assert score_text(rounds) == "You 2 : 1 model (3 rounds, mean IoU 0.63 to 0.40)"
 
 
 # The page

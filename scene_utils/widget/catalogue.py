@@ -60,9 +60,8 @@ def _photos() -> list[Picture]:
 
 
 def _truth(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    return dict(
-        zip(rows.phrase.str.lower(), rows[box_ops.COLUMNS].to_numpy(np.float32), strict=True)
-    )
+    boxes = rows[box_ops.COLUMNS].to_numpy(np.float32)
+    return dict(zip(rows.phrase.str.lower(), boxes, strict=True))
 
 
 def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
@@ -101,12 +100,5 @@ def catalogue(profile: str = "sample", data: str = "") -> list[Picture]:
 
 def search(pictures: Sequence[Picture], query: str) -> list[Picture]:
     """Pictures whose name, kind and phrases have every word of `query`, in their order."""
-    words = query.lower().split()
-    return [
-        picture
-        for picture in pictures
-        if all(
-            word in " | ".join((picture.name, picture.kind, *picture.phrases)).lower()
-            for word in words
-        )
-    ]
+    text_of = {p: " | ".join((p.name, p.kind, *p.phrases)).lower() for p in pictures}
+    return [p for p, text in text_of.items() if all(w in text for w in query.lower().split())]
