@@ -216,7 +216,9 @@ metrics["unread"]
 # %%
 photos = kept.load_beside(cache, "photos", [ours]).get(ours)
 if photos is not None:
-    both = kept.photo_phrases().merge(photos, on=["photo", "phrase"], suffixes=("", "_guess"))
+    both = pd.read_csv(kept.PHOTO_PHRASES).merge(
+        photos, on=["photo", "phrase"], suffixes=("", "_guess")
+    )
     guess = [f"{side}_guess" for side in box_ops.COLUMNS]
     both["iou"] = box_ops.iou(both[box_ops.COLUMNS].to_numpy(), both[guess].to_numpy())
     first = both.groupby("photo", sort=False).head(3).assign(group="")

@@ -141,8 +141,8 @@ def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int)
     return found
 
 
-def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> dict | None:
-    """Score against accuracy in `bins` equally filled bins, or None where all scores are equal.
+def calibration(scored: pd.DataFrame, **draws: int) -> dict | None:
+    """Score against accuracy in ten equally filled bins, or None where all scores are equal.
 
     Gives `bins`, rows of score (mean), mentions, value, low, high, and `error`, the expected
     calibration error: the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
@@ -152,7 +152,7 @@ def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> dict | No
     score = answered.score.to_numpy(np.float64)
     if len(score) == 0 or score.min() == score.max():
         return None
-    edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)))
+    edges = np.unique(np.quantile(score, np.linspace(0, 1, 11)))
     place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
     hits = (answered.iou_merged.to_numpy() >= 0.5).astype(np.float64)[:, None]
     rows = []

@@ -1,7 +1,7 @@
 """The models' boxes on the test split, kept in the cache: made once, then only read.
 
 `predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it
-`perturbations/<model>.parquet` (`perturbations.ask`), `photos/<model>.parquet` (the photos of
+`perturbations/<model>.parquet` (`perturbations.answers`), `photos/<model>.parquet` (the photos of
 `data/photos`) and, of a grid model, `presence/<model>.parquet`.
 `predictions/<model>.json`, written last, has the fingerprint of what they were made from. Reading
 them needs no TensorFlow. A table of predictions without a folder in `models/` was put there by
@@ -24,7 +24,7 @@ from scene_utils.paths import PHOTOS, atomic, file_hash, write_text
 TOGETHER = "grid+sentence"
 # The order in which models stand in tables; others follow. Other losses of `source` stay out.
 ORDER = ("text-only", "image-only", "source-mse", "source", "grid", TOGETHER)
-PHOTO_PHRASES = PHOTOS / "phrases.csv"
+PHOTO_PHRASES = PHOTOS / "phrases.csv"  # with boxes drawn by eye
 
 
 def names(cache: Path) -> list[str]:
@@ -105,7 +105,7 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             pairs = asked.change.isin(perturbations.PAIRS)
             tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
-            tables["photos"] = photos = photo_phrases()[["photo", "phrase"]]
+            tables["photos"] = photos = pd.read_csv(PHOTO_PHRASES)[["photo", "phrase"]]
             photos[box_ops.COLUMNS] = np.concatenate(
                 [
                     answer.boxes[:1]
@@ -123,11 +123,6 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
         with atomic(cache / folder / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     write_text(stamp, json.dumps(_made_from(cache, name)) + "\n")
-
-
-def photo_phrases() -> pd.DataFrame:
-    """Phrases of the photos with a box drawn by eye: photo, phrase, category and the box."""
-    return pd.read_csv(PHOTO_PHRASES)
 
 
 def load(cache: Path) -> dict[str, pd.DataFrame]:

@@ -15,11 +15,10 @@ import ipywidgets
 
 from scene_utils.images import ImageError
 from scene_utils.widget import draw, suggest
-from scene_utils.widget.bridge import Bridge
 from scene_utils.widget.catalogue import Picture, own_photo
 from scene_utils.widget.gallery import Gallery
 from scene_utils.widget.models import COMPARED, Answer, Answerer, Models, View, open_view
-from scene_utils.widget.parts import COMPARE, HISTORY, PHRASE, PLAY, SENTENCE, Parts, label
+from scene_utils.widget.parts import COMPARE, HISTORY, PHRASE, PLAY, SENTENCE, Bridge, Parts, label
 from scene_utils.widget.play import Drawing, Play
 
 

@@ -53,7 +53,9 @@ class Drawing:
         self.fields = [new(description=label) for label in SIDES.values()]
         self._own = False
         self.canvas.observe(self._drawn, "bboxes")
-        self.middle.on_click(lambda _: self._in_the_middle())
+        self.middle.on_click(
+            lambda _: self._take([self.view.width // 3, self.view.height // 3] * 2)
+        )
         for field in self.fields:
             field.observe(lambda _: self._typed(), "value")
         hint = ipywidgets.HTML(HINT).add_class("sq-hint")
@@ -78,9 +80,6 @@ class Drawing:
     def _scale(self) -> np.ndarray:
         shown = self.view.shown
         return np.float64([self.view.width / shown.width, self.view.height / shown.height] * 2)
-
-    def _in_the_middle(self) -> None:
-        self._take([self.view.width // 3, self.view.height // 3] * 2)
 
     def _take(self, sides: list[int], draw: bool = True) -> None:
         """Put left, top, width, height in pixels into the fields, and on the canvas too."""
@@ -156,12 +155,9 @@ class Play:
         self._draw(False)
 
     def _draw(self, drawing: bool) -> None:
-        for part, there in (
-            (self.drawing.canvas, drawing),
-            (self.drawing.keys, drawing),
-            (self.parts.stage, not drawing),
-        ):
-            part.layout.display = "" if there else "none"
+        for part in (self.drawing.canvas, self.drawing.keys):
+            part.layout.display = "" if drawing else "none"
+        self.parts.stage.layout.display = "none" if drawing else ""
 
     def _changed(self) -> None:
         self.parts.check.disabled = self.drawing.box is None
