@@ -36,7 +36,7 @@ from scene_utils.study import tables
 
 runtime.check()
 # %matplotlib inline
-plots.plt.style.use(plots.STYLE)
+plots.plt.style.use(["default", plots.STYLE])
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")
@@ -129,7 +129,7 @@ tables.differences(differences, [*references.BEST, *names])
 phrases = pd.read_parquet(cache / "phrases.parquet")
 test = kept.test_mentions(phrases, root)
 predictions = kept.load(cache)
-boxed = test[test.n_boxes > 0].astype(dict.fromkeys(entities.MENTION_KEY[1:], "int64"))
+boxed = test[test.n_boxes > 0]
 guesses = {}
 for name in shown:
     first = predictions[name][predictions[name]["rank"] == 1]

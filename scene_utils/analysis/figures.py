@@ -15,7 +15,7 @@ from PIL import Image
 from scene_utils import box_ops
 from scene_utils.analysis.metrics import RECALLS
 from scene_utils.analysis.mistakes import MISTAKES
-from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
+from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure
 
 GREY = "#8a8a8a"
 COLOUR_OF = {
@@ -66,7 +66,6 @@ def finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6
     return figure
 
 
-@styled
 def model_bars(
     models: dict[str, dict], references: dict[str, dict], oracles: Sequence[str], note: str
 ) -> Figure:
@@ -95,7 +94,6 @@ def model_bars(
     return finish(figure, note)
 
 
-@styled
 def category_points(models: dict[str, dict], note: str) -> Figure:
     """Recall at 1 in each category with 95 % intervals, any and merged box, one mark a model."""
     recall = {name: result["recall"] for name, result in models.items()}
@@ -114,7 +112,6 @@ def category_points(models: dict[str, dict], note: str) -> Figure:
     return finish(figure, note, axes[0, 0])
 
 
-@styled
 def recall_curves(models: dict[str, dict], note: str) -> Figure:
     """Recall at 1, 5, 10 and the upper bound of the candidates, any and merged box."""
     figure, axes = new_figure(7.5, 3.4, ncols=2, sharey=True)
@@ -129,7 +126,6 @@ def recall_curves(models: dict[str, dict], note: str) -> Figure:
     return finish(figure, note, axes[0, 0])
 
 
-@styled
 def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str) -> Figure:
     """Row minus column in points of accuracy at IoU .5; grey where the difference may be chance."""
     values = np.full((len(names), len(names)), np.nan)
@@ -158,7 +154,6 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     return finish(figure, note)
 
 
-@styled
 def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
     """Histogram of IoU, and the share of mentions whose IoU reaches each threshold."""
     figure, axes = new_figure(7.5, 3.6, ncols=2)
@@ -177,7 +172,6 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
     return finish(figure, note, axes[0, 1])
 
 
-@styled
 def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     """Accuracy at IoU .5 in each bin of each column of `breakdown.describe`, one line a model."""
     bins_of = groups.groupby("what", sort=False).bin.nunique()
@@ -202,7 +196,6 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     return finish(figure, note, axes[0, 0])
 
 
-@styled
 def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> Figure:
     """Share of boxes, `(n, 4)` as fractions of the picture, over each place: truth and models."""
     boxes_of = {"truth": truth} | guesses
@@ -229,7 +222,6 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     return finish(figure, note)
 
 
-@styled
 def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
     """ROC curves of the flag "probably not in the picture", see `breakdown.presence`."""
     figure, ((axis,),) = new_figure(5.6, 4.4)
@@ -245,7 +237,6 @@ def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
     return finish(figure, note)
 
 
-@styled
 def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     """What became of each model's boxes: one stacked bar a model."""
     figure, ((axis,),) = new_figure(7.5, 1.5 + 0.33 * len(table))
@@ -265,7 +256,6 @@ def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     return finish(figure, note, axis, columns=4)
 
 
-@styled
 def gallery(mentions: pd.DataFrame, pictures: Sequence[Image.Image], title: str) -> Figure:
     """Pictures with truth and guess, the box columns and those with `_guess` behind their names.
 

@@ -113,9 +113,8 @@ def score_mentions(
     `top5_merged`, `top10_merged` and `best_merged`, the highest IoU among the 5 and 10 first and
     among all boxes. `top1` would be `iou`.
     """
-    truth = phrases[phrases.n_boxes > 0].astype(dict.fromkeys(KEY[1:], "int64"))
-    known = pd.MultiIndex.from_frame(boxes[["image_id", "phrase_id"]])
-    if not pd.MultiIndex.from_frame(truth[["image_id", "phrase_id"]]).isin(known).all():
+    truth = phrases[phrases.n_boxes > 0]
+    if len(truth.merge(boxes, on=["image_id", "phrase_id"], how="left_anti")):
         raise ValueError("expected a box in `boxes` for each phrase with n_boxes > 0")
     table = truth[[*KEY, "phrase", "category"]].reset_index(drop=True)
     given = predictions[[*KEY, "rank", "score", *box_ops.COLUMNS]].merge(
@@ -232,14 +231,13 @@ def evaluate(
     scored = score_mentions(predictions, phrases, boxes)
     if scored.empty:
         raise ValueError("expected mentions with a box to score, got none in this split")
-    asked = pd.MultiIndex.from_frame(phrases[KEY].astype(dict.fromkeys(KEY[1:], "int64")))
-    given = pd.MultiIndex.from_frame(predictions.loc[predictions["rank"] == 1, KEY])
+    first = predictions[predictions["rank"] == 1]
     draws = {"resamples": resamples, "seed": seed}
     result: dict = {
         "images": int(scored.image_id.nunique()),
         "mentions": len(scored),
         "answered": int(scored.answered.sum()),
-        "predictions_not_asked_for": int((~given.isin(asked)).sum()),
+        "predictions_not_asked_for": len(first.merge(phrases[KEY], on=KEY, how="left_anti")),
         "bootstrap": {"unit": "image", **draws, "level": 0.95},
         "recall": {},
     }
@@ -259,7 +257,6 @@ def evaluate(
 
 
 def leaves_out_zero(difference: dict[str, float]) -> bool:
-    """Whether the interval of a figure leaves out 0."""
     return difference["low"] > 0 or difference["high"] < 0
 
 

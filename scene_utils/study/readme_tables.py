@@ -18,7 +18,6 @@ FILES = ("README.md", "figures/flickr30k/README.md", "figures/sample/README.md",
 
 
 def files() -> list[Path]:
-    """Those of `FILES` that are there."""
     return [path for path in map(paths.ROOT.joinpath, FILES) if path.is_file()]
 
 
@@ -151,7 +150,6 @@ TABLES = (*WHOLE, *NOTES)
 
 
 def table(name: str, metrics: dict) -> str:
-    """The table of that name of `TABLES`, with its caption."""
     if name in WHOLE:
         return WHOLE[name](metrics)
     made = MAKERS[name](metrics) if name in MAKERS else getattr(tables, name)(metrics[name])

@@ -248,7 +248,6 @@ class QueryWidget:
 
     @guarded
     def recall(self, place: int) -> None:
-        """Ask again what was asked before."""
         picture, text, sentence = self.history[place]
         self._open(picture)
         self._set(text)
@@ -264,14 +263,12 @@ class QueryWidget:
 
     @guarded
     def save_png(self) -> None:
-        """Have the browser keep the picture as it is shown, with its boxes."""
         glow = self.parts.heat.value / 100
         image = draw.png_bytes(self.view, self.shown.marks, self.shown.heat, glow)
         self.bridge.save(self._file(".png"), "image/png", image)
 
     @guarded
     def save_json(self) -> None:
-        """Have the browser keep the answers as JSON."""
         data = draw.json_bytes(self.view, self.answers)
         self.bridge.save(self._file(".json"), "application/json", data)
 

@@ -44,7 +44,6 @@ class Picture:
 
 
 def own_photo(name: str, image: ImageSource, size: tuple[int, int] | None = None) -> Picture:
-    """A picture that the user brought."""
     return Picture(name, OWN, image, size=size)
 
 

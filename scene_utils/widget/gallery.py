@@ -38,7 +38,6 @@ class Gallery:
         self.draw()
 
     def found(self) -> list[Picture]:
-        """All pictures that the search lets through."""
         return search(self.pictures, self.query.value)
 
     def shown(self) -> list[Picture]:

@@ -16,12 +16,11 @@ from scene_utils.widget.catalogue import OWN, PHOTO, Picture
 
 RANKS = 10
 SHOWN = 1600  # longest side, in pixels, of what is sent to the browser
-COMPARED = ("constant", "source", "grid")
-LOADED = {"constant": "source"}  # whose settings have the constant box
+# And what is loaded for each: the source's settings have the constant box.
+COMPARED = {"constant": "source", "source": "source", "grid": "grid"}
 
 
 def encode(image: Image.Image, kind: str = "JPEG", **how) -> bytes:
-    """An image as a file's bytes."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **how)
     return buffer.getvalue()
@@ -38,7 +37,6 @@ class View:
 
     @functools.cached_property
     def data(self) -> bytes:
-        """The copy to show as JPEG."""
         return encode(self.shown, quality=92)
 
 
@@ -110,9 +108,8 @@ class Models:
 
         Photos are asked of the models that ship, which real photos trained.
         """
-        model = LOADED.get(model, model)
-        own = paths.cache(self.profile) / "models" / model
-        return SHIPPED[model] if kind in (PHOTO, OWN) or not own.is_dir() else own
+        own = paths.cache(self.profile) / "models" / COMPARED[model]
+        return SHIPPED[COMPARED[model]] if kind in (PHOTO, OWN) or not own.is_dir() else own
 
     def get(self, model: str, kind: str) -> Answerer:
         """One of `COMPARED`, loaded once. Raises FileNotFoundError that says how to train it."""
@@ -120,7 +117,7 @@ class Models:
         if folder not in self._loaded:
             real = folder in SHIPPED.values() or self.profile == "flickr30k"
             pictures = "Flickr30k Entities" if real else f"the {self.profile} scenes"
-            name = f"{LOADED.get(model, model)}, trained on {pictures}"
+            name = f"{COMPARED[model]}, trained on {pictures}"
             self._loaded[folder] = Answerer(name, load_model(folder, self.weights or None))
         loaded = self._loaded[folder]
         if model == "constant":

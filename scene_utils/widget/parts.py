@@ -43,7 +43,6 @@ class Bridge(anywidget.AnyWidget):
         )
 
     def save(self, name: str, mime: str, data: bytes) -> None:
-        """Have the browser save a file."""
         self.send({"save": {"name": name, "mime": mime}}, [data])
 
 
@@ -158,5 +157,4 @@ class Parts:
         self.field.description = "Sentence" if mode == SENTENCE else "Phrase"
 
     def say(self, text: str, kind: str = "info") -> None:
-        """Put a message beside the field; `kind` is info, warning or error."""
         self.status.kind, self.status.text = kind, text
