@@ -9,7 +9,7 @@ from scene_utils.analysis.metrics import score_mentions
 from scene_utils.analysis.perturbations import CHANGES
 from scene_utils.dataset.entities import MENTION_KEY as KEY
 from scene_utils.study import tables
-from tests.makers import phrase_table, predicted
+from tests.makers import SIDES, phrase_table, predicted
 
 LEFT, RIGHT, TOP, ALL = (0, 40, 20, 60), (70, 40, 90, 60), (40, 0, 60, 10), (0, 0, 100, 100)
 ROWS = [
@@ -223,7 +223,8 @@ def of_truth(phrases, reads=True, looks=True):
 
 def falls(phrases, **kwargs):
     asked = perturbations.questions(phrases)
-    found = perturbations.answers(asked, of_truth(phrases, **kwargs)(asked.text, asked.picture))
+    found = asked[[*KEY, "change"]].copy()
+    found[SIDES] = of_truth(phrases, **kwargs)(asked.text, asked.picture)
     return perturbations.falls(found, phrases, resamples=100).set_index("change")
 
 

@@ -55,20 +55,13 @@ def _shuffle(phrase: str, rng) -> str:
             return " ".join(mixed)
 
 
-def answers(asked: pd.DataFrame, boxes: np.ndarray) -> pd.DataFrame:
-    """The answers to `questions`: key, `change`, and the boxes `(n, 4)` as fractions."""
-    table = asked[[*KEY, "change"]].copy()
-    table[box_ops.COLUMNS] = np.asarray(boxes, np.float32)
-    return table
-
-
 def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.DataFrame:
     """What each change costs, on the mentions that it can be made for, merged boxes, IoU .5.
 
-    `answered` is of `answers`. A row a change: mentions, `asked` (accuracy as asked, of these
-    mentions), `changed` (accuracy after), the fall as value, low, high by paired bootstrap over
-    images, `real` (the interval leaves out 0), and `same` (mean IoU of the box before and after: 1
-    where nothing moved).
+    `answered` has the answers to `questions`: key, `change` and the box as fractions. A row a
+    change: mentions, `asked` (accuracy as asked, of these mentions), `changed` (accuracy after),
+    the fall as value, low, high by paired bootstrap over images, `real` (the interval leaves out
+    0), and `same` (mean IoU of the box before and after: 1 where nothing moved).
     """
     boxed = phrases[phrases.n_boxes > 0]
     truth = boxed[KEY].copy()

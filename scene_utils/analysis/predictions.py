@@ -1,8 +1,8 @@
 """The models' boxes on the test split, kept in the cache: made once, then only read.
 
 `predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it
-`perturbations/<model>.parquet` (`perturbations.answers`), `photos/<model>.parquet` (the photos of
-`data/photos`) and, of a grid model, `presence/<model>.parquet`.
+`perturbations/<model>.parquet` (answers to `perturbations.questions`), `photos/<model>.parquet`
+(the photos of `data/photos`) and, of a grid model, `presence/<model>.parquet`.
 `predictions/<model>.json`, written last, has the fingerprint of what they were made from. Reading
 them needs no TensorFlow. A table of predictions without a folder in `models/` was put there by
 hand, and is read as it is.
@@ -100,7 +100,8 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             continue
         tables = {"predictions": model.predict(test, pictures)}
         boxes, present = model.look(asked.text.tolist(), model.seen(pictures, ids), rows)
-        tables["perturbations"] = perturbations.answers(asked, boxes)
+        tables["perturbations"] = answered = asked[[*entities.MENTION_KEY, "change"]].copy()
+        answered[box_ops.COLUMNS] = boxes
         if present is not None:
             pairs = asked.change.isin(perturbations.PAIRS)
             tables["presence"] = asked.assign(present=present)[pairs]

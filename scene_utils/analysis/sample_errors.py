@@ -55,14 +55,14 @@ def missed_word(phrase: str, things: Sequence[Thing]) -> str:
     return "part of them" if relation is None else "relation"
 
 
-def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
+def _named(phrase: str) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
     """The properties that a phrase names of its own things, how these stand to another, and the
     properties that it names of that."""
     words = [_SINGULAR.get(word, word) for word in phrase.lower().split()]
     firsts = {relation.split()[0]: relation for relation in RELATIONS}
     end = next((place for place, word in enumerate(words) if word in firsts), len(words))
     relation = firsts[words[end]] if end < len(words) else None
-    own, landmark = ([w for w in part if w in _PROPERTY] for part in (words[:end], words[end:]))
+    own, landmark = (tuple(w for w in p if w in _PROPERTY) for p in (words[:end], words[end:]))
     return own, relation, landmark
 
 
@@ -73,23 +73,24 @@ def unread(scenes: Iterable[Scene]) -> dict[str, float]:
     phrases of a picture that differ only in the landmark get one answer, and `without_relation`,
     where those do that differ only in the relation. Raises ValueError where there are none.
     """
-    right, mentions = Counter(), 0
-    for scene in scenes:
-        alike: dict[tuple, Counter] = {}
-        for mention in scene.mentions:
-            told, relation, landmark = _named(mention.phrase)
-            if mention.mark != "box" or relation is None:
-                continue
-            mentions += 1
-            for sort, rest in (("without_landmark", (relation,)), ("without_relation", landmark)):
-                key = sort, tuple(told), tuple(rest)
-                alike.setdefault(key, Counter())[mention.targets] += 1
-        for (sort, *_), targets in alike.items():
-            right[sort] += max(targets.values())
-    if not mentions:
+    names = ["scene", "own", "relation", "landmark", "targets"]
+    rows = [
+        (place, *_named(mention.phrase), mention.targets)
+        for place, scene in enumerate(scenes)
+        for mention in scene.mentions
+        if mention.mark == "box"
+    ]
+    said = pd.DataFrame(rows, columns=names).dropna(subset="relation")
+    if said.empty:
         raise ValueError("scenes: expected some with relation phrases, got none")
-    shares = {sort: round(100 * count / mentions, 2) for sort, count in right.items()}
-    return {"mentions": mentions} | shares
+    found: dict[str, float] = {"mentions": len(said)}
+    for sort, rest in (("without_landmark", "relation"), ("without_relation", "landmark")):
+        # Of phrases that are read alike, the most frequent meaning can be right.
+        right = said.groupby(["scene", "own", rest]).targets.agg(
+            lambda them: max(Counter(them).values())
+        )
+        found[sort] = round(100 * float(right.sum()) / len(said), 2)
+    return found
 
 
 def parts(scored: pd.DataFrame, scenes: dict[str, Scene]) -> list[str]:

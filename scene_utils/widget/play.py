@@ -115,13 +115,13 @@ class Play:
 
     def __init__(self, parts, drawing: Drawing, choices: random.Random):
         self.parts, self.drawing, self.choices = parts, drawing, choices
-        self.rounds, self.asked, self.view = [], "", None
+        self.rounds, self.asked = [], ""
         drawing.changed = self._changed
 
     def start(self, view: View) -> None:
         """A new round: a phrase of the picture whose truth is known, and no box yet."""
-        self.view, picture = view, view.picture
-        phrases = [phrase for phrase in picture.phrases if picture.true_box(phrase) is not None]
+        true_box = view.picture.true_box
+        phrases = [phrase for phrase in view.picture.phrases if true_box(phrase) is not None]
         self.parts.running.value = score_text(self.rounds)
         self.parts.again.disabled = not phrases
         self.parts.overlay.value = ""
@@ -137,8 +137,8 @@ class Play:
 
     def check(self, models: np.ndarray) -> None:
         """Show the truth and the model's box `(4,)`, and count the round."""
-        truth = self.view.picture.true_box(self.asked)
-        yours = self.drawing.box
+        view, yours = self.drawing.view, self.drawing.box
+        truth = view.picture.true_box(self.asked)
         mine, its = (float(box_ops.iou(box, truth)) for box in (yours, models))
         marks = [
             Mark(yours, "you", YOU),
@@ -150,7 +150,7 @@ class Play:
         self.rounds.append((mine, its))
         self.parts.task.value = f"<b>{escape(self.asked)}</b>{legend}"
         self.parts.running.value = said = score_text(self.rounds)
-        self.parts.overlay.value = overlay_html(self.view, marks, said=said)
+        self.parts.overlay.value = overlay_html(view, marks, said=said)
         self.parts.check.disabled = True
         self._draw(False)
 
