@@ -47,22 +47,6 @@ def own_photo(name: str, image: ImageSource, size: tuple[int, int] | None = None
     return Picture(name, OWN, image, size=size)
 
 
-def _photos() -> list[Picture]:
-    table = pd.read_csv(paths.PHOTOS / "phrases.csv")
-    found = []
-    for path in sorted(paths.PHOTOS.glob("*.jpg")):
-        rows = table[table.photo == path.stem]
-        phrases = tuple(rows.phrase)
-        sentences = ((", ".join(phrases), phrases),) if phrases else ()
-        found.append(Picture(path.stem, PHOTO, path, phrases, sentences, _truth(rows)))
-    return found
-
-
-def _truth(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    boxes = rows[box_ops.COLUMNS].to_numpy(np.float32)
-    return dict(zip(rows.phrase.str.lower(), boxes, strict=True))
-
-
 def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
     found = []
     for image_id, rows in phrases.groupby("image_id", sort=False):
@@ -78,7 +62,9 @@ def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
             (text, tuple(dict.fromkeys(group.phrase)))
             for text, group in rows.groupby("sentence", sort=False)
         )
-        found.append(Picture(image_id, kind, path, named, sentences, _truth(sure)))
+        boxes = sure[box_ops.COLUMNS].to_numpy(np.float32)
+        truth = dict(zip(sure.phrase.str.lower(), boxes, strict=True))
+        found.append(Picture(image_id, kind, path, named, sentences, truth))
     return found
 
 
@@ -87,8 +73,11 @@ def catalogue(profile: str = "sample", data: str = "") -> list[Picture]:
 
     Without the profile's phrase table, which notebook 01 makes, the photos alone.
     """
+    photos = pd.read_csv(paths.PHOTOS / "phrases.csv").rename(columns={"photo": "image_id"})
+    photos = photos.sort_values("image_id", kind="stable", ignore_index=True)
+    photos["sentence"] = photos.groupby("image_id").phrase.transform(", ".join)
+    found = _of_table(photos.assign(n_boxes=1, phrase_id=photos.index), paths.PHOTOS, PHOTO)
     table = paths.cache(profile) / "phrases.parquet"
-    found = _photos()
     if table.is_file():
         phrases = pd.read_parquet(table)
         folder = entities.image_folder(paths.data_root(profile, data))
