@@ -141,27 +141,11 @@ def score_html(score: float) -> str:
 def boxes_html(answer: Answer, count: int) -> str:
     """The best `count` boxes as a table: score and pixels."""
     rows = []
-    for rank, box in enumerate(answer.boxes[:count], start=1):
-        score = "" if answer.scores is None else score_html(float(answer.scores[rank - 1]))
-        sides = ", ".join(f"{side:.0f}" for side in box)
-        rows.append(f"<tr><th scope=row>{rank}</th><td>{score}</td><td>{sides}</td></tr>")
+    for rank, (box, score) in enumerate(zip(answer.boxes, answer.scores, strict=True), start=1):
+        sides, bar = ", ".join(f"{side:.0f}" for side in box), score_html(score)
+        rows.append(f"<tr><th scope=row>{rank}</th><td>{bar}</td><td>{sides}</td></tr>")
     head = "<tr><th>#</th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
-    return f'<table class="sq-boxes">{head}{"".join(rows)}</table>'
-
-
-def panels_html(view: View, panels: Sequence[tuple[str, Sequence[Mark], str]]) -> str:
-    """Small copies of the picture side by side, each a title, its boxes and a remark (HTML)."""
-    small = view.shown.copy()
-    small.thumbnail((PANEL, PANEL))
-    url, alt = data_url(encode(small, quality=88)), escape(view.picture.alt)
-    figures = [
-        f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
-        f'<div class="sq-over">{overlay_html(view, marks, said=f"box of {title}")}</div></div>'
-        f"<figcaption><b>{escape(title.split(', ')[0])}</b> {remark}"
-        f"<small>{escape(', '.join(title.split(', ')[1:]))}</small></figcaption></figure>"
-        for title, marks, remark in panels
-    ]
-    return f'<div class="sq-row">{"".join(figures)}</div>'
+    return f'<table class="sq-boxes">{head}{"".join(rows[:count])}</table>'
 
 
 def legend_html(rows: Sequence[tuple[str, str, str]]) -> str:
@@ -204,14 +188,16 @@ def png_bytes(
 
 def json_bytes(view: View, answers: Sequence[Answer]) -> bytes:
     """The answers as JSON to keep, with their IoU where the truth is known."""
+
+    def rounded(values: np.ndarray | None) -> list | None:
+        return None if values is None else np.float64(values).round(4).tolist()
+
     found = [
         {
             "phrase": answer.phrase,
             "model": answer.model,
-            "boxes": np.float64(answer.boxes).round(4).tolist(),
-            "scores": None
-            if answer.scores is None
-            else np.float64(answer.scores).round(4).tolist(),
+            "boxes": rounded(answer.boxes),
+            "scores": rounded(answer.scores),
             "present": answer.present,
             "words": [[word, round(weight, 4)] for word, weight in answer.words],
             "unknown": list(answer.unknown),
@@ -278,15 +264,24 @@ def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
 
 def show_compared(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
     """A copy of the picture for each model; the marks have all of them, to be saved."""
-    marks, panels = [], []
+    small = view.shown.copy()
+    small.thumbnail((PANEL, PANEL))
+    url, alt = data_url(encode(small, quality=88)), escape(view.picture.alt)
+    marks, panels = [], ""
     for place, answer in enumerate(answers):
-        name = answer.model.split(",")[0]
+        name, _, about = answer.model.partition(", ")
         mark = Mark(answer.boxes[0], name, MODEL_COLOURS[name], corner=place)
         true = _truth(view, answer, truth, colour=TRUTH)
-        panels.append((answer.model, [mark, *true], verdict_html(iou_of(view, answer))))
+        over = overlay_html(view, [mark, *true], said=f"box of {answer.model}")
+        panels += (
+            f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
+            f'<div class="sq-over">{over}</div></div><figcaption><b>{escape(name)}</b> '
+            f"{verdict_html(iou_of(view, answer))}<small>{escape(about)}</small></figcaption>"
+            "</figure>"
+        )
         marks.append(mark)
     marks += _truth(view, answers[0], truth, label="truth", colour=TRUTH, corner=3)
-    return Shown(marks[::-1], panels=panels_html(view, panels))
+    return Shown(marks[::-1], panels=f'<div class="sq-row">{panels}</div>')
 
 
 def closest(view: View, answers: Sequence[Answer]) -> str:
