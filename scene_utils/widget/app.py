@@ -66,11 +66,9 @@ class QueryWidget:
         for control in (parts.count, parts.heat, parts.truth):
             control.observe(self.redraw, "value")
         parts.zoom.observe(lambda _: self._fit(), "value")
-        for button, call in (
-            *((parts.find, self.ask), (parts.check, self.check)),
-            *((parts.png, self.save_png), (parts.json, self.save_json)),
-            *((gallery.surprise, self.surprise), (parts.other, self.surprise)),
-        ):
+        calls = {parts.find: self.ask, parts.check: self.check, parts.png: self.save_png}
+        calls |= {parts.json: self.save_json, parts.other: self.surprise}
+        for button, call in (calls | {gallery.surprise: self.surprise}).items():
             button.on_click(lambda _, call=call: call())
         for button in (*parts.meant, *parts.chips):
             button.on_click(lambda button: self.ask(button.tooltip))
