@@ -38,7 +38,7 @@ from scene_utils.study import tables
 
 runtime.check()
 # %matplotlib inline
-plots.plt.style.use(plots.STYLE)
+plots.plt.style.use(["default", plots.STYLE])
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 draws = {"resamples": settings.resamples, "seed": settings.seed}

@@ -36,7 +36,7 @@ from scene_utils.study import tables
 
 runtime.check()
 # %matplotlib inline
-plots.plt.style.use(plots.STYLE)
+plots.plt.style.use(["default", plots.STYLE])
 settings = profiles.load(profile, data, changes)
 root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")
@@ -129,7 +129,7 @@ tables.differences(differences, [*references.BEST, *names])
 phrases = pd.read_parquet(cache / "phrases.parquet")
 test = kept.test_mentions(phrases, root)
 predictions = kept.load(cache)
-boxed = test[test.n_boxes > 0].astype(dict.fromkeys(entities.MENTION_KEY[1:], "int64"))
+boxed = test[test.n_boxes > 0]
 guesses = {}
 for name in shown:
     first = predictions[name][predictions[name]["rank"] == 1]
@@ -216,7 +216,9 @@ metrics["unread"]
 # %%
 photos = kept.load_beside(cache, "photos", [ours]).get(ours)
 if photos is not None:
-    both = kept.photo_phrases().merge(photos, on=["photo", "phrase"], suffixes=("", "_guess"))
+    both = pd.read_csv(kept.PHOTO_PHRASES).merge(
+        photos, on=["photo", "phrase"], suffixes=("", "_guess")
+    )
     guess = [f"{side}_guess" for side in box_ops.COLUMNS]
     both["iou"] = box_ops.iou(both[box_ops.COLUMNS].to_numpy(), both[guess].to_numpy())
     first = both.groupby("photo", sort=False).head(3).assign(group="")

@@ -210,7 +210,9 @@ def of_truth(phrases, reads=True, looks=True):
 
 
 def falls(phrases, **kwargs):
-    found = perturbations.ask(of_truth(phrases, **kwargs), perturbations.questions(phrases))
+    asked = perturbations.questions(phrases)
+    found = asked[[*KEY, "change"]].copy()
+    found[SIDES] = of_truth(phrases, **kwargs)(asked.text, asked.picture)
     return perturbations.falls(found, phrases, resamples=100).set_index("change")
 
 

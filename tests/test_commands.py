@@ -169,7 +169,7 @@ def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, m
     assert falls.same["blank picture"] < 1
     photos = answers.load_beside(cache, "photos", ["source", "text-only"])
     assert list(photos) == ["source"], "a model that sees nothing has nothing to say of photos"
-    assert len(photos["source"]) == len(answers.photo_phrases())
+    assert len(photos["source"]) == len(pd.read_csv(answers.PHOTO_PHRASES))
 
 
 def test_faults_are_one_line_and_say_what_was_expected(root, tmp_path):

@@ -11,7 +11,7 @@ from scene_utils.study import readme_tables
 PAGES = sorted(
     {
         *readme_tables.FILES,
-        *("notebooks/README.md", "data/README.md", "data/photos/README.md"),
+        *("figures/README.md", "notebooks/README.md", "data/README.md", "data/photos/README.md"),
         *("data/pretrained/README.md", "data/pretrained/grid/README.md"),
     }
 )

@@ -177,9 +177,7 @@ def test_a_group_has_the_interval_of_its_own_mentions_alone():
     clusters = np.repeat(np.arange(60), 4)
     values = rng.random((240, 2))
     member = clusters < 40
-    ((own, _), (everyone, _)) = metrics.grouped(
-        values, np.stack([member, np.ones(240, bool)], axis=1), clusters
-    )
+    own, everyone = (metrics.figures(values, clusters, group)[0] for group in (member, None))
     assert own["value"] == pytest.approx(values[member, 0].mean(), abs=1e-6)
     low, high = metrics.bootstrap(values, clusters)
     assert (everyone["low"], everyone["high"]) == pytest.approx((low[0], high[0]), abs=1e-6)

@@ -19,7 +19,7 @@ from scene_utils.widget.catalogue import catalogue, own_photo, search
 from scene_utils.widget.draw import Mark, overlay_html
 from scene_utils.widget.models import Answer, Models, open_view
 from scene_utils.widget.play import Drawing
-from scene_utils.widget.show import notices
+from scene_utils.widget.suggest import notices
 from scene_utils.words import Vocabulary
 
 VOCABULARY = Vocabulary.of(["<pad>", "<unk>", "a", "the", "man", "woman", "red", "hat", "women"])
@@ -74,9 +74,8 @@ def test_what_holds_nothing_to_read_is_answered_with_a_message(phrase, message):
 
 
 def test_near_words_are_suggested_and_put_in_place():
-    assert suggest.did_you_mean("womann", VOCABULARY) == ["woman"]
-    assert suggest.did_you_mean("qqqqqq", VOCABULARY) == []
-    assert suggest.did_you_mean("xx", VOCABULARY) == []
+    for word, near in (("womann", ("woman",)), ("qqqqqq", ()), ("xx", ())):
+        assert suggest.did_you_mean(word, VOCABULARY.words) == near
     phrase = suggest.replace_word("the Womann, womannly", "womann", "woman")
     assert phrase == "the woman, womannly"
 
@@ -209,7 +208,7 @@ def test_all_phrases_of_a_sentence_each_in_its_colour(fresh, shipped):
 
 
 def test_what_fails_while_drawing_is_told(fresh, monkeypatch):
-    monkeypatch.setattr("scene_utils.widget.app.show_phrase", lambda *_: 1 / 0)
+    monkeypatch.setattr("scene_utils.widget.draw.show_phrase", lambda *_: 1 / 0)
     fresh.ask("the helmet")
     assert fresh.parts.status.kind == "error"
     assert "ZeroDivisionError" in fresh.parts.status.text

@@ -4,9 +4,9 @@ Pure functions on `metrics.score_mentions`' rows and the entities tables; boxes 
 type. Everything here is about the merged box at IoU .5, the field's usual figure.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
-from itertools import pairwise
+from collections.abc import Container, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,16 +30,16 @@ RELATIONS = (
     "next front left right top wearing holding"
 )
 
-# Edges of each bin are lower ones; the last bin is open.
+# The bins by name, each with the number that it begins at; the last is open.
 BINS = {
-    "box area (% of the picture)": [0, 2, 5, 10, 20, 40, 70],
-    "words in the phrase": [1, 2, 3, 4, 5, 6],
-    "objects of its category": [1, 2, 3, 4, 6, 9],
-    "boxes of the phrase": [1, 2, 3, 4, 6],
-    "words unknown to GloVe": [0, 1],
+    "box area (% of the picture)": "0-2 2-5 5-10 10-20 20-40 40-70 70-100",
+    "words in the phrase": "1 2 3 4 5 6+",
+    "objects of its category": "1 2 3 4-5 6-8 9+",
+    "boxes of the phrase": "1 2 3 4-5 6+",
+    "words unknown to GloVe": "0 1+",
 }
-# Highest number of each bin; the last bin is open.
-FREQUENCIES = (0, 5, 20, 100, 500)
+# Highest number of each bin.
+FREQUENCIES = {"never": 0, "1-5": 5, "6-20": 20, "21-100": 100, "101-500": 500, ">500": np.inf}
 
 
 def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
@@ -48,55 +48,36 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
     `phrases` holds all mentions of its pictures, so that objects can be counted: phrase ids with a
     box and of the same category in the picture, the mention's own among them. `known` are GloVe's
     words. An attribute or relation word is one of the lists above; thirds are of the merged box's
-    centre. Each column is an ordered categorical.
+    centre. Each column is a categorical.
     """
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
     relative = box_ops.relative(boxed)
-    which, different = pd.factorize(boxed.phrase)
-    words = [tokenize(phrase) for phrase in different]
-
-    def of_words(value: Callable[[list[str]], int]) -> np.ndarray:
-        return np.array([value(found) for found in words])[which]
-
+    words = boxed.phrase.map({phrase: tokenize(phrase) for phrase in boxed.phrase.unique()})
+    objects = boxed.groupby(["image_id", "category"]).phrase_id.transform("nunique")
     numbers = {
         "box area (% of the picture)": 100 * box_ops.area(relative),
-        "words in the phrase": np.maximum(of_words(len), 1),
-        "objects of its category": boxed.groupby(["image_id", "category"]).phrase_id.transform(
-            "nunique"
-        ),
+        "words in the phrase": words.map(len).clip(lower=1),
+        "objects of its category": objects,
         "boxes of the phrase": boxed.n_boxes,
-        "words unknown to GloVe": of_words(lambda them: sum(w not in known for w in them)),
+        "words unknown to GloVe": words.map(lambda them: sum(w not in known for w in them)),
     }
-    table = {name: _binned(np.asarray(values), BINS[name]) for name, values in numbers.items()}
+    table = {}
+    for name, values in numbers.items():
+        labels = BINS[name].split()
+        edges = [int(re.match(r"\d+", label)[0]) for label in labels]
+        table[name] = pd.cut(values, [*edges, np.inf], right=False, labels=labels)
     colour, other, relation = (
-        of_words(lambda them, listed=listed: not listed.isdisjoint(them))
-        for listed in (set(words.split()) for words in (COLOURS, OTHERS, RELATIONS))
+        words.map(lambda them, listed=listed: any(word in listed for word in them))
+        for listed in map(str.split, (COLOURS, OTHERS, RELATIONS))
     )
-    attribute = np.where(colour, "colour, pattern", np.where(other, "other", "none"))
-    table["attribute word"] = _ordered(attribute, ["none", "colour, pattern", "other"])
-    table["relation word"] = _ordered(np.where(relation, "yes", "no"), ["no", "yes"])
-    third = np.clip(((relative[:, :2] + relative[:, 2:]) / 2 * 3).astype(int), 0, 2)
-    for axis, name, labels in (
-        (0, "place across", ["left", "middle", "right"]),
-        (1, "place down", ["top", "middle", "bottom"]),
-    ):
-        table[name] = _ordered(np.array(labels)[third[:, axis]], labels)
+    kinds = ["none", "colour, pattern", "other"]
+    kind = np.where(colour, 1, np.where(other, 2, 0))
+    table["attribute word"] = pd.Categorical.from_codes(kind, kinds)
+    table["relation word"] = pd.Categorical.from_codes(relation.astype(int), ["no", "yes"])
+    across, down = np.clip(((relative[:, :2] + relative[:, 2:]) / 2 * 3).astype(int), 0, 2).T
+    table["place across"] = pd.Categorical.from_codes(across, ["left", "middle", "right"])
+    table["place down"] = pd.Categorical.from_codes(down, ["top", "middle", "bottom"])
     return pd.DataFrame(table)
-
-
-def _ordered(values: np.ndarray, labels: list[str]) -> pd.Categorical:
-    return pd.Categorical(values, labels, ordered=True)
-
-
-def _binned(values: np.ndarray, edges: list[int]) -> pd.Categorical:
-    whole = np.issubdtype(values.dtype, np.integer)
-    labels = []
-    for low, high in pairwise(edges):
-        last = high - 1 if whole else high
-        labels.append(f"{low}" if low == last else f"{low}-{last}")
-    labels.append(f"{edges[-1]}+" if whole else f"{edges[-1]}-100")
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(labels) - 1)
-    return pd.Categorical.from_codes(place, labels, ordered=True)
 
 
 def by_group(
@@ -107,21 +88,16 @@ def by_group(
     A row a model, column and bin: model, what, bin, mentions, value, low, high. Bins of fewer than
     `least` mentions are left out: no interval means anything there.
     """
-    tasks, groups = [], []
+    images = next(iter(scored.values())).image_id
+    hits = np.stack([table.iou_merged >= 0.5 for table in scored.values()], axis=1).astype(float)
+    rows = []
     for what in described:
         for label in described[what].cat.categories:
             member = (described[what] == label).to_numpy()
-            if member.sum() >= least:
-                tasks.append((what, label, int(member.sum())))
-                groups.append(member)
-    images = next(iter(scored.values())).image_id
-    hits = np.stack([table.iou_merged >= 0.5 for table in scored.values()], axis=1).astype(float)
-    found = metrics.grouped(hits, np.stack(groups, axis=1), images, **draws)
-    rows = [
-        {"model": model, "what": what, "bin": label, "mentions": count} | figure
-        for (what, label, count), figures in zip(tasks, found, strict=True)
-        for model, figure in zip(scored, figures, strict=True)
-    ]
+            if (count := int(member.sum())) >= least:
+                row = {"what": what, "bin": label, "mentions": count}
+                found = metrics.figures(hits, images, member, **draws)
+                rows += [{"model": m} | row | f for m, f in zip(scored, found, strict=True)]
     return pd.DataFrame(rows)
 
 
@@ -136,9 +112,8 @@ def by_frequency(
     """
     counts = Counter(word for phrase in train.phrase for word in tokenize(phrase))
     last = [(tokenize(phrase) or [""])[-1] for phrase in phrases[phrases.n_boxes > 0].phrase]
-    place = np.searchsorted(FREQUENCIES, [counts[word] for word in last])
-    labels = ["never", *(f"{a + 1}-{b}" for a, b in pairwise(FREQUENCIES)), f">{FREQUENCIES[-1]}"]
-    bins = pd.Categorical.from_codes(place, labels, ordered=True)
+    edges = [-1, *FREQUENCIES.values()]
+    bins = pd.cut([counts[word] for word in last], edges, labels=list(FREQUENCIES))
     table = by_group(scored, pd.DataFrame({"seen": bins}), 1, **draws)
     rows = table.drop(columns="what").to_dict("records")
     for row in rows:
@@ -159,15 +134,15 @@ def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int)
         member = np.asarray(parts) == part
         models = {}
         for name, table in scored.items():
-            values, everyone = metrics.main_values(table[member]), np.ones((member.sum(), 1), bool)
-            (figures,) = metrics.grouped(values, everyone, table.image_id[member], **draws)
+            values, images = metrics.main_values(table[member]), table.image_id[member]
+            figures = metrics.figures(values, images, **draws)
             models[name] = dict(zip(metrics.MAIN_METRICS, figures, strict=True))
         found[part] = {"mentions": int(member.sum()), "models": models}
     return found
 
 
-def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> dict | None:
-    """Score against accuracy in `bins` equally filled bins, or None where all scores are equal.
+def calibration(scored: pd.DataFrame, **draws: int) -> dict | None:
+    """Score against accuracy in ten equally filled bins, or None where all scores are equal.
 
     Gives `bins`, rows of score (mean), mentions, value, low, high, and `error`, the expected
     calibration error: the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
@@ -177,15 +152,13 @@ def calibration(scored: pd.DataFrame, bins: int = 10, **draws: int) -> dict | No
     score = answered.score.to_numpy(np.float64)
     if len(score) == 0 or score.min() == score.max():
         return None
-    edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)))
+    edges = np.unique(np.quantile(score, np.linspace(0, 1, 11)))
     place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
-    groups = place[:, None] == np.unique(place)
     hits = (answered.iou_merged.to_numpy() >= 0.5).astype(np.float64)[:, None]
-    found = metrics.grouped(hits, groups, answered.image_id, **draws)
-    rows = [
-        {"score": float(score[group].mean()), "mentions": int(group.sum())} | figures[0]
-        for group, figures in zip(groups.T, found, strict=True)
-    ]
+    rows = []
+    for group in (place == number for number in np.unique(place)):
+        (found,) = metrics.figures(hits, answered.image_id, group, **draws)
+        rows.append({"score": float(score[group].mean()), "mentions": int(group.sum())} | found)
     apart = [abs(row["score"] - row["value"]) for row in rows]
     error = np.average(apart, weights=[row["mentions"] for row in rows])
     return {"error": round(float(error), 6), "bins": rows}
@@ -203,21 +176,16 @@ def presence(
     (shares of own phrases at .5 or more, of others below), and the curve, `false_alarms` and
     `found`: for each threshold the shares of own and of other phrases that fall below it.
     """
+    if asked.present.isna().any():
+        return {}
     words = phrases.groupby("image_id").phrase.agg(lambda them: set(tokenize(" ".join(them))))
-    own = asked[asked.change == perturbations.PAIRS[0]]
-    other = asked[asked.change == perturbations.PAIRS[1]]
-    there = np.array(
-        [
-            bool(said := tokenize(text)) and said[-1] in words[picture]
-            for text, picture in zip(other.text, other.picture, strict=True)
-        ]
-    )
-    kinds = {"any phrase": other, "absent things": other[~there]}
-    return {
-        name: _presence_of(own, kind, resamples, seed)
-        for name, kind in kinds.items()
-        if len(kind) and asked.present.notna().all()
-    }
+    own, other = (asked[asked.change == change] for change in perturbations.PAIRS)
+    absent = [
+        not (said := tokenize(text)) or said[-1] not in words[picture]
+        for text, picture in zip(other.text, other.picture, strict=True)
+    ]
+    kinds = {"any phrase": other, "absent things": other[absent]}
+    return {n: _presence_of(own, kind, resamples, seed) for n, kind in kinds.items() if len(kind)}
 
 
 def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int) -> dict:

@@ -1,7 +1,6 @@
-"""The figures of notebook 05, from tables that hold their numbers.
+"""The figures of notebooks 05 and 05b, from tables that hold their numbers.
 
-A model looks the same in all figures. Its name may be followed by its inputs in brackets, as a
-label has them; `note`, a figure's title, says what its numbers rest on.
+A model looks the same in all figures. `note`, a figure's title, says what its numbers rest on.
 """
 
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from scene_utils import box_ops
-from scene_utils.analysis import metrics
+from scene_utils.analysis.metrics import RECALLS
 from scene_utils.analysis.mistakes import MISTAKES
-from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure, styled
+from scene_utils.plots import COLOURS, GUESS, TRUTH, draw_boxes, new_figure
 
 GREY = "#8a8a8a"
 COLOUR_OF = {
@@ -29,7 +28,7 @@ MISTAKE_COLOURS = [COLOURS[n] for n in (2, 0, 5, 1)] + ["#F0C36D", COLOURS[4], "
 
 
 def _look(name: str) -> dict:
-    colour = COLOUR_OF.get(name.split(" (")[0], COLOURS[3])
+    colour = COLOUR_OF.get(name, COLOURS[3])
     return {"color": colour, "ls": "--" if colour == "black" else "-"}
 
 
@@ -67,31 +66,27 @@ def finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6
     return figure
 
 
-@styled
 def model_bars(
     models: dict[str, dict], references: dict[str, dict], oracles: Sequence[str], note: str
 ) -> Figure:
     """Mean IoU and accuracy at IoU .5, merged box, with 95 % intervals: references above, models
     below."""
     everything = references | models
-    names = [
-        f"{name} (oracle)" if name in oracles else name.replace(" (", "\n(") for name in everything
-    ]
-    colours = [GREY if name not in models else COLOURS[0] for name in everything]
+    names = [f"{n} (oracle)" if n in oracles else n.replace(" (", "\n(") for n in everything]
+    colours = [COLOURS[0] if name in models else GREY for name in everything]
     height = 0.28 * len(names) + 0.14 * sum("\n" in name for name in names)
     figure, axes = new_figure(7.5, 0.9 + height, ncols=2, sharey=True)
     columns = (("mean_iou", "mean IoU"), ("accuracy_0.5", "accuracy at IoU .5 (% of mentions)"))
     for axis, (metric, label), scale in zip(axes[0], columns, (1, 100), strict=True):
         values, ends = _bars([item["merged"][metric] for item in everything.values()], scale)
-        style = {"color": colours, "height": 0.65, "error_kw": {"capsize": 2.5, "lw": 1}}
-        bars = axis.barh(names, values, xerr=ends, **style)
+        edge = {"capsize": 2.5, "lw": 1}
+        bars = axis.barh(names, values, 0.65, xerr=ends, color=colours, error_kw=edge)
         texts = [f"{v:.1f}" if scale == 100 else f"{v:.3f}".lstrip("0") for v in values]
         # The patch keeps it readable on the line of the constant box.
         patch = {"fc": "w", "ec": "none", "pad": 0.8}
         axis.bar_label(bars, texts, padding=4, fontsize=8.5, bbox=patch)
-        if "best constant" in references:
-            line = references["best constant"]["merged"][metric]["value"] * scale
-            axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
+        line = references["best constant"]["merged"][metric]["value"] * scale
+        axis.axvline(line, color=COLOURS[3], ls="--", lw=1.2)
         axis.set(xlabel=label, xlim=(0, (values + ends[1]).max() * 1.14))
         axis.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
@@ -99,16 +94,15 @@ def model_bars(
     return finish(figure, note)
 
 
-@styled
 def category_points(models: dict[str, dict], note: str) -> Figure:
     """Recall at 1 in each category with 95 % intervals, any and merged box, one mark a model."""
     recall = {name: result["recall"] for name, result in models.items()}
-    counts = {kind: found["mentions"] for kind, found in next(iter(recall.values()))["any"].items()}
-    labels = [f"{kind} ({count:,})" for kind, count in counts.items()]
-    figure, axes = new_figure(7.5, 0.9 + 0.45 * len(counts), ncols=2, sharex=True, sharey=True)
+    kinds = next(iter(recall.values()))["any"]
+    labels = [f"{kind} ({found['mentions']:,})" for kind, found in kinds.items()]
+    figure, axes = new_figure(7.5, 0.9 + 0.45 * len(kinds), ncols=2, sharex=True, sharey=True)
     for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
         rows = {
-            name: list(enumerate(found[protocol][kind]["1"] for kind in counts))
+            name: [(row, found[protocol][kind]["1"]) for row, kind in enumerate(kinds)]
             for name, found in recall.items()
         }
         marks(axis, rows, 0.26, labels)
@@ -118,36 +112,32 @@ def category_points(models: dict[str, dict], note: str) -> Figure:
     return finish(figure, note, axes[0, 0])
 
 
-@styled
 def recall_curves(models: dict[str, dict], note: str) -> Figure:
     """Recall at 1, 5, 10 and the upper bound of the candidates, any and merged box."""
     figure, axes = new_figure(7.5, 3.4, ncols=2, sharey=True)
-    places = [*map(str, metrics.RANKS), "upper_bound"]
+    places = range(len(RECALLS))
     for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
         for number, (name, result) in enumerate(models.items()):
             found = result["recall"][protocol]["all"]
-            curve(axis, range(len(places)), [found[k] for k in places], name, number)
-        axis.set_xticks(range(len(places)), [*places[:-1], "upper\nbound"])
+            curve(axis, places, [found[k] for k in RECALLS], name, number)
+        axis.set_xticks(places, [name.replace("_", "\n") for name in RECALLS])
         axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
     axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
     return finish(figure, note, axes[0, 0])
 
 
-@styled
 def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str) -> Figure:
     """Row minus column in points of accuracy at IoU .5; grey where the difference may be chance."""
     values = np.full((len(names), len(names)), np.nan)
     real = np.zeros(values.shape, bool)
-    places = {name: place for place, name in enumerate(names)}
     rows = differences[differences.metric == "accuracy_0.5"]
-    i, j = rows.better.map(places), rows.worse.map(places)
+    i, j = (pd.Index(names).get_indexer(side) for side in (rows.better, rows.worse))
     values[i, j], values[j, i] = 100 * rows.value, -100 * rows.value
     real[i, j] = real[j, i] = rows.real
-    figure, axes = new_figure(7.5, 1.5 + 0.5 * len(names))
-    axis = axes[0, 0]
+    figure, ((axis,),) = new_figure(7.5, 1.5 + 0.5 * len(names))
     largest = np.nanmax(np.abs(values), initial=1)
-    style = {"cmap": "PuOr", "vmin": -largest, "vmax": largest, "aspect": "auto"}
-    image = axis.imshow(np.where(real, values, np.nan), **style)
+    shown = np.where(real, values, np.nan)
+    image = axis.imshow(shown, "PuOr", vmin=-largest, vmax=largest, aspect="auto")
     image.cmap.set_bad("#eeeeee")
     for i, j in np.ndindex(values.shape):
         if i != j:
@@ -164,7 +154,6 @@ def difference_matrix(differences: pd.DataFrame, names: Sequence[str], note: str
     return finish(figure, note)
 
 
-@styled
 def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
     """Histogram of IoU, and the share of mentions whose IoU reaches each threshold."""
     figure, axes = new_figure(7.5, 3.6, ncols=2)
@@ -176,14 +165,13 @@ def iou_distribution(ious: dict[str, np.ndarray], note: str) -> Figure:
         reached = 1 - np.searchsorted(np.sort(values), grid, side="left") / len(values)
         axes[0, 1].plot(grid, 100 * reached, label=name, **line)
     axes[0, 0].set(xlabel="IoU (bins of .05)", ylabel="mentions (%)", xlim=(0, 1))
-    ylabel = "mentions that reach it (%)"
-    axes[0, 1].set(xlabel="IoU threshold", ylabel=ylabel, xlim=(0, 1), ylim=(0, 100))
+    axes[0, 1].set(xlabel="IoU threshold", ylabel="mentions that reach it (%)")
+    axes[0, 1].set(xlim=(0, 1), ylim=(0, 100))
     for axis in axes[0]:
         axis.axvline(0.5, color="grey", lw=1, ls=":")
     return finish(figure, note, axes[0, 1])
 
 
-@styled
 def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     """Accuracy at IoU .5 in each bin of each column of `breakdown.describe`, one line a model."""
     bins_of = groups.groupby("what", sort=False).bin.nunique()
@@ -199,8 +187,8 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
             places = [bins.index(label) for label in of_model.bin]
             curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
         axis.set_xticks(range(len(bins)), bins)
-        crowded = sum(map(len, bins)) > 24
-        axis.tick_params(axis="x", labelsize=8, rotation=35 if crowded else 0)
+        turned = 35 if sum(map(len, bins)) > 24 else 0
+        axis.tick_params(axis="x", labelsize=8, rotation=turned)
         axis.set(xlabel=what, xlim=(-0.4, max(len(bins) - 0.6, 0.6)))
     for axis in axes[:, 0]:
         axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
@@ -208,7 +196,6 @@ def what_decides(groups: pd.DataFrame, note: str) -> Figure:
     return finish(figure, note, axes[0, 0])
 
 
-@styled
 def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> Figure:
     """Share of boxes, `(n, 4)` as fractions of the picture, over each place: truth and models."""
     boxes_of = {"truth": truth} | guesses
@@ -235,38 +222,33 @@ def mass_maps(truth: np.ndarray, guesses: dict[str, np.ndarray], note: str) -> F
     return finish(figure, note)
 
 
-@styled
 def presence_curves(found: dict[str, dict[str, dict]], note: str) -> Figure:
     """ROC curves of the flag "probably not in the picture", see `breakdown.presence`."""
-    figure, axes = new_figure(5.6, 4.4)
-    axis = axes[0, 0]
+    figure, ((axis,),) = new_figure(5.6, 4.4)
     axis.plot([0, 100], [0, 100], color="grey", lw=1, ls=":")
-    axis.set(xlim=(0, 100), ylim=(0, 100))
     for name, kinds in found.items():
         for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
             alarms, hits = (100 * np.array(curve[key]) for key in ("false_alarms", "found"))
             label = f"{name}, {kind}: area {curve['area']['value']:.3f}"
             axis.plot(alarms, hits, label=label, **_look(name) | {"ls": dashes})
-    axis.set_xlabel("phrases of the picture that are flagged (%)")
-    axis.set_ylabel("phrases of another picture that are flagged (%)")
+    axis.set(xlabel="phrases of the picture that are flagged (%)", xlim=(0, 100))
+    axis.set(ylabel="phrases of another picture that are flagged (%)", ylim=(0, 100))
     axis.legend(loc="lower right")
     return finish(figure, note)
 
 
-@styled
 def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     """What became of each model's boxes: one stacked bar a model."""
-    figure, axes = new_figure(7.5, 1.5 + 0.33 * len(table))
-    axis = axes[0, 0]
+    figure, ((axis,),) = new_figure(7.5, 1.5 + 0.33 * len(table))
     left = np.zeros(len(table))
     for kind, colour in zip(MISTAKES, MISTAKE_COLOURS, strict=True):
         values = table[kind].to_numpy()
         if values.max() == 0:
             continue
-        bars = axis.barh(table.index, values, left=left, color=colour, height=0.7, label=kind)
+        bars = axis.barh(table.index, values, 0.7, left, color=colour, label=kind)
         dark = kind in ("right", "another object of its category", "no answer")
-        style = {"label_type": "center", "fontsize": 8.5, "color": "w" if dark else "k"}
-        axis.bar_label(bars, [f"{value:.0f}" if value >= 5 else "" for value in values], **style)
+        texts = [f"{value:.0f}" if value >= 5 else "" for value in values]
+        axis.bar_label(bars, texts, label_type="center", fontsize=8.5, color="w" if dark else "k")
         left += values
     axis.invert_yaxis()
     axis.set(xlabel="mentions (%)", xlim=(0, 100))
@@ -274,44 +256,34 @@ def mistake_bars(table: pd.DataFrame, note: str) -> Figure:
     return finish(figure, note, axis, columns=4)
 
 
-@styled
-def gallery(
-    mentions: pd.DataFrame, pictures: Sequence[Image.Image], title: str = "", columns: int = 3
-) -> Figure:
+def gallery(mentions: pd.DataFrame, pictures: Sequence[Image.Image], title: str) -> Figure:
     """Pictures with truth and guess, the box columns and those with `_guess` behind their names.
 
     A picture may be stored squeezed; it is shown as the original was, of `width` and `height`,
-    whose pixels boxes are in. `group` (may be "") starts a row of its own where it changes; `score`
-    is shown where there is such a column.
+    whose pixels boxes are in. Each `group` (may be "") has rows of its own; `score` is shown where
+    there is such a column.
     """
-    sides = [*box_ops.COLUMNS, *(f"{side}_guess" for side in box_ops.COLUMNS)]
+    sides = [f"{side}{end}" for end in ("", "_guess") for side in box_ops.COLUMNS]
     boxes = mentions[sides].to_numpy(np.float32).reshape(-1, 2, 4)
-    rows = mentions.to_dict("records")
-    lines: list[list[int]] = []
-    for place, row in enumerate(rows):
-        if not lines or len(lines[-1]) == columns or rows[place - 1]["group"] != row["group"]:
-            lines.append([])
-        lines[-1].append(place)
-    figure, axes = new_figure(7.5, 2.2 * len(lines) + 0.5, nrows=len(lines), ncols=columns)
+    shown = mentions.assign(picture=pictures, boxes=list(boxes))
+    groups = shown.groupby("group", sort=False)
+    lines = [(name, of[n : n + 3]) for name, of in groups for n in range(0, len(of), 3)]
+    figure, axes = new_figure(7.5, 2.2 * len(lines) + 0.5, nrows=len(lines), ncols=3)
     for axis in axes.flat:
         axis.set_axis_off()
-    for line, places in zip(axes, lines, strict=True):
-        for axis, place in zip(line, places, strict=False):
-            row, scale = rows[place], 320 / max(rows[place]["width"], rows[place]["height"])
-            image = pictures[place].resize(
-                [round(row[side] * scale) for side in ("width", "height")]
-            )
+    for line, (group, rows) in zip(axes, lines, strict=True):
+        for axis, row in zip(line, rows.to_dict("records"), strict=False):
+            scale = 320 / max(row["width"], row["height"])
+            image = row["picture"].resize([round(row[k] * scale) for k in ("width", "height")])
             looks = {"colours": (TRUTH, GUESS), "styles": ("-", "--")}
-            draw_boxes(axis, np.asarray(image), boxes[place] * np.float32(scale), **looks)
+            draw_boxes(axis, np.asarray(image), row["boxes"] * np.float32(scale), **looks)
+            text = row["phrase"]
+            text = text if len(text) <= 34 else text[:33].rstrip() + "…"
             score = f", score {row['score']:.2f}" if "score" in row else ""
-            axis.set_title(f"{_cut(row['phrase'])}\nIoU {row['iou']:.2f}{score}", fontsize=8.5)
-        place = {"transform": line[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
-        line[0].text(-0.04, 0.5, rows[places[0]]["group"], **place)
+            axis.set_title(f"{text}\nIoU {row['iou']:.2f}{score}", fontsize=8.5)
+        style = {"transform": line[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
+        line[0].text(-0.04, 0.5, group, **style)
     looks = (("truth", TRUTH, "-"), ("prediction", GUESS, "--"))
     handles = [Patch(fill=False, ec=colour, lw=2, ls=ls, label=name) for name, colour, ls in looks]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return finish(figure, title)
-
-
-def _cut(phrase: str, longest: int = 34) -> str:
-    return phrase if len(phrase) <= longest else phrase[: longest - 1].rstrip() + "…"

@@ -9,7 +9,7 @@ of several categories in each of them, here it counts in the first as written, s
 add up to all: of the 14,481 boxed test mentions 77 have two categories.
 """
 
-import json
+import functools
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +24,7 @@ from scene_utils.dataset.mentions import PREDICTION_COLUMNS
 PROTOCOLS = ("merged", "any")
 THRESHOLDS = (0.3, 0.5, 0.7)
 RANKS = (1, 5, 10)
+RECALLS = (*map(str, RANKS), "upper_bound")
 CATEGORIES = (
     *("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other"),
 )
@@ -60,9 +61,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_json(path: Path) -> pd.DataFrame:
-    text = path.read_text(encoding="utf-8")
-    rows = map(json.loads, text.splitlines()) if path.suffix.lower() == ".jsonl" else None
-    return pd.DataFrame(json.loads(text) if rows is None else rows).reset_index(drop=True)
+    lines = path.suffix.lower() == ".jsonl"
+    table = pd.read_json(path, lines=lines, dtype=False, precise_float=True)
+    return table.reset_index(drop=True)
 
 
 def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.DataFrame:
@@ -107,14 +108,13 @@ def score_mentions(
 ) -> pd.DataFrame:
     """A row for each boxed mention of `phrases`, in their order: its key, phrase, category, and
 
-    `answered` (there is a box of rank 1), `score` (of it, else NaN), `candidates` (number of
-    boxes), and for each protocol `iou_merged` and `point_merged` of rank 1 (IoU in [0, 1]; the
-    box's centre lies in a true box), `top5_merged`, `top10_merged` and `best_merged`, the highest
-    IoU among the 5 and 10 first and among all boxes. `top1` would be `iou`.
+    `answered` (there is a box of rank 1), `score` (of it, else NaN), and for each protocol
+    `iou_merged` and `point_merged` of rank 1 (IoU in [0, 1]; the box's centre lies in a true box),
+    `top5_merged`, `top10_merged` and `best_merged`, the highest IoU among the 5 and 10 first and
+    among all boxes. `top1` would be `iou`.
     """
-    truth = phrases[phrases.n_boxes > 0].astype(dict.fromkeys(KEY[1:], "int64"))
-    known = pd.MultiIndex.from_frame(boxes[["image_id", "phrase_id"]])
-    if not pd.MultiIndex.from_frame(truth[["image_id", "phrase_id"]]).isin(known).all():
+    truth = phrases[phrases.n_boxes > 0]
+    if len(truth.merge(boxes, on=["image_id", "phrase_id"], how="left_anti")):
         raise ValueError("expected a box in `boxes` for each phrase with n_boxes > 0")
     table = truth[[*KEY, "phrase", "category"]].reset_index(drop=True)
     given = predictions[[*KEY, "rank", "score", *box_ops.COLUMNS]].merge(
@@ -125,17 +125,14 @@ def score_mentions(
     table["answered"] = np.bincount(rows[first], minlength=len(table)) > 0
     table["score"] = np.nan
     table.loc[rows[first], "score"] = given["score"].to_numpy(np.float64)[first]
-    table["candidates"] = np.bincount(rows, minlength=len(table))
     merged = truth[box_ops.COLUMNS].to_numpy(np.float32)[rows]
     for protocol, iou, points in (
         ("merged", box_ops.iou(guess, merged), box_ops.holds_centre(merged, guess)),
         ("any", *_best_of_each(given, guess, boxes)),
     ):
         for name, last in (("iou", 1), ("top5", 5), ("top10", 10), ("best", np.inf)):
-            counts = (given["rank"] <= last).to_numpy()
-            best = np.zeros(len(table))
-            np.maximum.at(best, rows[counts], iou[counts])
-            table[f"{name}_{protocol}"] = best
+            best = pd.Series(iou).where(given["rank"] <= last, 0).groupby(rows).max()
+            table[f"{name}_{protocol}"] = best.reindex(table.index, fill_value=0)
         table[f"point_{protocol}"] = False
         table.loc[rows[first], f"point_{protocol}"] = points[first]
     return table
@@ -144,13 +141,11 @@ def score_mentions(
 def _best_of_each(given: pd.DataFrame, guess: np.ndarray, boxes: pd.DataFrame):
     """Highest IoU with a box of the phrase, and whether the centre lies in one, `(n,)` each."""
     pairs = given[["image_id", "phrase_id"]].reset_index(names="guess")
-    pairs = pairs.merge(boxes, on=["image_id", "phrase_id"], how="inner")
-    single = pairs[box_ops.COLUMNS].to_numpy(np.float32)
-    number = pairs["guess"].to_numpy()
-    iou, points = np.zeros(len(guess)), np.zeros(len(guess), bool)
-    np.maximum.at(iou, number, box_ops.iou(guess[number], single))
-    np.logical_or.at(points, number, box_ops.holds_centre(single, guess[number]))
-    return iou, points
+    pairs = pairs.merge(boxes, on=["image_id", "phrase_id"])
+    single, guess = pairs[box_ops.COLUMNS].to_numpy(np.float32), guess[pairs["guess"]]
+    pairs = pairs.assign(iou=box_ops.iou(guess, single), hit=box_ops.holds_centre(single, guess))
+    best = pairs.groupby("guess")[["iou", "hit"]].max()
+    return best.iou.to_numpy(), best.hit.to_numpy()
 
 
 def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
@@ -171,9 +166,11 @@ def recall_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
     return (scored[names].to_numpy() >= 0.5).astype(np.float64)
 
 
+@functools.lru_cache(maxsize=8)
 def draw_clusters(n: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of n clusters stands in each resample of n, `(resamples, n)` whole numbers."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    """How often each of n clusters stands in each resample of n, `(resamples, n)` float64."""
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return drawn.astype(np.float64)
 
 
 def bootstrap(
@@ -181,51 +178,43 @@ def bootstrap(
     clusters: Sequence,
     resamples: int = 1000,
     seed: int = 0,
-    weights: np.ndarray | None = None,
+    group: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile interval of column means when whole clusters (images) are drawn anew.
 
     `values` `(n, m)`, `clusters` `(n,)`; gives low and high, `(m,)` each. Mentions of one image
-    are not independent, so images are the unit (Efron & Tibshirani 1993, ch. 8). `weights`
-    `(n, m)` make the means weighted ones: a column of 0 and 1 cuts it to a group of mentions.
+    are not independent, so images are the unit (Efron & Tibshirani 1993, ch. 8). The means are
+    those of all mentions or of a `group`, `(n,)` bool.
     """
     codes, names = pd.factorize(np.asarray(clusters))
     n = len(names)
-    if weights is None:
-        weights = np.ones((len(values), 1))
-    sums, sizes = (
-        np.stack([np.bincount(codes, column, n) for column in columns.T], axis=1)
-        for columns in (values * weights, weights)
-    )
-    draws = draw_clusters(n, resamples, seed).astype(np.float64)
-    drawn, sizes = np.broadcast_arrays(draws @ sums, draws @ sizes)
+    member = np.ones(len(values)) if group is None else np.asarray(group, np.float64)
+    sums = np.stack([np.bincount(codes, column * member, n) for column in values.T], axis=1)
+    sizes = np.bincount(codes, member, n)[:, None]
+    draws = draw_clusters(n, resamples, seed)
     # A small group may be missing from a resample, which then says nothing about it.
-    means = np.divide(drawn, sizes, out=np.full(drawn.shape, np.nan), where=sizes > 0)
+    with np.errstate(invalid="ignore"):
+        means = (draws @ sums) / (draws @ sizes)
     low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
     return low, high
 
 
 def figure(value: float, low: float, high: float) -> dict[str, float]:
     """A figure with its interval, as all results hold it."""
-    pairs = zip(("value", "low", "high"), (value, low, high), strict=True)
-    return {name: round(float(number), 6) for name, number in pairs}
+    numbers = {"value": value, "low": low, "high": high}
+    return {name: round(float(number), 6) for name, number in numbers.items()}
 
 
-def grouped(
-    values: np.ndarray, groups: np.ndarray, clusters: Sequence, **draws: int
-) -> list[list[dict]]:
-    """Means of each column within each group, with intervals: a list a group of figures.
+def figures(
+    values: np.ndarray, clusters: Sequence, group: np.ndarray | None = None, **draws: int
+) -> list[dict]:
+    """Column means of `values` `(n, m)`, of a `group` or all, each with its interval.
 
-    `values` `(n, m)`, `groups` `(n, g)` bool, each with a mention in it; `draws` are `resamples`
-    and `seed` of `bootstrap`, here and wherever they are handed on.
+    `draws` are `resamples` and `seed` of `bootstrap`, here and wherever they are handed on.
     """
-    m = values.shape[1]
-    weights = np.repeat(groups.astype(np.float64), m, axis=1)
-    tiled = np.tile(values, groups.shape[1])
-    means = (tiled * weights).sum(axis=0) / weights.sum(axis=0)
-    low, high = bootstrap(tiled, clusters, weights=weights, **draws)
-    flat = [figure(*numbers) for numbers in zip(means, low, high, strict=True)]
-    return [flat[start : start + m] for start in range(0, len(flat), m)]
+    means = values.mean(axis=0) if group is None else values[group].mean(axis=0)
+    low, high = bootstrap(values, clusters, group=group, **draws)
+    return [figure(*numbers) for numbers in zip(means, low, high, strict=True)]
 
 
 def evaluate(
@@ -242,34 +231,33 @@ def evaluate(
     scored = score_mentions(predictions, phrases, boxes)
     if scored.empty:
         raise ValueError("expected mentions with a box to score, got none in this split")
-    asked = pd.MultiIndex.from_frame(phrases[KEY].astype(dict.fromkeys(KEY[1:], "int64")))
-    given = pd.MultiIndex.from_frame(predictions.loc[predictions["rank"] == 1, KEY])
+    first = predictions[predictions["rank"] == 1]
+    draws = {"resamples": resamples, "seed": seed}
     result: dict = {
         "images": int(scored.image_id.nunique()),
         "mentions": len(scored),
         "answered": int(scored.answered.sum()),
-        "predictions_not_asked_for": int((~given.isin(asked)).sum()),
-        "bootstrap": {"unit": "image", "resamples": resamples, "seed": seed, "level": 0.95},
+        "predictions_not_asked_for": len(first.merge(phrases[KEY], on=KEY, how="left_anti")),
+        "bootstrap": {"unit": "image", **draws, "level": 0.95},
         "recall": {},
     }
     groups = {"all": np.ones(len(scored), bool)}
     groups |= {kind: (scored.category == kind).to_numpy() for kind in CATEGORIES}
-    groups = {name: group for name, group in groups.items() if group.any()}
     for protocol in PROTOCOLS:
-
-        def means(values: np.ndarray, *names: str) -> list[list[dict]]:
-            members = np.stack([groups[name] for name in names], axis=1)
-            return grouped(values, members, scored.image_id, resamples=resamples, seed=seed)
-
-        (figures,) = means(metric_values(scored, protocol), "all")
-        result[protocol] = dict(zip(METRICS, figures, strict=True))
-        recall = means(recall_values(scored, protocol), *groups)
+        found = figures(metric_values(scored, protocol), scored.image_id, **draws)
+        result[protocol] = dict(zip(METRICS, found, strict=True))
+        hits = recall_values(scored, protocol)
         result["recall"][protocol] = {
-            name: {"mentions": int(groups[name].sum())}
-            | dict(zip((*map(str, RANKS), "upper_bound"), figures, strict=True))
-            for name, figures in zip(groups, recall, strict=True)
+            name: {"mentions": int(group.sum())}
+            | dict(zip(RECALLS, figures(hits, scored.image_id, group, **draws), strict=True))
+            for name, group in groups.items()
+            if group.any()
         }
     return result
+
+
+def leaves_out_zero(difference: dict[str, float]) -> bool:
+    return difference["low"] > 0 or difference["high"] < 0
 
 
 def differences(scored: dict[str, pd.DataFrame], **draws: int) -> pd.DataFrame:
@@ -279,23 +267,16 @@ def differences(scored: dict[str, pd.DataFrame], **draws: int) -> pd.DataFrame:
     (better minus worse), low, high, and `real`: the 95 % interval of the difference leaves out 0.
     Intervals are those of each pair alone; among many pairs some leave out 0 by chance.
     """
-    names = list(scored)
-    keys = scored[names[0]][KEY]
-    for name in names[1:]:
-        if not scored[name][KEY].equals(keys):
-            raise ValueError(f"expected the same mentions for {names[0]} and {name}, got others")
-    values = [main_values(table) for table in scored.values()]
     rows = []
-    for i, j in combinations(range(len(names)), 2):
-        apart = values[i] - values[j]
-        low, high = bootstrap(apart, scored[names[0]].image_id, **draws)
-        for metric, *ends in zip(MAIN_METRICS, apart.mean(axis=0), low, high, strict=True):
-            better, worse = names[i], names[j]
-            if ends[0] < 0:
-                better, worse, ends = worse, better, [-ends[0], -ends[2], -ends[1]]
-            rows.append(
-                {"better": better, "worse": worse, "metric": metric}
-                | figure(*ends)
-                | {"real": bool(ends[1] > 0 or ends[2] < 0)}
-            )
+    for (one, first), (other, second) in combinations(scored.items(), 2):
+        if not first[KEY].equals(second[KEY]):
+            raise ValueError(f"expected the same mentions for {one} and {other}, got others")
+        found = figures(main_values(first) - main_values(second), first.image_id, **draws)
+        for metric, apart in zip(MAIN_METRICS, found, strict=True):
+            better, worse = one, other
+            if apart["value"] < 0:
+                better, worse = other, one
+                apart = figure(-apart["value"], -apart["high"], -apart["low"])
+            row = {"better": better, "worse": worse, "metric": metric}
+            rows.append(row | apart | {"real": leaves_out_zero(apart)})
     return pd.DataFrame(rows, columns=["better", "worse", "metric", "value", "low", "high", "real"])

@@ -30,11 +30,11 @@ def mistakes(
     reaches IoU .5 with this mention's truth. `others_right`: the share of those that do, what a
     mention answered with the wrong phrase would get; NaN where the picture has no other.
     """
-    boxed = phrases[phrases.n_boxes > 0].astype(dict.fromkeys(KEY[1:], "int64"))
+    boxed = phrases[phrases.n_boxes > 0]
     first = predictions[predictions["rank"] == 1][[*KEY, *box_ops.COLUMNS]]
     table = scored[[*KEY, "category"]].merge(boxed[[*KEY, *box_ops.COLUMNS]], on=KEY, how="left")
-    guess = table[KEY].merge(first, on=KEY, how="left")[box_ops.COLUMNS].to_numpy(np.float32)
-    guess = np.nan_to_num(guess)
+    guess = table[KEY].merge(first, on=KEY, how="left")[box_ops.COLUMNS]
+    guess = guess.fillna(0).to_numpy(np.float32)
     truth = table[box_ops.COLUMNS].to_numpy(np.float32)
     own = table[["image_id", "phrase_id", "category"]].reset_index(names="row")
 
@@ -78,14 +78,12 @@ def mistake_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
     that another phrase's box of the picture would have answered rightly."""
     rows = {}
     for model, table in found.items():
-        share = table.mistake.value_counts(normalize=True, sort=False) * 100
-        missed = table.mistake != "right"
-        rows[model] = {name: float(share.get(name, 0)) for name in MISTAKES}
-        rows[model]["missed, another's box right"] = 100 * float(
-            table.another_right[missed].mean() if missed.any() else 0
-        )
-        rows[model]["a random other's box right"] = 100 * float(table.others_right.mean())
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").round(2)
+        share = table.mistake.value_counts(normalize=True)[list(MISTAKES)].to_dict()
+        missed = table.another_right[table.mistake != "right"]
+        share["missed, another's box right"] = missed.mean() if len(missed) else 0
+        share["a random other's box right"] = table.others_right.mean()
+        rows[model] = share
+    return (100 * pd.DataFrame.from_dict(rows, orient="index")).rename_axis("model").round(2)
 
 
 def pick(seen: pd.DataFrame, each: int = 3, scores: bool = False, seed: int = 0) -> pd.DataFrame:
@@ -98,15 +96,14 @@ def pick(seen: pd.DataFrame, each: int = 3, scores: bool = False, seed: int = 0)
     table = table.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
     tenth = max(len(table) // 10, each)
     middle = max(len(table) // 2 - tenth // 2, 0)
-    parts = [
-        (table[:tenth].sample(frac=1, random_state=seed), "best tenth"),
-        (table[middle : middle + tenth].sample(frac=1, random_state=seed), "around the median"),
-        (table[-tenth:].sample(frac=1, random_state=seed), "worst tenth"),
-    ]
+    parts = {
+        "best tenth": table[:tenth],
+        "around the median": table[middle : middle + tenth],
+        "worst tenth": table[-tenth:],
+    }
+    parts = {name: part.sample(frac=1, random_state=seed) for name, part in parts.items()}
     if scores:
         missed = table[table.iou_merged < 0.5]
-        parts.append((missed.sort_values("score", ascending=False, kind="stable"), "surest misses"))
-    return pd.concat(
-        [part.drop_duplicates("image_id")[:each].assign(group=name) for part, name in parts],
-        ignore_index=True,
-    )
+        parts["surest misses"] = missed.sort_values("score", ascending=False, kind="stable")
+    picked = [p.drop_duplicates("image_id")[:each].assign(group=name) for name, p in parts.items()]
+    return pd.concat(picked, ignore_index=True)

@@ -1,11 +1,11 @@
 """The models' boxes on the test split, kept in the cache: made once, then only read.
 
 `predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it
-`perturbations/<model>.parquet` (`perturbations.ask`), `photos/<model>.parquet` (the photos of
-`data/photos`) and, of a grid model, `presence/<model>.parquet`.
+`perturbations/<model>.parquet` (answers to `perturbations.questions`), `photos/<model>.parquet`
+(the photos of `data/photos`) and, of a grid model, `presence/<model>.parquet`.
 `predictions/<model>.json`, written last, has the fingerprint of what they were made from. Reading
-them needs no TensorFlow; `make` imports it where predictions are missing or stale. A table of
-predictions without a folder in `models/` was put there by hand, and is read as it is.
+them needs no TensorFlow. A table of predictions without a folder in `models/` was put there by
+hand, and is read as it is.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ import pandas as pd
 from scene_utils import box_ops, grounding, imports
 from scene_utils.analysis import metrics, perturbations
 from scene_utils.dataset import entities
-from scene_utils.paths import PHOTOS, atomic, write_text
+from scene_utils.paths import PHOTOS, atomic, file_hash, write_text
 
 # `grid+sentence` is the grid model where all phrases of a sentence are asked together.
 TOGETHER = "grid+sentence"
 # The order in which models stand in tables; others follow. Other losses of `source` stay out.
 ORDER = ("text-only", "image-only", "source-mse", "source", "grid", TOGETHER)
-PHOTO_PHRASES = PHOTOS / "phrases.csv"
+PHOTO_PHRASES = PHOTOS / "phrases.csv"  # with boxes drawn by eye
 
 
 def names(cache: Path) -> list[str]:
@@ -48,10 +48,7 @@ def settings(cache: Path, name: str) -> dict:
 
 
 def label(cache: Path, name: str) -> str:
-    """A model's name with the inputs that made it; the name alone where these are not known.
-
-    Such as "source (EfficientNet-Lite0, GloVe 50)", or "grid (2 x EfficientNet-Lite2, GloVe 50)".
-    """
+    """A model's name with the inputs that made it, as far as these are known."""
     return grounding.label(settings(cache, name), name)
 
 
@@ -61,34 +58,24 @@ def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
     return phrases[(phrases.split == "test") & phrases.image_id.isin(here)]
 
 
-def _fingerprint(cache: Path, name: str) -> str:
-    digest = hashlib.sha256()
-    model = _folder(cache, name)
-    made = [model / f for f in ("settings.json", "history.csv", "presence.json", "context.json")]
-    made += sorted(model.glob("member*/settings.json")) + sorted(model.glob("member*/history.csv"))
-    parts = [*made, cache / "entities.json", PHOTO_PHRASES]
-    for path in parts:
-        digest.update(path.read_bytes() if path.is_file() else b"missing")
+def _made_from(cache: Path, name: str) -> dict[str, str]:
+    files = [cache / "entities.json", PHOTO_PHRASES]
+    for made in ("settings.json", "history.csv", "presence.json", "context.json"):
+        files += sorted(_folder(cache, name).rglob(made))
     answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "models.py"
     code = imports.code_hash(imports.PACKAGE / answering, perturbations.__file__)
-    digest.update(code.encode())
-    return digest.hexdigest()
+    parts = [path.name + file_hash(path) for path in files if path.is_file()]
+    return {"fingerprint": hashlib.sha256("".join([code, *parts]).encode()).hexdigest()}
 
 
 def stale(cache: Path) -> list[str]:
     """Models whose predictions are missing or made from something else than is there now."""
-    found = []
-    for name in names(cache):
-        if not settings(cache, name):
-            continue
-        stamp = cache / "predictions" / f"{name}.json"
-        try:
-            known = json.loads(stamp.read_text(encoding="utf-8"))["fingerprint"]
-        except (OSError, ValueError, KeyError):
-            known = ""
-        if known != _fingerprint(cache, name):
-            found.append(name)
-    return found
+
+    def fresh(name: str) -> bool:
+        path = cache / "predictions" / f"{name}.json"
+        return path.is_file() and json.loads(path.read_bytes()) == _made_from(cache, name)
+
+    return [name for name in names(cache) if settings(cache, name) and not fresh(name)]
 
 
 def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: int = 0) -> None:
@@ -102,29 +89,24 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
     ids = list(test.image_id.unique())
     asked = perturbations.questions(test, seed)
     place = {image_id: row for row, image_id in enumerate([*ids, perturbations.BLANK])}
+    rows = asked.picture.map(place).to_numpy()
     for name in wanted:
         model = models.load_model(_folder(cache, name), weights or None)
         pictures = store
         if model.from_pixels:
             pictures = model.pictures(entities.image_folder(root), ids, cache / "test_pictures")
         if name == TOGETHER:
-            table = model.predict(test, pictures, sentences=True)
-            _write(cache, name, {"predictions": table})
+            _write(cache, name, {"predictions": model.predict(test, pictures, sentences=True)})
             continue
         tables = {"predictions": model.predict(test, pictures)}
-        seen = model.seen(pictures, ids)
-
-        def look(phrases, images, model=model, seen=seen):
-            return model.look(phrases, seen, np.array([place[image] for image in images], int))
-
-        tables["perturbations"] = perturbations.ask(lambda *them, look=look: look(*them)[0], asked)
-        pairs = asked[asked.change.isin(perturbations.PAIRS)]
-        present = look(pairs.text.tolist(), pairs.picture.tolist())[1]
+        boxes, present = model.look(asked.text.tolist(), model.seen(pictures, ids), rows)
+        tables["perturbations"] = answered = asked[[*entities.MENTION_KEY, "change"]].copy()
+        answered[box_ops.COLUMNS] = boxes
         if present is not None:
-            kept = pairs[[*entities.MENTION_KEY, "change", "text", "picture"]]
-            tables["presence"] = kept.assign(present=present)
+            pairs = asked.change.isin(perturbations.PAIRS)
+            tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
-            tables["photos"] = photos = photo_phrases()[["photo", "phrase"]]
+            tables["photos"] = photos = pd.read_csv(PHOTO_PHRASES)[["photo", "phrase"]]
             photos[box_ops.COLUMNS] = np.concatenate(
                 [
                     answer.boxes[:1]
@@ -141,12 +123,7 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
     for folder, table in tables.items():
         with atomic(cache / folder / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
-    write_text(stamp, json.dumps({"fingerprint": _fingerprint(cache, name)}) + "\n")
-
-
-def photo_phrases() -> pd.DataFrame:
-    """Phrases of the photos with a box drawn by eye: photo, phrase, category and the box."""
-    return pd.read_csv(PHOTO_PHRASES)
+    write_text(stamp, json.dumps(_made_from(cache, name)) + "\n")
 
 
 def load(cache: Path) -> dict[str, pd.DataFrame]:

@@ -34,52 +34,38 @@ def reference_boxes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.nda
         "best constant": box_ops.best_constant(fitted),
     }
     found = {name: np.tile(box, (len(test), 1)) for name, box in constants.items()}
-    by_category = {
-        name: box_ops.best_constant(fitted[(train.category == name).to_numpy()])
-        for name in train.category.unique()
-    }
-    codes, names = pd.factorize(test.category)
-    found["best per category"] = np.stack(
-        [by_category.get(name, constants["best constant"]) for name in names]
-    )[codes]
-    found["largest box"] = _largest(test, truth)
+    found["best per category"] = found["best constant"].copy()
+    for name in set(train.category) & set(test.category):
+        box = box_ops.best_constant(fitted[(train.category == name).to_numpy()])
+        found["best per category"][(test.category == name).to_numpy()] = box
+    area = pd.Series(box_ops.area(test[box_ops.COLUMNS].to_numpy(np.float32)))
+    found["largest box"] = truth[area.groupby(test.image_id.to_numpy()).transform("idxmax")]
     for cells in GRIDS:
         found[f"grid {cells}x{cells}"] = np.round(truth * cells) / cells
         found[f"grid {cells}x{cells}, best"] = _best_on_grid(truth, cells)
     return found
 
 
-def _largest(test: pd.DataFrame, truth: np.ndarray) -> np.ndarray:
-    area = box_ops.area(test[box_ops.COLUMNS].to_numpy(np.float32))
-    codes, _ = pd.factorize(test.image_id)
-    order = np.lexsort((np.arange(len(area)), -area, codes))
-    return truth[order[np.unique(codes[order], return_index=True)[1]]][codes]
-
-
 def _best_on_grid(truth: np.ndarray, cells: int) -> np.ndarray:
-    best, score = np.zeros_like(truth), np.full(len(truth), -1.0)
     low = np.minimum(np.floor(truth * cells), cells - 1)
-    for corner in np.ndindex(2, 2, 2, 2):
-        trial = (low + np.array(corner)) / np.float32(cells)
-        iou = box_ops.iou(trial, truth)
-        better = iou > score
-        best[better], score[better] = trial[better], iou[better]
-    return best
-
-
-def as_predictions(mentions: pd.DataFrame, relative: np.ndarray) -> pd.DataFrame:
-    """A prediction table of one box a mention, score 1; boxes without area give no row."""
-    table = prediction_table(mentions, relative[:, None], np.ones((len(mentions), 1), np.float32))
-    return metrics.check_predictions(table[box_ops.area(table[box_ops.COLUMNS].to_numpy()) > 0])
+    corners = np.array([*np.ndindex(2, 2, 2, 2)])[:, None]
+    trials = (low + corners) / np.float32(cells)  # (16, n, 4)
+    best = box_ops.iou(trials, truth).argmax(axis=0)
+    return trials[best, np.arange(len(truth))].astype(np.float32)
 
 
 def predictions(phrases: pd.DataFrame, split: str) -> dict[str, pd.DataFrame]:
-    """Prediction tables of all references for the boxed mentions of `split`, fitted on train."""
+    """Prediction tables of all references for the boxed mentions of `split`, fitted on train.
+
+    Each has one box a mention, of score 1; a box without area gives no row.
+    """
     boxed = phrases[phrases.n_boxes > 0]
     train, test = boxed[boxed.split == "train"], boxed[boxed.split == split]
     if train.empty or test.empty:
         raise ValueError(f"expected boxed mentions of train and {split}, got none of one of them")
-    return {
-        name: as_predictions(test, relative)
-        for name, relative in reference_boxes(train, test).items()
-    }
+    found = {}
+    for name, relative in reference_boxes(train, test).items():
+        table = prediction_table(test, relative[:, None], np.ones(len(test), np.float32))
+        table = table[box_ops.area(table[box_ops.COLUMNS].to_numpy()) > 0]
+        found[name] = metrics.check_predictions(table)
+    return found

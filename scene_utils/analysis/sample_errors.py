@@ -55,18 +55,15 @@ def missed_word(phrase: str, things: Sequence[Thing]) -> str:
     return "part of them" if relation is None else "relation"
 
 
-def _named(phrase: str) -> tuple[list[str], str | None, list[str]]:
+def _named(phrase: str) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
     """The properties that a phrase names of its own things, how these stand to another, and the
     properties that it names of that."""
     words = [_SINGULAR.get(word, word) for word in phrase.lower().split()]
     firsts = {relation.split()[0]: relation for relation in RELATIONS}
-    end = next((place for place, word in enumerate(words) if word in firsts), None)
-    relation = None if end is None else firsts[words[end]]
-    landmark = [] if end is None else words[end:]
-    named, told_by = (
-        [word for word in part if word in _PROPERTY] for part in (words[:end], landmark)
-    )
-    return named, relation, told_by
+    end = next((place for place, word in enumerate(words) if word in firsts), len(words))
+    relation = firsts[words[end]] if end < len(words) else None
+    own, landmark = (tuple(w for w in p if w in _PROPERTY) for p in (words[:end], words[end:]))
+    return own, relation, landmark
 
 
 def unread(scenes: Iterable[Scene]) -> dict[str, float]:
@@ -76,23 +73,24 @@ def unread(scenes: Iterable[Scene]) -> dict[str, float]:
     phrases of a picture that differ only in the landmark get one answer, and `without_relation`,
     where those do that differ only in the relation. Raises ValueError where there are none.
     """
-    right, mentions = Counter(), 0
-    for scene in scenes:
-        alike: dict[tuple, Counter] = {}
-        for mention in scene.mentions:
-            told, relation, landmark = _named(mention.phrase)
-            if mention.mark != "box" or relation is None:
-                continue
-            mentions += 1
-            for sort, rest in (("without_landmark", (relation,)), ("without_relation", landmark)):
-                key = sort, tuple(told), tuple(rest)
-                alike.setdefault(key, Counter())[mention.targets] += 1
-        for (sort, *_), targets in alike.items():
-            right[sort] += max(targets.values())
-    if not mentions:
+    names = ["scene", "own", "relation", "landmark", "targets"]
+    rows = [
+        (place, *_named(mention.phrase), mention.targets)
+        for place, scene in enumerate(scenes)
+        for mention in scene.mentions
+        if mention.mark == "box"
+    ]
+    said = pd.DataFrame(rows, columns=names).dropna(subset="relation")
+    if said.empty:
         raise ValueError("scenes: expected some with relation phrases, got none")
-    shares = {sort: round(100 * count / mentions, 2) for sort, count in right.items()}
-    return {"mentions": mentions} | shares
+    found: dict[str, float] = {"mentions": len(said)}
+    for sort, rest in (("without_landmark", "relation"), ("without_relation", "landmark")):
+        # Of phrases that are read alike, the most frequent meaning can be right.
+        right = said.groupby(["scene", "own", rest]).targets.agg(
+            lambda them: max(Counter(them).values())
+        )
+        found[sort] = round(100 * float(right.sum()) / len(said), 2)
+    return found
 
 
 def parts(scored: pd.DataFrame, scenes: dict[str, Scene]) -> list[str]:
@@ -122,11 +120,10 @@ def misses(
         groups = [g for count in range(1, most + 1) for g in combinations(things, count)]
         each = box_ops.from_inclusive([thing.box for group in groups for thing in group])
         truth = box_ops.merge(each, np.cumsum([0, *map(len, groups[:-1])]))
-        guess = np.float32([row.x_min, row.y_min, row.x_max, row.y_max])
-        overlap = box_ops.iou(np.nan_to_num(guess), truth)
-        best = int(overlap.argmax())
-        under = missed_word(row.phrase, groups[best]) if overlap[best] >= 0.5 else "no object"
-        found.append(under)
+        guess = np.nan_to_num(np.float32([row.x_min, row.y_min, row.x_max, row.y_max]))
+        overlap = box_ops.iou(guess, truth)
+        under = groups[overlap.argmax()]
+        found.append(missed_word(row.phrase, under) if overlap.max() >= 0.5 else "no object")
     return pd.DataFrame({"phrase": kinds, "missed": pd.Categorical(found, list(MISSES))})
 
 

@@ -11,7 +11,8 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from itertools import product
 from pathlib import Path
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
@@ -23,7 +24,7 @@ from scene_utils.analysis import metrics, metrics_file
 from scene_utils.features import encode
 from scene_utils.grid.batches import GridSettings, Mentions, open_sets
 from scene_utils.grid.ensemble import Asker, Ensemble
-from scene_utils.grid.folders import member_folder, member_folders
+from scene_utils.grid.folders import member_folders
 from scene_utils.grid.network import load_grid
 from scene_utils.grid.train import train_members
 from scene_utils.paths import PRETRAINED, write_text
@@ -73,19 +74,17 @@ def run(
     ships = json.loads((SHIPPED / "settings.json").read_text(encoding="utf-8"))
     if words.Vocabulary.load(SHIPPED / "vocabulary.txt").words != vocabulary.words:
         rows = [name for name in rows if name != SHIPS]
-    for name, seed in ((name, seed) for name in rows for seed in seeds):
+    for name, seed in product(rows, seeds):
         if name in SOURCE:
             settings = train.Settings(model="source", loss=SOURCE[name], epochs=epochs, seed=seed)
         elif name in GRID:
             settings = replace(GRID[name], seed=seed, **changes)
         else:
             seed = ships["seed"]
-            known = GridSettings.__dataclass_fields__
-            settings = GridSettings(**{key: ships[key] for key in known})
-        wanted = json.loads(json.dumps(asdict(settings)))
+            settings = GridSettings(**{f.name: ships[f.name] for f in fields(GridSettings)})
         same = [row for row in done if (row["row"], row["seed"]) == (name, seed)]
         # A row that was trained before there was a setting has its default.
-        before = json.loads(json.dumps(asdict(type(settings)())))
+        before, wanted = (json.loads(json.dumps(asdict(of))) for of in (type(settings)(), settings))
         if same and (before | same[0]["settings"]).items() >= wanted.items():
             continue
         folder = cache / "ablation" / f"{'-'.join(re.findall('[a-z0-9]+', name.lower()))}-{seed}"
@@ -114,19 +113,17 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
     _, (train_set, val_set) = open_sets(
         phrases, store.row, root, cache, vocabulary, settings.size, settings.length
     )
-    members = [member_folder(folder, number) for number in range(settings.members)]
-    if folder == SHIPPED:
-        members = member_folders(SHIPPED)
-    else:
+    if folder != SHIPPED:
         made_with = vectors | {"untrained": False}
         train_members(
             *(settings, train_set, val_set, embeddings, vocabulary, made_with), folder=folder
         )
+    members = member_folders(folder)
     ensemble = Ensemble(tuple(map(load_grid, members)))
-    histories = [pd.read_csv(member / "history.csv") for member in members]
+    seconds = [pd.read_csv(member / "history.csv")["seconds"].tolist() for member in members]
     return {
         "pictures": len(train_set.picture_rows),
-        "epoch_seconds": [history["seconds"].tolist() for history in histories],
+        "epoch_seconds": seconds,
         "val": score_grid(ensemble, settings.size, val_set),
         "val_lengthened": score_grid(ensemble, settings.size, val_set, lengthened=True),
     }
@@ -140,17 +137,13 @@ def score_grid(ensemble: Ensemble, size: int, val: Mentions, lengthened: bool = 
     """
     kept = (val.tokens != val.longer).any(axis=1) if lengthened else np.full(len(val.rows), True)
     asked = (val.longer if lengthened else val.tokens)[kept]
-    asker = Asker(ensemble, size)
-    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows[kept], asked)
+    found, _ = Asker(ensemble, size).ask(val.pictures, val.picture_rows, val.rows[kept], asked)
     return _figures(found[:, 0], val.boxes[kept], val.rows[kept])
 
 
 def _figures(found: np.ndarray, truth: np.ndarray, pictures: np.ndarray) -> dict:
     iou = box_ops.iou(found, truth)
-    middle = (found[:, :2] + found[:, 2:]) / 2
-    points = ((middle >= truth[:, :2]) & (middle < truth[:, 2:])).all(axis=1)
+    points = box_ops.holds_centre(truth, found)
     columns = np.stack([iou, iou >= 0.5, points], axis=1).astype(np.float64)
-    low, high = metrics.bootstrap(columns, pictures)
-    names = ("mean_iou", "accuracy_0.5", "pointing")
-    rows = zip(names, columns.mean(axis=0), low, high, strict=True)
-    return {name: metrics.figure(*numbers) for name, *numbers in rows} | {"mentions": len(iou)}
+    names, figures = ("mean_iou", "accuracy_0.5", "pointing"), metrics.figures(columns, pictures)
+    return dict(zip(names, figures, strict=True)) | {"mentions": len(iou)}

@@ -1,4 +1,4 @@
-"""The ablation's rows as a table, and what more pictures would bring; see `ablation`."""
+"""The ablation's rows as a table; see `ablation`."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ import pandas as pd
 
 # The step that rows beside the steps are compared with: all parts, on the small backbone.
 ALL = "+ contrast with other pictures"
-WHOLE_SET = 29_783  # train pictures of Flickr30k Entities
 # Columns: the set of figures and the figure in it, its scale and its digits.
 METRICS = {
     "mean iou": ("val", "mean_iou", 1, 3),
@@ -60,19 +59,3 @@ def bracketed(rows: Sequence[dict], column: str) -> tuple[float, float, float]:
     ends = [rows[0][part][metric][end] for end in ("low", "high")]
     low, high = ends if len(rows) == 1 else (min(values), max(values))
     return float(np.mean(values)), low, high
-
-
-def shares(rows: Sequence[dict]) -> list[tuple[int, float]]:
-    """Numbers of train pictures and the accuracy with so many, of seed 0, by rising number."""
-    return sorted(
-        (row["pictures"], row["val"]["accuracy_0.5"]["value"])
-        for row in rows
-        if row["seed"] == 0 and (row["row"] == ALL or "of the pictures" in row["row"])
-    )
-
-
-def extrapolate(pictures: Sequence[int], errors: Sequence[float], to: int) -> tuple[float, float]:
-    """Error at `to` pictures and the exponent a of the power law c * n^-a through the points, by
-    least squares on logarithms (Hestness et al. 2017, "Deep Learning Scaling is Predictable")."""
-    slope, offset = np.polyfit(np.log(pictures), np.log(errors), 1)
-    return float(np.exp(offset + slope * np.log(to))), float(-slope)

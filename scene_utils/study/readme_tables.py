@@ -18,15 +18,14 @@ FILES = ("README.md", "figures/flickr30k/README.md", "figures/sample/README.md",
 
 
 def files() -> list[Path]:
-    """Those of `FILES` that are there."""
     return [path for path in map(paths.ROOT.joinpath, FILES) if path.is_file()]
 
 
 def _rows(table: pd.DataFrame, note: str) -> str:
-    rows = [[table.index.name or "", *table.columns], [""]]
-    rows += [[label, *cells] for label, cells in zip(table.index, table.to_numpy(str), strict=True)]
+    head = [table.index.name or "", *table.columns]
+    rows = [head, *zip(table.index, *table.to_numpy(str).T, strict=True)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines[1] = "|" + "---|" * len(rows[0])
+    lines.insert(1, "|" + "---|" * len(head))
     return "\n".join([*lines, "", f"({note})"])
 
 
@@ -37,12 +36,8 @@ def _captioned(table: pd.DataFrame, note: str, metrics: dict) -> str:
 
 def markdown(metrics: dict, protocol: str = "merged") -> str:
     """The table of all references and models as Markdown, with its caption."""
-    oracles = metrics.get("oracles", [])
-    results = {
-        f"{name} (oracle)" if name in oracles else name: result
-        for name, result in (metrics.get("references", {}) | metrics["models"]).items()
-    }
-    table = tables.scores(results, protocol)
+    table = tables.scores(metrics.get("references", {}) | metrics["models"], protocol)
+    table = table.rename(index={name: f"{name} (oracle)" for name in metrics.get("oracles", [])})
     table.columns = [name if name == "mean iou" else f"{name} (%)" for name in table]
     return _captioned(table, f"{protocol} box", metrics)
 
@@ -54,22 +49,17 @@ def _summary(metrics: dict) -> pd.DataFrame:
     table = tables.scores(blind | metrics["models"])[["mean iou", "accuracy 0.5"]]
     table.columns = ["mean IoU", "right (%)"]
     for change in ("another phrase", "another picture"):
-        fallen = {
-            model: f"{100 * row['value']:.1f}"
-            for model, rows in metrics.get("perturbations", {}).items()
-            for row in rows
-            if row["change"] == change
-        }
-        table[f"lost: {change}"] = [fallen.get(name, "") for name in table.index]
+        table[f"lost: {change}"] = ""
+        for model, rows in metrics.get("perturbations", {}).items():
+            for row in rows:
+                if row["change"] == change:
+                    table.loc[model, f"lost: {change}"] = f"{100 * row['value']:.1f}"
     return table
 
 
 def _recall(metrics: dict) -> pd.DataFrame:
-    sides = (
-        tables.recall(metrics["models"], protocol).add_prefix(f"{protocol}: ")
-        for protocol in ("any", "merged")
-    )
-    return pd.concat(sides, axis=1)
+    found, sides = metrics["models"], ("any", "merged")
+    return pd.concat([tables.recall(found, side).add_prefix(f"{side}: ") for side in sides], axis=1)
 
 
 def _differences(metrics: dict) -> pd.DataFrame:
@@ -95,9 +85,7 @@ def _ablation(metrics: dict) -> str:
     rows = metrics["ablation"]
     dates = sorted(row["date"] for row in rows)
     table = ablation_table.table(rows)
-    table.columns = [
-        f"{name} (%)" if name.startswith(("accuracy", "pointing")) else name for name in table
-    ]
+    table.columns = [f"{n} (%)" if n.startswith(("accuracy", "pointing")) else n for n in table]
     return _rows(
         table,
         f"{metrics['data']['name']}, split val: {rows[0]['val']['mentions']:,} boxed mentions; "
@@ -123,16 +111,15 @@ def _training(section: dict) -> pd.DataFrame:
     return pd.DataFrame(sizes).rename_axis("runtime")
 
 
-def _bench(name: str, section: dict) -> str:
+def _bench(name: str, figures: dict) -> str:
     def digits(value: object) -> str:
         if not isinstance(value, float):
             return str(value)
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
     make, note = BENCH[name]
-    of = section["machine"]
-    made_on = f"{of['processor']}, {of['cores']} cores; {of['date']}"
-    return _rows(make(section).map(digits), f"{note}; {made_on}")
+    made_on = "{processor}, {cores} cores; {date}".format(**figures[name]["machine"])
+    return _rows(make(figures[name]).map(digits), f"{note}; {made_on}")
 
 
 BENCH = {
@@ -163,7 +150,6 @@ TABLES = (*WHOLE, *NOTES)
 
 
 def table(name: str, metrics: dict) -> str:
-    """The table of that name of `TABLES`, with its caption."""
     if name in WHOLE:
         return WHOLE[name](metrics)
     made = MAKERS[name](metrics) if name in MAKERS else getattr(tables, name)(metrics[name])
@@ -178,13 +164,11 @@ def fill(text: str) -> str:
 
     Raises ValueError for a name that is not known and for a marker without its end.
     """
-    if text.count("<!-- table:") != len(_MARKED.findall(text)) or text.count(
-        "<!-- /table -->"
-    ) != text.count("<!-- table:"):
+    begun, ended = text.count("<!-- table:"), text.count("<!-- /table -->")
+    if not begun == ended == len(_MARKED.findall(text)):
         raise ValueError(
             "expected each <!-- table:PROFILE/NAME --> on a line of its own, and <!-- /table --> "
-            f"after it; got {text.count('<!-- table:')} beginnings and "
-            f"{text.count('<!-- /table -->')} ends"
+            f"after it; got {begun} beginnings and {ended} ends"
         )
 
     def written(match: re.Match) -> str:
@@ -193,18 +177,15 @@ def fill(text: str) -> str:
         if name not in known:
             raise ValueError(f"expected a table of {sorted(known)}, got {match[2]!r}")
         if profile == "bench":
-            text = (paths.ROOT / "figures" / "bench.json").read_text(encoding="utf-8")
-            figures, write = json.loads(text).get(name), _bench
+            figures = json.loads((paths.ROOT / "figures" / "bench.json").read_bytes())
         else:
-            figures, write = (
-                metrics_file.read_metrics(paths.figures(profile) / "metrics.json"),
-                table,
-            )
+            figures = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
             figures["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
-        if not figures or not figures.get(name, True):
+        if not figures.get(name, True):
             raise ValueError(f"{match[2]}: expected its figures to have {name}, got none")
         try:
-            return f"{match[1]}{write(name, figures)}\n{match[3]}"
+            made = _bench(name, figures) if profile == "bench" else table(name, figures)
+            return f"{match[1]}{made}\n{match[3]}"
         except KeyError as error:
             raise ValueError(f"{match[2]}: expected {error} in its figures, got none") from None
 

@@ -10,18 +10,6 @@ import papermill
 
 from scene_utils.runtime import TERMINAL
 
-PARAMETERS = "parameters"
-
-
-def _as_notebook(script: Path, folder: Path) -> str:
-    """Write the script as a notebook beside the results and return its path."""
-    notebook = jupytext.read(script)
-    if not any(PARAMETERS in cell.metadata.get("tags", []) for cell in notebook.cells):
-        raise ValueError(f"{script}: expected a cell tagged {PARAMETERS!r}, found none")
-    path = folder / f".{script.stem}.{os.getpid()}.input.ipynb"
-    jupytext.write(notebook, path)
-    return str(path)
-
 
 def run_notebook(script: Path, target: Path, parameters: dict) -> None:
     """Execute `script` with `parameters` and move the result to `target` when it succeeded.
@@ -36,13 +24,13 @@ def run_notebook(script: Path, target: Path, parameters: dict) -> None:
     # A kernel of the same name in the user's home would otherwise win over this environment's.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ[TERMINAL] = os.ttyname(2) if sys.stderr.isatty() else os.devnull
-    source = _as_notebook(script, target.parent)
+    source = target.with_name(f".{script.stem}.{os.getpid()}.input.ipynb")
+    jupytext.write(jupytext.read(script), source)
     try:
-        unknown = set(parameters) - set(papermill.inspect_notebook(source))
-        if unknown:
+        if unknown := set(parameters) - set(papermill.inspect_notebook(source)):
             raise ValueError(
                 f"{script}: expected parameters among those of its cell tagged "
-                f"{PARAMETERS!r}, got {sorted(unknown)} beside them"
+                f"'parameters', got {sorted(unknown)} beside them"
             )
         target.unlink(missing_ok=True)
         failed.unlink(missing_ok=True)
@@ -54,7 +42,6 @@ def run_notebook(script: Path, target: Path, parameters: dict) -> None:
             # ipykernel logs its own shutdown as an error; what fails in a cell is raised anyway.
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             progress_bar=False,
-            log_output=False,
         )
         os.replace(running, target)
     except papermill.PapermillExecutionError as error:
@@ -63,7 +50,7 @@ def run_notebook(script: Path, target: Path, parameters: dict) -> None:
             f"The broken run, with the whole traceback, is {failed}"
         ) from error
     finally:
-        Path(source).unlink(missing_ok=True)
+        source.unlink(missing_ok=True)
         if running.exists():
             os.replace(running, failed)
 

@@ -4,9 +4,11 @@ They are made from what metrics.json holds, so that a notebook, a command and a 
 show the same. A figure is `value [low, high]`, mean IoU in 1, all else in %.
 """
 
+from collections.abc import Callable
+
 import pandas as pd
 
-from scene_utils.analysis.metrics import MAIN_METRICS, METRICS, RANKS
+from scene_utils.analysis.metrics import MAIN_METRICS, METRICS, RECALLS
 
 
 def cell(figure: dict, metric: str = "") -> str:
@@ -15,48 +17,41 @@ def cell(figure: dict, metric: str = "") -> str:
     >>> cell({"value": 0.25, "low": 0.2, "high": 0.3})
     '25.0 [20.0, 30.0]'
     """
-    value, low, high = figure["value"], figure["low"], figure["high"]
     if metric == "mean_iou":
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]".replace("0.", ".")
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**figure).replace("0.", ".")
+    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _rows(found: dict[str, dict]) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis("model")
+def _rows(found: dict, cells: Callable[..., dict]) -> pd.DataFrame:
+    """A row a model: the cells, by column, of what was found of it."""
+    rows = {model: cells(of) for model, of in found.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
 def scores(results: dict[str, dict], protocol: str = "merged") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: a column for each of `METRICS`."""
-    return _rows(
-        {
-            model: {name.replace("_", " "): cell(of[protocol][name], name) for name in METRICS}
-            for model, of in results.items()
-        }
-    )
+    names = {name: name.replace("_", " ") for name in METRICS}
+    return _rows(results, lambda of: {names[n]: cell(of[protocol][n], n) for n in METRICS})
 
 
 def recall(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: recall at 1, 5, 10 and the upper bound over all mentions."""
-    columns = {f"R@{rank}": str(rank) for rank in RANKS} | {"upper bound": "upper_bound"}
-    found = {model: of["recall"][protocol]["all"] for model, of in results.items()}
-    return _rows(
-        {
-            model: {column: cell(of[key]) for column, key in columns.items()}
-            for model, of in found.items()
-        }
+    table = _rows(
+        {model: of["recall"][protocol]["all"] for model, of in results.items()},
+        lambda found: {name: cell(found[name]) for name in RECALLS},
     )
+    return table.set_axis([*(f"R@{rank}" for rank in RECALLS[:-1]), "upper bound"], axis=1)
 
 
 def categories(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: recall at 1, a column a category with its mentions."""
     return _rows(
-        {
-            model: {
-                f"{name} ({found['mentions']:,})": f"{100 * found['1']['value']:.1f}"
-                for name, found in of["recall"][protocol].items()
-            }
-            for model, of in results.items()
-        }
+        {model: of["recall"][protocol] for model, of in results.items()},
+        lambda found: {
+            f"{name} ({of['mentions']:,})": f"{100 * of['1']['value']:.1f}"
+            for name, of in found.items()
+        },
     )
 
 
@@ -92,16 +87,14 @@ def frequency(rows: list[dict]) -> pd.DataFrame:
     for row in rows:
         text = cell(row) + ("" if row["score"] is None else f", score {100 * row['score']:.0f}")
         cells.setdefault(row["model"], {})[f"{row['bin']} ({row['mentions']:,})"] = text
-    return _rows(cells)
+    return _rows(cells, dict)
 
 
 def perturbations(found: dict[str, list[dict]]) -> pd.DataFrame:
     """Of `perturbations.falls`: a column a change, accuracy after it and its fall in points."""
     return _rows(
-        {
-            model: {row["change"]: f"{100 * row['changed']:.1f}, fall {cell(row)}" for row in rows}
-            for model, rows in found.items()
-        }
+        found,
+        lambda rows: {r["change"]: f"{100 * r['changed']:.1f}, fall {cell(r)}" for r in rows},
     ).fillna("")
 
 

@@ -5,6 +5,7 @@ that is no picture, a phrase without words) becomes a message beside the field.
 """
 
 import functools
+import re
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -13,28 +14,12 @@ from pathlib import Path
 import ipywidgets
 
 from scene_utils.images import ImageError
-from scene_utils.widget.bridge import Bridge
+from scene_utils.widget import draw, suggest
 from scene_utils.widget.catalogue import Picture, own_photo
-from scene_utils.widget.draw import json_bytes, overlay_html, picture_html, png_bytes
 from scene_utils.widget.gallery import Gallery
 from scene_utils.widget.models import COMPARED, Answer, Answerer, Models, View, open_view
-from scene_utils.widget.parts import COMPARE, HISTORY, PHRASE, PLAY, SENTENCE, Parts, label
+from scene_utils.widget.parts import COMPARE, HISTORY, PHRASE, PLAY, SENTENCE, Bridge, Parts, label
 from scene_utils.widget.play import Drawing, Play
-from scene_utils.widget.show import (
-    Shown,
-    closest,
-    iou_of,
-    notices,
-    show_compared,
-    show_phrase,
-    show_sentence,
-)
-from scene_utils.widget.suggest import (
-    check_phrase,
-    replace_word,
-    split_sentence,
-    whole_sentence,
-)
 
 
 def guarded(call: Callable) -> Callable:
@@ -60,7 +45,7 @@ class QueryWidget:
         self.models = models
         self.view: View | None = None
         self.answers: list[Answer] = []
-        self.shown = Shown()
+        self.shown = draw.Shown()
         self.history: list[tuple[Picture, str, bool]] = []
         self._quiet = False
         self.gallery = Gallery(list(pictures), self.choose, seed)
@@ -81,17 +66,15 @@ class QueryWidget:
         for control in (parts.count, parts.heat, parts.truth):
             control.observe(self.redraw, "value")
         parts.zoom.observe(lambda _: self._fit(), "value")
-        parts.find.on_click(lambda _: self.ask())
-        gallery.surprise.on_click(lambda _: self.surprise())
+        calls = {parts.find: self.ask, parts.check: self.check, parts.png: self.save_png}
+        calls |= {parts.json: self.save_json, parts.other: self.surprise}
+        for button, call in (calls | {gallery.surprise: self.surprise}).items():
+            button.on_click(lambda _, call=call: call())
         for button in (*parts.meant, *parts.chips):
             button.on_click(lambda button: self.ask(button.tooltip))
         for place, button in enumerate(parts.past):
             button.on_click(lambda _, place=place: self.recall(place))
-        parts.png.on_click(lambda _: self.save_png())
-        parts.json.on_click(lambda _: self.save_json())
-        parts.check.on_click(lambda _: self.check())
         parts.again.on_click(lambda _: self.play.start(self.view))
-        parts.other.on_click(lambda _: self.surprise())
         drawing.canvas.on_submit(self.check)
 
     # Pictures
@@ -108,7 +91,7 @@ class QueryWidget:
         self.gallery.select(picture)
         self.answers = []
         self.parts.overlay.value = ""
-        self.parts.picture.value = picture_html(view)
+        self.parts.picture.value = draw.picture_html(view)
         self.parts.caption.value = f"{picture.kind}, {view.width} x {view.height} pixels"
         self.parts.truth.disabled = not picture.truth
         self.bridge.alt = picture.alt
@@ -139,12 +122,13 @@ class QueryWidget:
     @guarded
     def surprise(self) -> None:
         """A random picture and a random phrase or sentence of it."""
-        mode = self.parts.mode.value
-        picture = self.gallery.any(lambda p: bool(p.truth if mode == PLAY else p.phrases))
-        if picture is None:
+        mode, choices = self.parts.mode.value, self.gallery.random
+        others = [p for p in self.gallery.pictures if p is not self.view.picture]
+        others = [p for p in others if (p.truth if mode == PLAY else p.phrases)]
+        if not others:
             raise ValueError("There is no other picture to choose from.")
-        self._open(picture)
-        self.ask(self.gallery.random.choice(self._known(mode)))
+        self._open(choices.choice(others))
+        self.ask(choices.choice(self._known(mode)))
 
     # Questions
 
@@ -206,27 +190,28 @@ class QueryWidget:
         picture, text = self.view.picture, self.parts.field.value
         phrases, sentence = [text], ""
         if mode == SENTENCE:
-            phrases = dict(picture.sentences).get(text) or split_sentence(text) or phrases
-            sentence = whole_sentence(text)
-        phrases = [check_phrase(phrase, self._grid().vocabulary) for phrase in phrases]
+            phrases = dict(picture.sentences).get(text) or suggest.split_sentence(text) or phrases
+            sentence = suggest.whole_sentence(text)
+        vocabulary = self._grid().model.vocabulary
+        phrases = [suggest.check_phrase(phrase, vocabulary) for phrase in phrases]
         answerers = [self.models.get(name, picture.kind) for name in names]
         return [answer for one in answerers for answer in one.ask(self.view, phrases, sentence)]
 
     def _tell(self, took: float) -> None:
         grid = self._grid()
         read = [answer for answer in self.answers if answer.words]
-        told, meant = notices(read, grid.vocabulary)
+        told, meant = suggest.notices(read, grid.model.vocabulary)
         text = self.parts.field.value
-        label(self.parts.meant, [replace_word(text, word, other) for word, other in meant])
-        compare, there = self.parts.mode.value == COMPARE, self.models.there(self.view.picture.kind)
-        missing = [name for name in COMPARED if name not in there]
-        if compare and missing:
-            told.append(
-                f"Not trained on this machine: {', '.join(missing)}. "
-                f"`make reproduce PROFILE={self.models.profile}` trains all models."
-            )
+        label(self.parts.meant, [suggest.replace_word(text, *pair) for pair in meant])
         done = f"Answered by {grid.name}, in {took:.0f} ms."
-        done = closest(self.view, self.answers) if compare else done
+        if self.parts.mode.value == COMPARE:
+            done = draw.closest(self.view, self.answers)
+            there = self.models.there(self.view.picture.kind)
+            if missing := ", ".join(name for name in COMPARED if name not in there):
+                told.append(
+                    f"Not trained on this machine: {missing}. "
+                    f"`make reproduce PROFILE={self.models.profile}` trains all models."
+                )
         self.parts.say(" ".join(told) or done, "warning" if told else "info")
 
     # Answers
@@ -240,16 +225,17 @@ class QueryWidget:
         parts, truth = self.parts, self.parts.truth.value
         parts.png.disabled = parts.json.disabled = not self.answers
         if not self.answers:
-            self.shown = Shown()
+            shown = draw.Shown()
         elif parts.mode.value == COMPARE:
-            self.shown = show_compared(self.view, self.answers, truth)
+            shown = draw.show_compared(self.view, self.answers, truth)
         elif parts.mode.value == SENTENCE:
-            self.shown = show_sentence(self.view, self.answers, truth)
+            shown = draw.show_sentence(self.view, self.answers, truth)
         else:
-            self.shown = show_phrase(self.view, self.answers[0], parts.count.value, truth)
-        parts.panels.value, parts.result.value = self.shown.panels, self.shown.text
-        parts.overlay.value = overlay_html(
-            self.view, self.shown.marks, self.shown.heat, parts.heat.value / 100, self.shown.said()
+            shown = draw.show_phrase(self.view, self.answers[0], parts.count.value, truth)
+        self.shown, glow = shown, parts.heat.value / 100
+        parts.panels.value, parts.result.value = shown.panels, shown.text
+        parts.overlay.value = draw.overlay_html(
+            self.view, shown.marks, shown.heat, glow, shown.said()
         )
 
     def _remember(self) -> None:
@@ -260,7 +246,6 @@ class QueryWidget:
 
     @guarded
     def recall(self, place: int) -> None:
-        """Ask again what was asked before."""
         picture, text, sentence = self.history[place]
         self._open(picture)
         self._set(text)
@@ -272,20 +257,17 @@ class QueryWidget:
     def _file(self, ending: str) -> str:
         words = "_".join([Path(self.view.picture.name).stem, *self.parts.field.value.split()])
         words = unicodedata.normalize("NFC", words)  # else the dots of an umlaut stand alone
-        return "".join(c if c.isalnum() or c in "_-" else "_" for c in words)[:80] + ending
+        return re.sub(r"[^\w-]", "_", words)[:80] + ending
 
     @guarded
     def save_png(self) -> None:
-        """Have the browser keep the picture as it is shown, with its boxes."""
         glow = self.parts.heat.value / 100
-        image = png_bytes(self.view, self.shown.marks, self.shown.heat, glow)
+        image = draw.png_bytes(self.view, self.shown.marks, self.shown.heat, glow)
         self.bridge.save(self._file(".png"), "image/png", image)
 
     @guarded
     def save_json(self) -> None:
-        """Have the browser keep the answers as JSON."""
-        ious = [iou_of(self.view, answer) for answer in self.answers]
-        data = json_bytes(self.view, self.answers, ious)
+        data = draw.json_bytes(self.view, self.answers)
         self.bridge.save(self._file(".json"), "application/json", data)
 
     @guarded
@@ -295,11 +277,6 @@ class QueryWidget:
             self.play.check(self._grid().ask(self.view, [self.play.asked])[0].boxes[0])
 
 
-def query_widget(
-    pictures: Sequence[Picture], models: Models, seed: int | None = None
-) -> ipywidgets.Widget:
-    """The widget over pictures of `widget_catalogue.catalogue` and the user's own.
-
-    `seed` is of the choices at random: "Surprise me" and the rounds of play.
-    """
-    return QueryWidget(pictures, models, seed).parts.root
+def query_widget(pictures: Sequence[Picture], models: Models) -> ipywidgets.Widget:
+    """The widget over pictures of `catalogue.catalogue` and the user's own."""
+    return QueryWidget(pictures, models).parts.root

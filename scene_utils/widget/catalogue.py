@@ -44,25 +44,7 @@ class Picture:
 
 
 def own_photo(name: str, image: ImageSource, size: tuple[int, int] | None = None) -> Picture:
-    """A picture that the user brought."""
     return Picture(name, OWN, image, size=size)
-
-
-def _photos() -> list[Picture]:
-    table = pd.read_csv(paths.PHOTOS / "phrases.csv")
-    found = []
-    for path in sorted(paths.PHOTOS.glob("*.jpg")):
-        rows = table[table.photo == path.stem]
-        phrases = tuple(rows.phrase)
-        sentences = ((", ".join(phrases), phrases),) if phrases else ()
-        found.append(Picture(path.stem, PHOTO, path, phrases, sentences, _truth(rows)))
-    return found
-
-
-def _truth(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    return dict(
-        zip(rows.phrase.str.lower(), rows[box_ops.COLUMNS].to_numpy(np.float32), strict=True)
-    )
 
 
 def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
@@ -80,7 +62,9 @@ def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
             (text, tuple(dict.fromkeys(group.phrase)))
             for text, group in rows.groupby("sentence", sort=False)
         )
-        found.append(Picture(image_id, kind, path, named, sentences, _truth(sure)))
+        boxes = sure[box_ops.COLUMNS].to_numpy(np.float32)
+        truth = dict(zip(sure.phrase.str.lower(), boxes, strict=True))
+        found.append(Picture(image_id, kind, path, named, sentences, truth))
     return found
 
 
@@ -89,8 +73,11 @@ def catalogue(profile: str = "sample", data: str = "") -> list[Picture]:
 
     Without the profile's phrase table, which notebook 01 makes, the photos alone.
     """
+    photos = pd.read_csv(paths.PHOTOS / "phrases.csv").rename(columns={"photo": "image_id"})
+    photos = photos.sort_values("image_id", kind="stable", ignore_index=True)
+    photos["sentence"] = photos.groupby("image_id").phrase.transform(", ".join)
+    found = _of_table(photos.assign(n_boxes=1, phrase_id=photos.index), paths.PHOTOS, PHOTO)
     table = paths.cache(profile) / "phrases.parquet"
-    found = _photos()
     if table.is_file():
         phrases = pd.read_parquet(table)
         folder = entities.image_folder(paths.data_root(profile, data))
@@ -101,12 +88,5 @@ def catalogue(profile: str = "sample", data: str = "") -> list[Picture]:
 
 def search(pictures: Sequence[Picture], query: str) -> list[Picture]:
     """Pictures whose name, kind and phrases have every word of `query`, in their order."""
-    words = query.lower().split()
-    return [
-        picture
-        for picture in pictures
-        if all(
-            word in " | ".join((picture.name, picture.kind, *picture.phrases)).lower()
-            for word in words
-        )
-    ]
+    text_of = {p: " | ".join((p.name, p.kind, *p.phrases)).lower() for p in pictures}
+    return [p for p, text in text_of.items() if all(w in text for w in query.lower().split())]

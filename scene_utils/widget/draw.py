@@ -7,14 +7,16 @@ any width; the picture itself is sent once and not drawn again.
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from scene_utils.plots import GUESS
+from scene_utils import box_ops
+from scene_utils.plots import COLOURS, GUESS, TRUTH
 from scene_utils.widget.models import Answer, View, encode
 from scene_utils.widget.suggest import SHORT, shorten
 
@@ -22,6 +24,7 @@ YOU = "#0072B2"
 HIT = 0.5
 THUMB = 96
 PANEL = 480
+MODEL_COLOURS = {"constant": COLOURS[5], "source": COLOURS[0], "grid": GUESS}
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,7 @@ class Mark:
 
 def ink(colour: str) -> str:
     """Black or white, whichever reads better on a colour such as #D55E00."""
-    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    light = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    light = np.dot(np.power(to_rgb(colour), 2.2), (0.2126, 0.7152, 0.0722))
     return "#000000" if light > 0.179 else "#ffffff"
 
 
@@ -52,10 +54,7 @@ def data_url(data: bytes, kind: str = "jpeg") -> str:
 
 def thumbnail(image: Image.Image) -> str:
     """A small square copy as a data URL."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    small = image.resize((THUMB, THUMB), box=(left, top, left + side, top + side))
-    return data_url(encode(small, quality=80))
+    return data_url(encode(ImageOps.fit(image, (THUMB, THUMB)), quality=80))
 
 
 def picture_html(view: View) -> str:
@@ -90,10 +89,8 @@ def overlay_html(
         parts.append(f'<img class="sq-heat" src="{url}" alt="" style="opacity:{opacity:.2f}">')
     # The first mark is the answer: drawn last, it lies on top.
     for mark in reversed(marks):
-        left, top, right, bottom = (
-            100 * float(side) / whole
-            for side, whole in zip(mark.box, (view.width, view.height) * 2, strict=True)
-        )
+        whole = [view.width, view.height] * 2
+        left, top, right, bottom = (100 * np.float64(mark.box) / whole).tolist()
         classes = "sq-box" + " sq-dashed" * mark.dashed + " sq-thin" * mark.thin
         place = f"left:{left:.3f}%;top:{top:.3f}%;width:{right - left:.3f}%"
         # A label ends at the picture's edge.
@@ -124,8 +121,10 @@ def words_html(answer: Answer) -> str:
     return f'<div class="sq-words" aria-label="words and their weights">{"".join(spans)}</div>'
 
 
-def verdict_html(iou: float) -> str:
-    """IoU with the truth, as hit or miss."""
+def verdict_html(iou: float | None) -> str:
+    """IoU with the truth, as hit or miss; None where no truth is known."""
+    if iou is None:
+        return "<span class=sq-hint>no truth is known</span>"
     hit = iou >= HIT
     name, sign = ("hit", "✓") if hit else ("miss", "✗")
     return f'<span class="sq-verdict sq-{name}">{sign} {name}, IoU {iou:.2f}</span>'
@@ -142,27 +141,11 @@ def score_html(score: float) -> str:
 def boxes_html(answer: Answer, count: int) -> str:
     """The best `count` boxes as a table: score and pixels."""
     rows = []
-    for rank, box in enumerate(answer.boxes[:count], start=1):
-        score = "" if answer.scores is None else score_html(float(answer.scores[rank - 1]))
-        sides = ", ".join(f"{side:.0f}" for side in box)
-        rows.append(f"<tr><th scope=row>{rank}</th><td>{score}</td><td>{sides}</td></tr>")
+    for rank, (box, score) in enumerate(zip(answer.boxes, answer.scores, strict=True), start=1):
+        sides, bar = ", ".join(f"{side:.0f}" for side in box), score_html(score)
+        rows.append(f"<tr><th scope=row>{rank}</th><td>{bar}</td><td>{sides}</td></tr>")
     head = "<tr><th>#</th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
-    return f'<table class="sq-boxes">{head}{"".join(rows)}</table>'
-
-
-def panels_html(view: View, panels: Sequence[tuple[str, Sequence[Mark], str]]) -> str:
-    """Small copies of the picture side by side, each a title, its boxes and a remark (HTML)."""
-    small = view.shown.copy()
-    small.thumbnail((PANEL, PANEL))
-    url, alt = data_url(encode(small, quality=88)), escape(view.picture.alt)
-    figures = [
-        f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
-        f'<div class="sq-over">{overlay_html(view, marks, said=f"box of {title}")}</div></div>'
-        f"<figcaption><b>{escape(title.split(', ')[0])}</b> {remark}"
-        f"<small>{escape(', '.join(title.split(', ')[1:]))}</small></figcaption></figure>"
-        for title, marks, remark in panels
-    ]
-    return f'<div class="sq-row">{"".join(figures)}</div>'
+    return f'<table class="sq-boxes">{head}{"".join(rows[:count])}</table>'
 
 
 def legend_html(rows: Sequence[tuple[str, str, str]]) -> str:
@@ -203,25 +186,108 @@ def png_bytes(
     return encode(image, "PNG")
 
 
-def json_bytes(view: View, answers: Sequence[Answer], ious: Sequence[float | None]) -> bytes:
-    """The answers as JSON to keep; `ious` are theirs with the truth, None where it is unknown."""
+def json_bytes(view: View, answers: Sequence[Answer]) -> bytes:
+    """The answers as JSON to keep, with their IoU where the truth is known."""
 
-    def rounded(values) -> list[float]:
-        return [round(float(value), 4) for value in values]
+    def rounded(values: np.ndarray | None) -> list | None:
+        return None if values is None else np.float64(values).round(4).tolist()
 
     found = [
         {
             "phrase": answer.phrase,
             "model": answer.model,
-            "boxes": [rounded(box) for box in answer.boxes],
-            "scores": None if answer.scores is None else rounded(answer.scores),
+            "boxes": rounded(answer.boxes),
+            "scores": rounded(answer.scores),
             "present": answer.present,
             "words": [[word, round(weight, 4)] for word, weight in answer.words],
             "unknown": list(answer.unknown),
-            "iou": iou,
+            "iou": iou_of(view, answer),
         }
-        for answer, iou in zip(answers, ious, strict=True)
+        for answer in answers
     ]
     about = {"picture": view.picture.name, "width": view.width, "height": view.height}
     about["box"] = "x_min, y_min, x_max, y_max in pixels, 0-based, maxima exclusive"
     return (json.dumps(about | {"answers": found}, indent=1) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Marks and a heat map to lay over the picture, and HTML beside it or in its place."""
+
+    marks: list[Mark] = field(default_factory=list)
+    heat: np.ndarray | None = None
+    text: str = ""
+    panels: str = ""
+
+    def said(self) -> str:
+        """The marks in words, for screen readers."""
+        return "; ".join(
+            f"{mark.label or 'truth'}: {', '.join(f'{side:.0f}' for side in mark.box)} px"
+            for mark in self.marks
+        )
+
+
+def iou_of(view: View, answer: Answer) -> float | None:
+    """IoU of the best box with the truth; None where no truth is known."""
+    truth = view.picture.true_box(answer.phrase)
+    return None if truth is None else float(box_ops.iou(answer.boxes[0], truth))
+
+
+def _truth(view: View, answer: Answer, wanted: bool, **how) -> list[Mark]:
+    box = view.picture.true_box(answer.phrase) if wanted else None
+    return [] if box is None else [Mark(box, dashed=True, **how)]
+
+
+def show_phrase(view: View, answer: Answer, count: int, truth: bool) -> Shown:
+    """The best `count` boxes of one phrase, its words' weights, and the truth where asked for."""
+    score = float(answer.scores[0])
+    marks = [Mark(answer.boxes[0], f"{shorten(answer.phrase, SHORT)} {score:.2f}")]
+    for rank, box in enumerate(answer.boxes[1:count], start=2):
+        marks.append(Mark(box, str(rank), thin=True))
+    marks += _truth(view, answer, truth, label="truth", colour=TRUTH, corner=3)
+    verdict = verdict_html(iou_of(view, answer)) if truth else ""
+    text = f"<div class=sq-best>{score_html(score)} {verdict}</div>"
+    return Shown(marks, answer.heat, text + words_html(answer) + boxes_html(answer, count))
+
+
+def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
+    """The best box of each phrase in its colour; past the palette's six, dashed."""
+    marks, rows = [], []
+    for place, answer in enumerate(answers):
+        colour, dashed = COLOURS[place % len(COLOURS)], place >= len(COLOURS)
+        marks.append(Mark(answer.boxes[0], answer.phrase, colour, dashed, corner=place % 4))
+        marks += _truth(view, answer, truth, colour=colour, thin=True)
+        verdict = verdict_html(iou_of(view, answer)) if truth else ""
+        rows.append((colour, answer.phrase, score_html(float(answer.scores[0])) + verdict))
+    return Shown(marks, text=legend_html(rows))
+
+
+def show_compared(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
+    """A copy of the picture for each model; the marks have all of them, to be saved."""
+    small = view.shown.copy()
+    small.thumbnail((PANEL, PANEL))
+    url, alt = data_url(encode(small, quality=88)), escape(view.picture.alt)
+    marks, panels = [], ""
+    for place, answer in enumerate(answers):
+        name, _, about = answer.model.partition(", ")
+        mark = Mark(answer.boxes[0], name, MODEL_COLOURS[name], corner=place)
+        true = _truth(view, answer, truth, colour=TRUTH)
+        over = overlay_html(view, [mark, *true], said=f"box of {answer.model}")
+        panels += (
+            f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
+            f'<div class="sq-over">{over}</div></div><figcaption><b>{escape(name)}</b> '
+            f"{verdict_html(iou_of(view, answer))}<small>{escape(about)}</small></figcaption>"
+            "</figure>"
+        )
+        marks.append(mark)
+    marks += _truth(view, answers[0], truth, label="truth", colour=TRUTH, corner=3)
+    return Shown(marks[::-1], panels=f'<div class="sq-row">{panels}</div>')
+
+
+def closest(view: View, answers: Sequence[Answer]) -> str:
+    """Which model comes closest to the truth, in words."""
+    ious = [iou_of(view, answer) for answer in answers]
+    if None in ious:
+        return f"{len(answers)} models answered; the truth is not known."
+    best = int(np.argmax(ious))
+    return f"Closest to the truth: {answers[best].model}, with IoU {ious[best]:.2f}."

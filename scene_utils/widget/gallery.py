@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import zip_longest
 
 import ipywidgets
 from PIL import Image
@@ -17,11 +18,9 @@ class Gallery:
     """`widget` shows a page of `pictures`; `chosen(picture)` is called when the user picks one."""
 
     def __init__(self, pictures: list[Picture], chosen: Callable[[Picture], None], seed=None):
-        self.pictures, self.chosen, self.current = list(pictures), chosen, None
+        self.pictures, self.chosen, self.current = pictures, chosen, None
         self.page, self.random, self.small = 0, random.Random(seed), {}
-        self.query = ipywidgets.Text(
-            description="Search", placeholder="name or phrase", continuous_update=True
-        )
+        self.query = ipywidgets.Text(description="Search", placeholder="name or phrase")
         self.surprise = ipywidgets.Button(description="Surprise me")
         self.back = ipywidgets.Button(description="<", tooltip="pictures before")
         self.more = ipywidgets.Button(description=">", tooltip="more pictures")
@@ -39,7 +38,6 @@ class Gallery:
         self.draw()
 
     def found(self) -> list[Picture]:
-        """All pictures that the search lets through."""
         return search(self.pictures, self.query.value)
 
     def shown(self) -> list[Picture]:
@@ -52,11 +50,6 @@ class Gallery:
         self.small[picture.name] = thumbnail(shown)
         self.page, self.query.value = 0, ""
         self.draw()
-
-    def any(self, having: Callable[[Picture], bool] = lambda _: True) -> Picture | None:
-        """A random picture that is not the current one."""
-        others = [p for p in self.pictures if p is not self.current and having(p)]
-        return self.random.choice(others) if others else None
 
     def select(self, picture: Picture) -> None:
         """Mark a picture as the one in use, and turn to its page."""
@@ -80,22 +73,17 @@ class Gallery:
         return self.small[picture.name]
 
     def draw(self) -> None:
-        found, rules = self.found(), []
-        for place, button in enumerate(self.buttons):
-            shown = self.shown()[place : place + 1]
-            button.layout.display = "" if shown else "none"
-            button.disabled = not shown
-            for picture in shown:
+        found, rules = len(self.found()), ""
+        for place, (button, picture) in enumerate(zip_longest(self.buttons, self.shown())):
+            button.layout.display = "none" if picture is None else ""
+            button.disabled = picture is None
+            if picture:
                 button.description, button.tooltip = picture.name, picture.alt
-                rules.append(
-                    f".sq-thumb-{place}{{background-image:url({self._thumbnail(picture)})}}"
-                )
-            mark = button.add_class if shown and shown[0] is self.current else button.remove_class
-            mark("sq-chosen")
-        self.style.value = f"<style>{''.join(rules)}</style>"
-        self.back.disabled = self.page == 0
-        self.more.disabled = (self.page + 1) * PAGE >= len(found)
-        last = min((self.page + 1) * PAGE, len(found))
-        self.count.value = (
-            f"{self.page * PAGE + 1}-{last} of {len(found)}" if found else "no picture found"
-        )
+                small = self._thumbnail(picture)
+                rules += f".sq-thumb-{place}{{background-image:url({small})}}"
+            chosen = picture and picture is self.current
+            (button.add_class if chosen else button.remove_class)("sq-chosen")
+        self.style.value = f"<style>{rules}</style>"
+        first, last = self.page * PAGE, min((self.page + 1) * PAGE, found)
+        self.back.disabled, self.more.disabled = first == 0, last == found
+        self.count.value = f"{first + 1}-{last} of {found}" if found else "no picture found"

@@ -13,16 +13,14 @@ from scene_utils.grounding import Grounding
 from scene_utils.images import LARGEST_PIXELS, ImageError, open_image, read_squeezed
 from scene_utils.models import SHIPPED, load_model
 from scene_utils.widget.catalogue import OWN, PHOTO, Picture
-from scene_utils.words import Vocabulary
 
 RANKS = 10
 SHOWN = 1600  # longest side, in pixels, of what is sent to the browser
-COMPARED = ("constant", "source", "grid")
-LOADED = {"constant": "source"}  # whose settings have the constant box
+# And what is loaded for each: the source's settings have the constant box.
+COMPARED = {"constant": "source", "source": "source", "grid": "grid"}
 
 
 def encode(image: Image.Image, kind: str = "JPEG", **how) -> bytes:
-    """An image as a file's bytes."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **how)
     return buffer.getvalue()
@@ -36,18 +34,16 @@ class View:
     width: int
     height: int
     shown: Image.Image = field(repr=False)
-    _squeezed: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def data(self) -> bytes:
-        """The copy to show as JPEG."""
         return encode(self.shown, quality=92)
 
-    def squeezed(self, side: int) -> np.ndarray:
-        """The picture `(side, side, 3)` as a model sees it, read once from the original."""
-        if side not in self._squeezed:
-            self._squeezed[side] = read_squeezed(self.picture.image, side)[0]
-        return self._squeezed[side]
+
+@functools.lru_cache(maxsize=24)
+def squeezed(picture: Picture, side: int) -> np.ndarray:
+    """The picture `(side, side, 3)` as a model sees it, read once from the original."""
+    return read_squeezed(picture.image, side)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +64,6 @@ class Answerer:
     model: object = field(repr=False)
     blind: bool = False
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self.model.vocabulary
-
     def ask(self, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
         """An answer to each phrase, boxes in pixels of the original picture. Phrases of a
         `sentence` help each other, where the model has learned it."""
@@ -80,14 +72,12 @@ class Answerer:
             box = box_ops.to_pixels(np.float32([self.model.settings["blind_box"]]), *size)
             return [Answer(phrase, box, model=self.name) for phrase in phrases]
         # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
-        seen = view.squeezed(self.model.size)
+        seen = squeezed(view.picture, self.model.size)
         scale = np.float32(size * 2) / self.model.size
         if not self.model.reads_sentences or len(phrases) < 2:
             sentence = ""
-        found = self.model.ground(seen, phrases, RANKS, sentence)
-        return [
-            Answer(**vars(one) | {"boxes": one.boxes * scale}, model=self.name) for one in found
-        ]
+        found = (vars(one) for one in self.model.ground(seen, phrases, RANKS, sentence))
+        return [Answer(**one | {"boxes": one["boxes"] * scale}, model=self.name) for one in found]
 
 
 @functools.lru_cache(maxsize=12)
@@ -118,21 +108,16 @@ class Models:
 
         Photos are asked of the models that ship, which real photos trained.
         """
-        model = LOADED.get(model, model)
-        own = paths.cache(self.profile) / "models" / model
-        return SHIPPED[model] if kind in (PHOTO, OWN) or not own.is_dir() else own
-
-    def trained_on(self, folder: Path) -> str:
-        """What a model's folder was trained on, in words."""
-        if folder in SHIPPED.values() or folder.parent.parent.name == "flickr30k":
-            return "Flickr30k Entities"
-        return f"the {folder.parent.parent.name} scenes"
+        own = paths.cache(self.profile) / "models" / COMPARED[model]
+        return SHIPPED[COMPARED[model]] if kind in (PHOTO, OWN) or not own.is_dir() else own
 
     def get(self, model: str, kind: str) -> Answerer:
         """One of `COMPARED`, loaded once. Raises FileNotFoundError that says how to train it."""
         folder = self.folder(model, kind)
         if folder not in self._loaded:
-            name = f"{LOADED.get(model, model)}, trained on {self.trained_on(folder)}"
+            real = folder in SHIPPED.values() or self.profile == "flickr30k"
+            pictures = "Flickr30k Entities" if real else f"the {self.profile} scenes"
+            name = f"{COMPARED[model]}, trained on {pictures}"
             self._loaded[folder] = Answerer(name, load_model(folder, self.weights or None))
         loaded = self._loaded[folder]
         if model == "constant":

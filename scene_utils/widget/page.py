@@ -17,11 +17,11 @@ from scene_utils import paths
 SCRIPT = paths.ROOT / "notebooks" / "06_query_widget.py"
 TEMPLATES = Path(__file__).parent / "template"
 # Other installed extensions of JupyterLab do nothing on a page, and some fail there.
-EXTENSIONS = [
+EXTENSIONS = (
     "@voila-dashboards/widgets-manager8",
     "@jupyter-widgets/jupyterlab-manager",
     "anywidget",
-]
+)
 
 
 def command(notebook: Path, *more: str) -> tuple[list[str], dict[str, str]]:

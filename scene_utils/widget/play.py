@@ -6,8 +6,8 @@ handles and keys to this project. Its box is also in four number fields, for arr
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 
 import ipywidgets
@@ -19,31 +19,25 @@ from scene_utils.plots import GUESS, TRUTH
 from scene_utils.widget.draw import YOU, Mark, legend_html, overlay_html, verdict_html
 from scene_utils.widget.models import View
 
-SIDES = ("left", "top", "width", "height")
+SIDES = {"x": "left", "y": "top", "width": "width", "height": "height"}  # and as they are labelled
 HINT = (
     "Drag on the picture, or type; arrow keys change a number. In the picture, W A S D move the "
     "box, Q E R F change its size, Enter checks, Esc leaves."
 )
 
 
-@dataclass(frozen=True)
-class Score:
-    """IoU of the user's and the model's boxes, a round each."""
+def score_text(rounds: Sequence[tuple[float, float]]) -> str:
+    """The score of rounds, each the IoU of the user's and of the model's box.
 
-    yours: tuple[float, ...] = ()
-    models: tuple[float, ...] = ()
-
-    def after(self, yours: float, models: float) -> "Score":
-        return Score((*self.yours, yours), (*self.models, models))
-
-    def text(self) -> str:
-        if not self.yours:
-            return "No round played yet."
-        pairs = list(zip(self.yours, self.models, strict=True))
-        won, lost = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-        rounds = f"{len(pairs)} round{'s' * (len(pairs) > 1)}"
-        means = f"mean IoU {np.mean(self.yours):.2f} to {np.mean(self.models):.2f}"
-        return f"You {won} : {lost} model ({rounds}, {means})"
+    >>> score_text([(0.9, 0.5), (0.2, 0.6), (0.8, 0.1)])
+    'You 2 : 1 model (3 rounds, mean IoU 0.63 to 0.40)'
+    """
+    if not rounds:
+        return "No round played yet."
+    won, lost = sum(yours > its for yours, its in rounds), sum(yours < its for yours, its in rounds)
+    yours, its = np.mean(rounds, axis=0)
+    count = f"{len(rounds)} round{'s' * (len(rounds) > 1)}"
+    return f"You {won} : {lost} model ({count}, mean IoU {yours:.2f} to {its:.2f})"
 
 
 class Drawing:
@@ -55,12 +49,13 @@ class Drawing:
         self.canvas = BBoxWidget(classes=["you"], colors=[YOU], hide_buttons=True)
         self.canvas.add_class("sq-draw")
         self.middle = ipywidgets.Button(description="Box in the middle")
-        self.fields = [
-            ipywidgets.BoundedIntText(0, min=0, max=10_000, description=side) for side in SIDES
-        ]
+        new = partial(ipywidgets.BoundedIntText, 0, min=0, max=10_000)
+        self.fields = [new(description=label) for label in SIDES.values()]
         self._own = False
         self.canvas.observe(self._drawn, "bboxes")
-        self.middle.on_click(lambda _: self._in_the_middle())
+        self.middle.on_click(
+            lambda _: self._take([self.view.width // 3, self.view.height // 3] * 2)
+        )
         for field in self.fields:
             field.observe(lambda _: self._typed(), "value")
         hint = ipywidgets.HTML(HINT).add_class("sq-hint")
@@ -71,38 +66,31 @@ class Drawing:
         """Show a picture without a box."""
         self.view = view
         self.canvas.image_bytes = view.data
-        self._take([0] * 4, draw=True)
+        self._take([0] * 4)
 
     @property
     def box(self) -> np.ndarray | None:
         """The box `(4,)` in pixels of the picture, or None."""
-        left, top, width, height = (field.value for field in self.fields)
         if self.view is None:
             return None
+        left, top, width, height = (field.value for field in self.fields)
         right, bottom = min(left + width, self.view.width), min(top + height, self.view.height)
-        if right <= left or bottom <= top:
-            return None
-        return np.float32([left, top, right, bottom])
+        return np.float32([left, top, right, bottom]) if right > left and bottom > top else None
 
     def _scale(self) -> np.ndarray:
         shown = self.view.shown
         return np.float64([self.view.width / shown.width, self.view.height / shown.height] * 2)
 
-    def _in_the_middle(self) -> None:
-        width, height = self.view.width, self.view.height
-        self._take([width // 3, height // 3, width // 3, height // 3], draw=True)
-
-    def _take(self, sides: list[int], draw: bool) -> None:
+    def _take(self, sides: list[int], draw: bool = True) -> None:
         """Put left, top, width, height in pixels into the fields, and on the canvas too."""
         self._own = True
         try:
             for field, side in zip(self.fields, sides, strict=True):
                 field.value = side
             if draw:
-                names, shown = ("x", "y", "width", "height"), np.array(sides) / self._scale()
-                box = dict(zip(names, shown.tolist(), strict=True)) | {"label": "you"}
+                box = dict(zip(SIDES, (np.array(sides) / self._scale()).tolist(), strict=True))
                 there = sides[2] > 0 and sides[3] > 0
-                self.canvas.bboxes = [box] if there else []
+                self.canvas.bboxes = [box | {"label": "you"}] if there else []
                 self.canvas.selected_index = 0 if there else -1
         finally:
             self._own = False
@@ -113,13 +101,13 @@ class Drawing:
             return
         sides = [0] * 4
         for box in change["new"][-1:]:  # a new box takes the place of the one before
-            shown = np.array([float(box[name]) for name in ("x", "y", "width", "height")])
+            shown = np.array([float(box[name]) for name in SIDES])
             sides = np.maximum(0, np.round(shown * self._scale())).astype(int).tolist()
         self._take(sides, draw=len(change["new"]) > 1)
 
     def _typed(self) -> None:
         if not self._own and self.view is not None:
-            self._take([field.value for field in self.fields], draw=True)
+            self._take([field.value for field in self.fields])
 
 
 class Play:
@@ -127,14 +115,14 @@ class Play:
 
     def __init__(self, parts, drawing: Drawing, choices: random.Random):
         self.parts, self.drawing, self.choices = parts, drawing, choices
-        self.score, self.asked, self.view = Score(), "", None
+        self.rounds, self.asked = [], ""
         drawing.changed = self._changed
 
     def start(self, view: View) -> None:
         """A new round: a phrase of the picture whose truth is known, and no box yet."""
-        self.view, picture = view, view.picture
-        phrases = [phrase for phrase in picture.phrases if picture.true_box(phrase) is not None]
-        self.parts.running.value = self.score.text()
+        true_box = view.picture.true_box
+        phrases = [phrase for phrase in view.picture.phrases if true_box(phrase) is not None]
+        self.parts.running.value = score_text(self.rounds)
         self.parts.again.disabled = not phrases
         self.parts.overlay.value = ""
         self._draw(bool(phrases))
@@ -149,8 +137,8 @@ class Play:
 
     def check(self, models: np.ndarray) -> None:
         """Show the truth and the model's box `(4,)`, and count the round."""
-        truth = self.view.picture.true_box(self.asked)
-        yours = self.drawing.box
+        view, yours = self.drawing.view, self.drawing.box
+        truth = view.picture.true_box(self.asked)
         mine, its = (float(box_ops.iou(box, truth)) for box in (yours, models))
         marks = [
             Mark(yours, "you", YOU),
@@ -159,20 +147,17 @@ class Play:
         ]
         rows = [(YOU, "you", verdict_html(mine)), (GUESS, "the model", verdict_html(its))]
         legend = legend_html([*rows, (TRUTH, "truth", "")])
-        self.score = self.score.after(mine, its)
+        self.rounds.append((mine, its))
         self.parts.task.value = f"<b>{escape(self.asked)}</b>{legend}"
-        self.parts.running.value = self.score.text()
-        self.parts.overlay.value = overlay_html(self.view, marks, said=self.score.text())
+        self.parts.running.value = said = score_text(self.rounds)
+        self.parts.overlay.value = overlay_html(view, marks, said=said)
         self.parts.check.disabled = True
         self._draw(False)
 
     def _draw(self, drawing: bool) -> None:
-        for part, there in (
-            (self.drawing.canvas, drawing),
-            (self.drawing.keys, drawing),
-            (self.parts.stage, not drawing),
-        ):
-            part.layout.display = "" if there else "none"
+        for part in (self.drawing.canvas, self.drawing.keys):
+            part.layout.display = "" if drawing else "none"
+        self.parts.stage.layout.display = "none" if drawing else ""
 
     def _changed(self) -> None:
         self.parts.check.disabled = self.drawing.box is None

@@ -1,14 +1,18 @@
-"""What is typed into the query widget: checked, split into phrases, and near words suggested."""
+"""What is typed into the query widget: checked, split into phrases, answered with notices."""
 
 import difflib
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
+from scene_utils.grounding import Grounding
 from scene_utils.words import PAD, UNKNOWN, Vocabulary, tokenize
 
 LONGEST = 500  # characters
 SHORT = 30  # characters of a word in a message; real words are shorter
 MOST_PHRASES = 12
+# A warning is to be rare where the phrase is right: at .5 it meets a fifth of those.
+ABSENT = 0.25
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _BETWEEN = re.compile(r"[,;\n]")
@@ -36,9 +40,12 @@ def check_phrase(phrase: str, vocabulary: Vocabulary) -> str:
     if not words:
         raise ValueError(f"'{phrase[:40]}' has no words. Name a thing, such as 'a red cup'.")
     if all(word not in vocabulary.index for word in words):
+        near = [near[0] for word in words[:4] if (near := did_you_mean(word, vocabulary.words))]
         raise ValueError(
-            f"The model reads English and knows none of these words: "
-            f"{', '.join(shorten(word, SHORT) for word in words[:6])}." + _meant(words, vocabulary)
+            "The model reads English and knows none of these words: "
+            f"{', '.join(shorten(word, SHORT) for word in words[:6])}."
+            + f" Did you mean {', '.join(near)}?"
+            * bool(near)
         )
     return phrase
 
@@ -48,18 +55,10 @@ def _check_length(text: str) -> None:
         raise ValueError(f"At most {LONGEST} characters, please: this has {len(text):,}.")
 
 
-def _meant(words: list[str], vocabulary: Vocabulary) -> str:
-    near = [near[0] for word in words[:4] if (near := did_you_mean(word, vocabulary))]
-    return f" Did you mean {', '.join(near)}?" if near else ""
-
-
-def did_you_mean(word: str, vocabulary: Vocabulary) -> list[str]:
-    """The three words of the vocabulary nearest in spelling to one that it lacks, best first."""
-    return list(_near(word, vocabulary.words))
-
-
 @lru_cache(maxsize=512)
-def _near(word: str, words: tuple[str, ...]) -> tuple[str, ...]:
+def did_you_mean(word: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """The three of the `words` of a vocabulary nearest in spelling to one that it lacks, best
+    first."""
     if not 4 <= len(word) <= 30:
         return ()
     near = difflib.get_close_matches(word, words, 5, cutoff=0.75)
@@ -102,3 +101,33 @@ def whole_sentence(text: str) -> str:
     else:
         text = _BETWEEN.sub(lambda part: f" {part[0]} ", text)
     return " ".join(text.split())
+
+
+def notices(
+    answers: Sequence[Grounding], vocabulary: Vocabulary
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """What to tell the user of a grid model's answers, and pairs (unknown word, word meant).
+
+    Told are phrases that are probably not in the picture, words that the model does not know, and
+    words that it does not read.
+    """
+    told, meant = [], []
+    for answer in answers:
+        if answer.present is not None and answer.present < ABSENT:
+            chance = f"chance that it is: {100 * answer.present:.0f} %"
+            told.append(
+                f"'{shorten(answer.phrase, 80)}' is probably not in the picture ({chance})."
+            )
+        if len(answer.unknown) > max(1, len(answer.words) // 2):
+            words = ", ".join(shorten(word, SHORT) for word in answer.unknown)
+            told.append(f"The model reads English; it does not know {words}.")
+            continue
+        for word in answer.unknown:
+            near = did_you_mean(word, vocabulary.words)
+            meant += [(word, other) for other in near]
+            asks = f" Did you mean {' or '.join(near)}?" if near else ""
+            told.append(f"The model does not know '{shorten(word, SHORT)}'.{asks}")
+        if answer.unread:
+            words = shorten(" ".join(answer.unread), 80)
+            told.append(f"The model does not read the last words, '{words}'.")
+    return list(dict.fromkeys(told)), list(dict.fromkeys(meant))
