@@ -16,7 +16,6 @@ whose hash is checked; random weights are given only to a caller who asks for th
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +25,8 @@ import numpy as np
 
 from scene_utils.features.weights import SIZE, WEIGHTS_FILES, Weights, find, verify
 
-# Multipliers of channels and of repeats, and the input the published weights were trained at.
-SCALES = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 260)}
+# Multipliers of channels and of repeats (Tan and Le 2019, section 3.3).
+SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite2": (1.1, 1.2)}
 
 # Layer-name prefix of the part of each network that ends in the map of stride 8, 16 and 32.
 MAPS = {
@@ -95,24 +94,18 @@ def _arrays_hash(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def feature_maps(backbone: Backbone, names: Sequence[str] = ("C3", "C4", "C5")) -> keras.Model:
-    """Model from the same pixels to a list of maps (N, size / stride, size / stride, channels).
+def feature_maps(backbone: Backbone) -> keras.Model:
+    """Model from the same pixels to the maps of strides 8, 16 and 32, (N, size / stride, size /
+    stride, channels); the last is `backbone.model`'s own output.
 
-    C3, C4 and C5 have strides 8, 16 and 32; C5 is `backbone.model`'s own output. Layers and weights
-    are shared with `backbone.model`: training one trains the other. Raises ValueError for another
-    name.
+    Layers and weights are shared with `backbone.model`: training one trains the other.
     """
-    prefixes = MAPS[backbone.name]
-    unknown = [name for name in names if name not in prefixes]
-    if unknown:
-        raise ValueError(f"names: expected some of {', '.join(prefixes)}, got {unknown}")
     layers = backbone.model.layers
-    last = {name: [x for x in layers if x.name.startswith(prefixes[name])][-1] for name in names}
-    return keras.Model(
-        backbone.model.inputs[0],
-        [last[name].output for name in names],
-        name=f"{backbone.name}_maps",
-    )
+    last = [
+        [layer for layer in layers if layer.name.startswith(prefix)][-1].output
+        for prefix in MAPS[backbone.name].values()
+    ]
+    return keras.Model(backbone.model.inputs[0], last, name=f"{backbone.name}_maps")
 
 
 def resnet50(size: int = 224) -> keras.Model:
@@ -128,22 +121,18 @@ def resnet50(size: int = 224) -> keras.Model:
 
 
 def scaled_repeats(stage: int, repeats: int, depth: float) -> int:
-    """Blocks of stage 1 to 7 at a multiplier of depth; Lite leaves the first and last as they are.
-
-    After Tan and Le 2019, section 3.3.
-    """
+    """Blocks of stage 1 to 7 at a multiplier of depth; Lite leaves the first and last alone."""
     return repeats if stage in (1, len(STAGES)) else math.ceil(depth * repeats)
 
 
 def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> keras.Model:
     """EfficientNet-Lite without its classifier, random weights: pixels to a map of stride 32.
 
-    `SCALES` has each variant's multipliers of channels and of the repeats of a stage, as in Tan and
-    Le 2019, section 3.3. In the Lite variants the stem, the head and the repeats of the first and
-    last stage keep their size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named
-    `stem_*`, `stage<1-7>_block<n>_*` and `head_*`.
+    In the Lite variants the stem, the head and the repeats of the first and last stage keep their
+    size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named `stem_*`,
+    `stage<1-7>_block<n>_*` and `head_*`.
     """
-    width, depth, _ = SCALES[name]
+    width, depth = SCALES[name]
     pixels = keras.Input((size, size, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)
     x = _conv(x, "stem", 32, kernel=3, stride=2)
@@ -160,13 +149,9 @@ def _build(name: str, size: int) -> keras.Model:
     return resnet50(size) if name == "resnet50" else efficientnet_lite(name, size)
 
 
-def _round_channels(channels: float, divisor: int = 8) -> int:
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-def _batch_norm(x: keras.KerasTensor, prefix: str) -> keras.KerasTensor:
-    return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{prefix}_bn")(x)
+def _round_channels(channels: float) -> int:
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def _conv(
@@ -180,7 +165,7 @@ def _conv(
     x = keras.layers.Conv2D(
         channels, kernel, stride, padding="same", use_bias=False, name=f"{prefix}_conv"
     )(x)
-    x = _batch_norm(x, prefix)
+    x = keras.layers.BatchNormalization(name=f"{prefix}_bn")(x)
     return keras.layers.ReLU(6.0, name=f"{prefix}_relu6")(x) if activate else x
 
 
@@ -194,7 +179,7 @@ def _block(
     x = keras.layers.DepthwiseConv2D(
         kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv"
     )(x)
-    x = _batch_norm(x, f"{prefix}_depthwise")
+    x = keras.layers.BatchNormalization(name=f"{prefix}_depthwise_bn")(x)
     x = keras.layers.ReLU(6.0, name=f"{prefix}_depthwise_relu6")(x)
     x = _conv(x, f"{prefix}_project", channels, activate=False)
     if stride == 1 and channels == channels_in:

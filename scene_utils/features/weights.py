@@ -21,32 +21,32 @@ class WeightsFile:
     remedy: str
 
 
-RESNET50_FILE = WeightsFile(
-    name="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    size=94_765_736,
-    algorithm="md5",
-    digest="4d473c1dd8becc155b73f8504c6f6626",
-    remedy="run `make data` to download it",
-)
-EFFICIENTNET_LITE0_FILE = WeightsFile(
-    name="efficientnet_lite0.weights.h5",
-    size=14_041_560,
-    algorithm="sha256",
-    digest="87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
-    remedy="restore it from the repository, where it is committed, or make it again with "
-    "data/pretrained/convert_efficientnet_lite.py",
-)
-EFFICIENTNET_LITE2_FILE = WeightsFile(
-    name="efficientnet_lite2.weights.h5",
-    size=19_992_120,
-    algorithm="sha256",
-    digest="381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
-    remedy=EFFICIENTNET_LITE0_FILE.remedy,
+_RESTORE = (
+    "restore it from the repository, where it is committed, or make it again with "
+    "data/pretrained/convert_efficientnet_lite.py"
 )
 WEIGHTS_FILES = {
-    "resnet50": RESNET50_FILE,
-    "efficientnet_lite0": EFFICIENTNET_LITE0_FILE,
-    "efficientnet_lite2": EFFICIENTNET_LITE2_FILE,
+    "resnet50": WeightsFile(
+        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        94_765_736,
+        "md5",
+        "4d473c1dd8becc155b73f8504c6f6626",
+        "run `make data` to download it",
+    ),
+    "efficientnet_lite0": WeightsFile(
+        "efficientnet_lite0.weights.h5",
+        14_041_560,
+        "sha256",
+        "87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
+        _RESTORE,
+    ),
+    "efficientnet_lite2": WeightsFile(
+        "efficientnet_lite2.weights.h5",
+        19_992_120,
+        "sha256",
+        "381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
+        _RESTORE,
+    ),
 }
 
 
