@@ -47,13 +47,9 @@ class Network:
 
 
 def load(
-    kind: str,
-    *arguments: str | Path,
-    files: Iterable[Path],
-    precision: str = "float32",
-    hint: str = "LATENCY",
+    kind: str, *arguments: str | Path, files: Iterable[Path], **how: str
 ) -> dict[str, Network]:
-    """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`.
+    """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`; `how` as `Network`.
 
     They are made anew where the files or the code differ from those that made them, or where a
     network is damaged. Where nothing may be written they are made for this process alone. Raises
@@ -71,12 +67,12 @@ def load(
                 paths.replace_folder(made, folder)
                 _forget(folder.parent)
             except OSError:  # nothing may be written there, or another process was quicker
-                return _open(folder if _whole(folder) else made, precision, hint)
-    return _open(folder, precision, hint)
+                return _open(folder if _whole(folder) else made, **how)
+    return _open(folder, **how)
 
 
-def _open(folder: Path, precision: str, hint: str) -> dict[str, Network]:
-    return {path.stem: Network(path, precision, hint) for path in sorted(folder.glob("*.xml"))}
+def _open(folder: Path, **how: str) -> dict[str, Network]:
+    return {path.stem: Network(path, **how) for path in sorted(folder.glob("*.xml"))}
 
 
 def _whole(folder: Path) -> bool:

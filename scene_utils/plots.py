@@ -89,7 +89,7 @@ def draw_boxes(
     for number, box in enumerate(box_ops.check(boxes) if len(boxes) else ()):
         colour = colours[number % len(colours)]
         style = styles[number % len(styles)]
-        x, y, right, bottom = (float(side) for side in box)
+        x, y, right, bottom = box.tolist()
         for edge in ({"ec": "white", "lw": 3.2}, {"ec": colour, "lw": 1.8, "ls": style}):
             axes.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, **edge))
         if number < len(labels) and labels[number]:

@@ -43,8 +43,9 @@ class Download:
     member: str = ""
 
 
-def registry(path: Path = DATA / "registry.json") -> list[Download]:
-    return [Download(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+def registry() -> list[Download]:
+    entries = json.loads((DATA / "registry.json").read_text(encoding="utf-8"))
+    return [Download(**entry) for entry in entries]
 
 
 def _resume(item: Download, part: Path, progress: bool) -> None:

@@ -187,7 +187,7 @@ def _block(
     return x
 
 
-def _randomise(model: keras.Model, residual: bool, seed: int = 0) -> None:
+def _randomise(model: keras.Model, residual: bool) -> None:
     """Draw every kernel anew, N(0, variance), from a generator of its own.
 
     The variance is 2 / fan in (He et al. 2015) for a plain chain of layers. Where most layers lie
@@ -198,7 +198,7 @@ def _randomise(model: keras.Model, residual: bool, seed: int = 0) -> None:
     NumPy's generator, not the global seed of Keras: the caller's random state stays as it was.
     Batch-norm layers and biases keep their constant initial values.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for layer in model.layers:
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
             continue
