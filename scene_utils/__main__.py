@@ -93,12 +93,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     ids = entities.read_ids(arguments.data_root, arguments.split)
     found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
     predictions = metrics.read_predictions(arguments.predictions)
+    asked = found.phrases
     if arguments.only_answered:
-        answered = found.phrases.image_id.isin(predictions.image_id)
-        found = entities.Entities(found.phrases[answered], found.boxes, found.problems)
-    result = metrics.evaluate(
-        predictions, found.phrases, found.boxes, arguments.resamples, arguments.seed
-    )
+        asked = asked[asked.image_id.isin(predictions.image_id)]
+    result = metrics.evaluate(predictions, asked, found.boxes, arguments.resamples, arguments.seed)
     result["annotation_problems"] = found.problems.to_dict("records")
     if arguments.out:
         write_text(Path(arguments.out), json.dumps(result, indent=1) + "\n")

@@ -98,11 +98,12 @@ def decode(content: bytes) -> tuple[str, str]:
 def read_finished(path: Path, wanted: dict) -> dict | None:
     """What a finished run left in the JSON file `path`, if all that is `wanted` stands in it.
 
-    A file of another run is removed: until the next one writes its own, nothing counts as finished.
+    A file of another run, or a damaged one, is removed: until the next run writes its own, nothing
+    counts as finished.
     """
-    if path.is_file():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(path.read_text(encoding="utf-8"))
-        if {key: known.get(key) for key in wanted} == wanted:
+        if {key: known[key] for key in wanted} == wanted:
             return known
     path.unlink(missing_ok=True)
     return None

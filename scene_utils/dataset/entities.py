@@ -5,6 +5,7 @@ Plummer et al., Flickr30k Entities, IJCV 2017. A data root holds `annotations.zi
 a line; `UNRELATED_CAPTIONS`; and the pictures in `flickr30k-images/<id>.jpg`.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -21,7 +22,7 @@ from scene_utils import box_ops
 from scene_utils.dataset import annotations
 from scene_utils.dataset.mentions import MENTION_KEY
 from scene_utils.images import picture_files
-from scene_utils.paths import atomic, decode, file_hash, write_text
+from scene_utils.paths import atomic, decode, file_hash, read_finished, write_text
 from scene_utils.runtime import progress_bar
 
 SPLITS = ("train", "val", "test")
@@ -70,10 +71,8 @@ def read_ids(root: Path, split: str) -> list[str]:
 
 def image_folder(root: Path) -> Path:
     """The folder of pictures of a data root (which need not exist)."""
-    for name in IMAGE_FOLDERS:
-        if (Path(root) / name).is_dir():
-            return Path(root) / name
-    return Path(root) / IMAGE_FOLDERS[0]
+    folders = [Path(root) / name for name in IMAGE_FOLDERS]
+    return next(filter(Path.is_dir, folders), folders[0])
 
 
 def image_ids(root: Path) -> set[str]:
@@ -114,18 +113,13 @@ def opener(root: Path) -> Callable[[str], bytes | None]:
 
 
 def _unrelated(root: Path) -> set[tuple[str, int]]:
-    path = root / "UNRELATED_CAPTIONS"
-    if not path.is_file():
-        return set()
-    found = set()
-    for line in decode(path.read_bytes())[0].splitlines():
-        if line.startswith("#") or not line.strip():
-            continue
-        match = re.fullmatch(r"(\S+)\s+(\d+)", line.strip())
-        if not match:
+    path, found = root / "UNRELATED_CAPTIONS", set()
+    text = decode(path.read_bytes())[0] if path.is_file() else ""
+    for line in text.splitlines():
+        if match := re.fullmatch(r"\s*(\S+)\s+(\d+)\s*", line):
+            found.add((match[1], int(match[2]) - 1))  # the file counts sentences from 1
+        elif line.strip() and not line.startswith("#"):
             raise ValueError(f"{path}: expected `<image id> <sentence number>`, got {line!r}")
-        # The file counts sentences from 1.
-        found.add((match[1], int(match[2]) - 1))
     return found
 
 
@@ -216,21 +210,17 @@ def load_entities(root: Path | str, cache: Path, progress: bool = True) -> Entit
     Files: phrases.parquet, boxes.parquet, problems.parquet, and entities.json, written last, with
     the fingerprint of what was read; where that differs, the official files are read anew.
     """
-    root = Path(root)
-    names = ("phrases", "boxes", "problems")
-    stamp = cache / "entities.json"
-    fingerprint = _fingerprint(root)
-    try:
-        if json.loads(stamp.read_text())["fingerprint"] == fingerprint:
-            return Entities(*(pd.read_parquet(cache / f"{name}.parquet") for name in names))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    tables = {name: cache / f"{name}.parquet" for name in ("phrases", "boxes", "problems")}
+    stamp, made_of = cache / "entities.json", {"fingerprint": _fingerprint(Path(root))}
+    if read_finished(stamp, made_of):
+        with contextlib.suppress(OSError, ValueError):  # a damaged table
+            return Entities(*map(pd.read_parquet, tables.values()))
     stamp.unlink(missing_ok=True)
     result = read_entities(root, progress=progress)
-    for name in names:
-        with atomic(cache / f"{name}.parquet") as temporary:
+    for name, path in tables.items():
+        with atomic(path) as temporary:
             getattr(result, name).to_parquet(temporary, index=False)
-    write_text(stamp, json.dumps({"fingerprint": fingerprint}) + "\n")
+    write_text(stamp, json.dumps(made_of) + "\n")
     return result
 
 

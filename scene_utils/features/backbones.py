@@ -1,13 +1,9 @@
 """Pretrained picture encoders: from RGB pixels to the last map of a convolutional network.
 
-Encoders, all trained for classification on ImageNet-1k:
-
-- `resnet50`: He et al. 2016, "Deep Residual Learning for Image Recognition" (keras.applications);
-  2048 channels.
-- `efficientnet_lite0` and `efficientnet_lite2`: Tan and Le 2019, "EfficientNet: Rethinking Model
-  Scaling for Convolutional Neural Networks", in its Lite variant (no squeeze-and-excitation, ReLU6,
-  unscaled stem and head); 1280 channels. The weights are in the repository, see
-  `data/pretrained/README.md`.
+All are trained for classification on ImageNet-1k: `resnet50` (He et al. 2016, "Deep Residual
+Learning for Image Recognition"; 2048 channels), `efficientnet_lite0` and `efficientnet_lite2` (Tan
+and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", without
+squeeze-and-excitation, with ReLU6 and an unscaled stem and head; 1280 channels).
 
 Every model takes RGB pixels in 0..255. Colour order and scaling are the first layers of the graph,
 so that no caller can pair a network with the preprocessing of another. Weights come from a file
@@ -65,8 +61,7 @@ def load_backbone(
     published weights were trained at 224 (`efficientnet_lite2`: 260).
 
     Raises FileNotFoundError when the weights file is missing, and ValueError when it is not the
-    published file (size or hash differ), for an unknown name, for a size that is no multiple of 32,
-    and for `weights` together with `untrained=True`.
+    published one, for an unknown name or size, and for `weights` of an untrained encoder.
     """
     if name not in WEIGHTS_FILES:
         raise ValueError(f"name: expected one of {', '.join(WEIGHTS_FILES)}, got {name!r}")
@@ -74,24 +69,17 @@ def load_backbone(
         raise ValueError(f"size: expected a positive multiple of 32 px, got {size}")
     if untrained and weights is not None:
         raise ValueError(f"weights: expected None with untrained=True, got {str(weights)!r}")
+    # The file comes first: a missing one is then reported at once, not after the build.
+    file = None if untrained else find(name, weights)
+    sha256 = "" if untrained else verify(file, WEIGHTS_FILES[name])
+    model = resnet50(size) if name == "resnet50" else efficientnet_lite(name, size)
     if untrained:
-        model = _build(name, size)
         _randomise(model, residual=name == "resnet50")
-        file, sha256 = None, _arrays_hash(model)
+        arrays = [np.ascontiguousarray(array, "<f4") for array in model.get_weights()]
+        sha256 = hashlib.sha256(b"".join(arrays)).hexdigest()
     else:
-        # The file comes first: a missing one is then reported at once, not after the build.
-        file = find(name, weights)
-        sha256 = verify(file, WEIGHTS_FILES[name])
-        model = _build(name, size)
         model.load_weights(file)
     return Backbone(name, size, model.output_shape[-1], untrained, file, sha256, model)
-
-
-def _arrays_hash(model: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
-    return digest.hexdigest()
 
 
 def feature_maps(backbone: Backbone) -> keras.Model:
@@ -143,10 +131,6 @@ def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> kera
             x = _block(x, prefix, channels_out, kernel, stride if block == 1 else 1, expansion)
     x = _conv(x, "head", 1280, kernel=1)
     return keras.Model(pixels, x, name=name)
-
-
-def _build(name: str, size: int) -> keras.Model:
-    return resnet50(size) if name == "resnet50" else efficientnet_lite(name, size)
 
 
 def _round_channels(channels: float) -> int:
@@ -202,10 +186,9 @@ def _randomise(model: keras.Model, residual: bool) -> None:
     for layer in model.layers:
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
             continue
-        rows, columns, channels_in, channels_out = layer.kernel.shape
+        fan_in, fan_out = (math.prod(layer.kernel_size) * x for x in layer.kernel.shape[2:])
         if isinstance(layer, keras.layers.DepthwiseConv2D):
-            channels_in, channels_out = 1, 1
-        fan_in, fan_out = rows * columns * channels_in, rows * columns * channels_out
+            fan_in = fan_out = math.prod(layer.kernel_size)
         variance = 2 / (fan_in + fan_out) if residual else 2 / fan_in
         kernel = rng.standard_normal(layer.kernel.shape, dtype=np.float32)
         layer.kernel.assign(kernel * np.float32(math.sqrt(variance)))

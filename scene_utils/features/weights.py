@@ -85,14 +85,12 @@ def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: st
 def find(name: str, weights: str | Path | None) -> Path:
     """Path of the weights file; FileNotFoundError with what to do when there is none."""
     file = WEIGHTS_FILES[name]
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    places = [PRETRAINED / file.name, keras_home / "models" / file.name]
     if weights is not None:
         places = [Path(weights)]
-    else:
-        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-        places = [PRETRAINED / file.name, keras_home / "models" / file.name]
-    for place in places:
-        if place.is_file():
-            return place
+    if there := [place for place in places if place.is_file()]:
+        return there[0]
     looked = "\n".join(f"  {place}" for place in places)
     raise FileNotFoundError(
         f"the ImageNet weights of {name} are missing: {file.name} "
