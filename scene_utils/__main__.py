@@ -52,6 +52,9 @@ def ground(arguments: argparse.Namespace) -> None:
 
     # Before the seconds that loading a model takes.
     drawn = picture = images.open_image(arguments.picture)
+    import pandas as pd
+
+    from scene_utils import box_ops
     from scene_utils.models import load_model
     from scene_utils.widget import suggest
 
@@ -61,16 +64,14 @@ def ground(arguments: argparse.Namespace) -> None:
         sentence = suggest.whole_sentence(arguments.phrase)
     model = load_model(arguments.model, arguments.weights)
     for answer in model.ground(picture, phrases, arguments.top_k, sentence):
-        sides = ("x_min", "y_min", "x_max", "y_max")
-        found = [dict(zip(sides, map(float, box), strict=True)) for box in answer.boxes.round(1)]
+        table = pd.DataFrame(answer.boxes.round(1), columns=box_ops.COLUMNS)
         if answer.scores is not None:
-            for box, score in zip(found, answer.scores.round(4), strict=True):
-                box["score"] = float(score)
+            table["score"] = answer.scores.round(4)
+        found = table.to_dict("records")
         drawn = images.with_box(drawn, answer.boxes[0])
         if arguments.json:
-            words = {"words": dict(answer.words), "unknown": answer.unknown}
-            words |= {"unread": answer.unread}
-            print(json.dumps({"phrase": answer.phrase, "boxes": found} | words))
+            said = {"phrase": answer.phrase, "boxes": found, "words": dict(answer.words)}
+            print(json.dumps(said | {"unknown": answer.unknown, "unread": answer.unread}))
             continue
         if sentence:
             print(answer.phrase)
@@ -278,7 +279,7 @@ def main() -> None:
     add("--check", action="store_true", help="change nothing, fail if it differs")
     add = command(cache, "look after the stores of features")
     add("what", choices=["verify"], help="compare every shard with its hash")
-    add("folder", nargs="*", help="stores; default: all of data/cache")
+    add("folder", nargs="*", type=Path, help="stores; default: all of data/cache")
     add = command(notebook, "execute a notebook script")
     add("script")
     add("target")
