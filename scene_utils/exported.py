@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -89,16 +88,11 @@ def _forget(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-@cache
-def _code() -> str:
-    return imports.code_hash(Path(__file__).with_name("export.py"))
-
-
 def _fingerprint(kind: str, arguments: Iterable, files: Iterable[Path]) -> str:
     """Hash of all that networks depend on, but for the place where the files lie."""
     said = [str(part) for part in arguments if not isinstance(part, Path)]
     digest = hashlib.sha256(json.dumps([kind, said, version("openvino")]).encode())
-    digest.update(_code().encode())
+    digest.update(imports.code_hash(Path(__file__).with_name("export.py")).encode())
     for path in files:
         digest.update(paths.file_hash(path).encode())
     return digest.hexdigest()

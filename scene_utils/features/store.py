@@ -157,11 +157,9 @@ def verify(folder: Path, progress: bool = True) -> list[str]:
     Raises as `open_store` does where the store has no manifest, or a listing is damaged.
     """
     read_manifest(folder)
-    problems = []
-    listings = read_listings(folder).items()
-    for number, listing in progress_bar(
-        listings, desc="verify", unit="shard", disable=not progress
-    ):
+    problems, listings = [], read_listings(folder).items()
+    shown = {"desc": "verify", "unit": "shard", "disable": not progress}
+    for number, listing in progress_bar(listings, **shown):
         path = _shard(folder, number)
         found = file_hash(path) if path.is_file() else "no such file"
         if found != listing["sha256"]:
@@ -215,7 +213,7 @@ def missing_parts(
         for number, listing in read_listings(folder).items()
     }
 
-    def is_whole(number: int) -> bool:
+    def is_as_it_was(number: int) -> bool:
         # A file that is gone has not changed: its features stay.
         return all(
             _hash_now(images, image_id) in (sha256, "")
@@ -224,15 +222,15 @@ def missing_parts(
         )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(zip(hashes, pool.map(is_whole, hashes), strict=True))
-    kept = {number for number, whole in found if whole}
+        kept = set(itertools.compress(hashes, pool.map(is_as_it_was, hashes)))
     if drop:
         names = {f"{number:05d}" for number in kept}
         for path in sorted(folder.iterdir()):  # a listing goes before its shard
             if OURS.fullmatch(path.name) and path.stem not in names:
                 path.unlink()
-    known, done = (set().union(*(hashes[n] for n in numbers)) for numbers in (hashes, kept))
-    todo = sorted((asked | known) - done)
+    done = {image_id for number in kept for image_id in hashes[number]}
+    again = {image_id for number in hashes.keys() - kept for image_id in hashes[number]}
+    todo = sorted((asked | again) - done)
     free = (number for number in itertools.count() if number not in kept)
     starts = range(0, len(todo), shard_size)
     return {next(free): todo[start : start + shard_size] for start in starts}
@@ -303,21 +301,20 @@ def compute(
         with turn:
             return encode(pixels)[: len(listing["pictures"])].astype(np.float16), listing
 
-    batches = {
+    cut = {
         number: [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
         for number, ids in parts.items()
     }
     total = sum(map(len, parts.values()))
     with (
         ThreadPoolExecutor(os.cpu_count() + passes) as pool,
-        contextlib.closing(
-            pool.map(read_and_encode, itertools.chain(*batches.values()))
-        ) as done,  # closed, it drops what has not begun
+        # Closed, by an error too, it drops what has not begun.
+        contextlib.closing(pool.map(read_and_encode, itertools.chain(*cut.values()))) as done,
         progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar,
     ):
-        for number, cut in batches.items():
+        for number, batches in cut.items():
             rows, listing = [], {"sha256": "", "pictures": {}, "unreadable": {}, "remarks": {}}
-            for ids in cut:
+            for ids in batches:
                 features, found = next(done)
                 rows.append(features)
                 for key, entries in found.items():
