@@ -7,7 +7,6 @@ A folder is named by a hash of all that its networks were made of, and lists the
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -106,9 +105,7 @@ def _export(kind: str, arguments: tuple, target: Path) -> None:
         return
     print(f"{kind}: preparing what answers, once (half a minute)", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "scene_utils.export", kind, *map(str, arguments), str(target)]
-    known = [str(imports.PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, known))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"{kind}: expected to prepare what answers, got {reason}")

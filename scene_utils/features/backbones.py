@@ -172,15 +172,12 @@ def _block(
 
 
 def _randomise(model: keras.Model, residual: bool) -> None:
-    """Draw every kernel anew, N(0, variance), from a generator of its own.
+    """Draw every kernel anew, N(0, variance), by a generator of its own, not the caller's.
 
     The variance is 2 / fan in (He et al. 2015) for a plain chain of layers. Where most layers lie
-    on residual branches (`residual`) it is 2 / (fan in + fan out) (Glorot and Bengio 2010), because
-    the branches add up. Either way the maps keep the order of magnitude of trained ones, which the
-    defaults of Keras do not (EfficientNet-Lite0 shrinks to 1e-12).
-
-    NumPy's generator, not the global seed of Keras: the caller's random state stays as it was.
-    Batch-norm layers and biases keep their constant initial values.
+    on residual branches (`residual`), which add up, it is 2 / (fan in + fan out) (Glorot and Bengio
+    2010). So the maps keep the order of magnitude of trained ones, which the defaults of Keras do
+    not (EfficientNet-Lite0 shrinks to 1e-12).
     """
     rng = np.random.default_rng(0)
     for layer in model.layers:
