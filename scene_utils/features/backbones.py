@@ -19,7 +19,7 @@ from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from scene_utils.features.weights import SIZE, WEIGHTS_FILES, Weights, find, verify
+from scene_utils.features.weights import SIZE, WEIGHTS_FILES, Weights, find
 
 # Multipliers of channels and of repeats (Tan and Le 2019, section 3.3).
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite2": (1.1, 1.2)}
@@ -70,8 +70,7 @@ def load_backbone(
     if untrained and weights is not None:
         raise ValueError(f"weights: expected None with untrained=True, got {str(weights)!r}")
     # The file comes first: a missing one is then reported at once, not after the build.
-    file = None if untrained else find(name, weights)
-    sha256 = "" if untrained else verify(file, WEIGHTS_FILES[name])
+    file, sha256 = (None, "") if untrained else find(name, weights)
     model = resnet50(size) if name == "resnet50" else efficientnet_lite(name, size)
     if untrained:
         _randomise(model, residual=name == "resnet50")

@@ -72,8 +72,7 @@ class Weights:
 def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: str) -> Weights:
     """The weights that a model was trained with, from `path` or where `find` looks. Raises as
     `backbones.load_backbone`, and ValueError for a file of another `sha256`."""
-    file = None if untrained else find(name, path)
-    found = sha256 if untrained else verify(file, WEIGHTS_FILES[name])
+    file, found = (None, sha256) if untrained else find(name, path)
     if found != sha256:
         raise ValueError(
             f"{name}: expected the weights that the model was trained with, sha256 {sha256}, got "
@@ -82,32 +81,28 @@ def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: st
     return Weights(name, SIZE, CHANNELS[name], untrained, file, sha256)
 
 
-def find(name: str, weights: str | Path | None) -> Path:
-    """Path of the weights file; FileNotFoundError with what to do when there is none."""
+def find(name: str, weights: str | Path | None) -> tuple[Path, str]:
+    """The weights file and its SHA-256. FileNotFoundError with what to do when there is none,
+    ValueError unless it is the published one."""
     file = WEIGHTS_FILES[name]
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     places = [PRETRAINED / file.name, keras_home / "models" / file.name]
     if weights is not None:
         places = [Path(weights)]
-    if there := [place for place in places if place.is_file()]:
-        return there[0]
-    looked = "\n".join(f"  {place}" for place in places)
-    raise FileNotFoundError(
-        f"the ImageNet weights of {name} are missing: {file.name} "
-        f"({file.size:,} bytes, {file.algorithm} {file.digest}). Looked in\n{looked}\n"
-        f"To go on, {file.remedy}; or give weights=PATH; or ask for random weights with "
-        "untrained=True, and the results are then called untrained."
-    )
-
-
-def verify(path: Path, file: WeightsFile) -> str:
-    """SHA-256 of the file at `path`; ValueError unless it is the published one."""
-    size = path.stat().st_size
-    digest = file_hash(path, file.algorithm)
+    path = next(filter(Path.is_file, places), None)
+    if path is None:
+        looked = "\n".join(f"  {place}" for place in places)
+        raise FileNotFoundError(
+            f"the ImageNet weights of {name} are missing: {file.name} "
+            f"({file.size:,} bytes, {file.algorithm} {file.digest}). Looked in\n{looked}\n"
+            f"To go on, {file.remedy}; or give weights=PATH; or ask for random weights with "
+            "untrained=True, and the results are then called untrained."
+        )
+    size, digest = path.stat().st_size, file_hash(path, file.algorithm)
     if (size, digest) != (file.size, file.digest):
         raise ValueError(
             f"{path} is not the published {file.name}: expected {file.size:,} bytes, "
             f"{file.algorithm} {file.digest}; got {size:,} bytes, {file.algorithm} {digest}. "
             f"Remove it, then {file.remedy}."
         )
-    return digest if file.algorithm == "sha256" else file_hash(path, "sha256")
+    return path, digest if file.algorithm == "sha256" else file_hash(path)
