@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from scene_utils import paths
@@ -13,13 +14,12 @@ def data(arguments: argparse.Namespace) -> None:
     from scene_utils.dataset import download
 
     failed = False
-    if not arguments.check_only:
-        for item in download.registry():
-            try:
-                print(f"{download.fetch(item).relative_to(paths.ROOT)}: ok", flush=True)
-            except (OSError, ValueError) as error:
-                failed = True
-                print(f"{item.name}: not fetched: {error}", file=sys.stderr, flush=True)
+    for item in [] if arguments.check_only else download.registry():
+        try:
+            print(f"{download.fetch(item).relative_to(paths.ROOT)}: ok", flush=True)
+        except (OSError, ValueError) as error:
+            failed = True
+            print(f"{item.name}: not fetched: {error}", file=sys.stderr, flush=True)
     if arguments.data_root:
         root = Path(arguments.data_root)
         print(download.check_flickr30k(root, paths.cache("flickr30k")))
@@ -51,6 +51,9 @@ def ground(arguments: argparse.Namespace) -> None:
 
     # Before the seconds that loading a model takes.
     drawn = picture = images.open_image(arguments.picture)
+    import pandas as pd
+
+    from scene_utils import box_ops
     from scene_utils.models import load_model
     from scene_utils.widget import suggest
 
@@ -60,16 +63,14 @@ def ground(arguments: argparse.Namespace) -> None:
         sentence = suggest.whole_sentence(arguments.phrase)
     model = load_model(arguments.model, arguments.weights)
     for answer in model.ground(picture, phrases, arguments.top_k, sentence):
-        sides = ("x_min", "y_min", "x_max", "y_max")
-        found = [dict(zip(sides, map(float, box), strict=True)) for box in answer.boxes.round(1)]
+        table = pd.DataFrame(answer.boxes.round(1), columns=box_ops.COLUMNS)
         if answer.scores is not None:
-            for box, score in zip(found, answer.scores.round(4), strict=True):
-                box["score"] = float(score)
+            table["score"] = answer.scores.round(4)
+        found = table.to_dict("records")
         drawn = images.with_box(drawn, answer.boxes[0])
         if arguments.json:
-            words = {"words": dict(answer.words), "unknown": answer.unknown}
-            words |= {"unread": answer.unread}
-            print(json.dumps({"phrase": answer.phrase, "boxes": found} | words))
+            said = {"phrase": answer.phrase, "boxes": found, "words": dict(answer.words)}
+            print(json.dumps(said | {"unknown": answer.unknown, "unread": answer.unread}))
             continue
         if sentence:
             print(answer.phrase)
@@ -89,15 +90,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from scene_utils.dataset import entities
     from scene_utils.study import tables
 
-    ids = entities.read_ids(Path(arguments.data_root), arguments.split)
+    ids = entities.read_ids(arguments.data_root, arguments.split)
     found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
     predictions = metrics.read_predictions(arguments.predictions)
+    asked = found.phrases
     if arguments.only_answered:
-        answered = found.phrases.image_id.isin(predictions.image_id)
-        found = entities.Entities(found.phrases[answered], found.boxes, found.problems)
-    result = metrics.evaluate(
-        predictions, found.phrases, found.boxes, arguments.resamples, arguments.seed
-    )
+        asked = asked[asked.image_id.isin(predictions.image_id)]
+    result = metrics.evaluate(predictions, asked, found.boxes, arguments.resamples, arguments.seed)
     result["annotation_problems"] = found.problems.to_dict("records")
     if arguments.out:
         write_text(Path(arguments.out), json.dumps(result, indent=1) + "\n")
@@ -121,7 +120,7 @@ def references(arguments: argparse.Namespace) -> None:
     from scene_utils.dataset import entities
     from scene_utils.study import tables
 
-    root = Path(arguments.data_root)
+    root = arguments.data_root
     ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
     ids |= dict.fromkeys(entities.read_ids(root, arguments.split), "asked")
     if arguments.at_hand:
@@ -177,33 +176,30 @@ def readme(arguments: argparse.Namespace) -> None:
         sys.exit("\n".join(differ) + " and commit it")
 
 
-def cache_verify(arguments: argparse.Namespace) -> None:
+def cache(arguments: argparse.Namespace) -> None:
     from scene_utils.features import store
 
-    folders = [Path(folder) for folder in arguments.folder]
-    if not folders:
-        made = (paths.DATA / "cache").glob(f"*/features/*/{store.MANIFEST}")
-        folders = sorted(path.parent for path in made)
-    damaged = False
-    for folder in folders:
-        problems = store.verify(folder)
-        damaged = damaged or bool(problems)
+    made = (paths.DATA / "cache").glob(f"*/features/*/{store.MANIFEST}")
+    folders = arguments.folder or sorted(path.parent for path in made)
+    found = {folder: store.verify(folder) for folder in folders}
+    for folder, problems in found.items():
         print("\n".join(problems) or f"{folder}: every shard is as it was written")
-    if damaged:
+    if any(found.values()):
         sys.exit("some shards are damaged: do what is said above, then run `make features`")
     if not folders:
         print("no feature store yet: run `make features`")
 
 
-def run_ablation(arguments: argparse.Namespace) -> None:
-    from scene_utils.study import ablation, ablation_table, settings
+def ablation(arguments: argparse.Namespace) -> None:
+    from scene_utils.study import ablation_table, settings
+    from scene_utils.study.ablation import ROWS, run
 
     chosen = settings.load(arguments.profile, changes=arguments.changes)
-    done = ablation.run(
+    done = run(
         paths.cache(arguments.profile),
         chosen.root,
         paths.figures(arguments.profile) / "ablation.json",
-        [name for name in arguments.rows.split(";") if name] or list(ablation.ROWS),
+        [name for name in arguments.rows.split(";") if name] or list(ROWS),
         [int(seed) for seed in arguments.seeds.split(",")],
         epochs=chosen.train.epochs,
         pictures_per_step=chosen.grid.pictures_per_step,
@@ -220,93 +216,73 @@ def notebook(arguments: argparse.Namespace) -> None:
     run_notebook.run_notebook(Path(arguments.script), Path(arguments.target), parameters)
 
 
+def option(*names: str, **how) -> argparse.ArgumentParser:
+    """An option that several commands share, as a parent of theirs."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(*names, **how)
+    return parent
+
+
+LIST = "NAME of NAME.txt there, or a path to .txt"
+ROOT = option("--data-root", required=True, help="folder of Flickr30k Entities' files")
+SPLIT = option("--split", required=True, help=LIST)
+MODEL = option("--model", default="grid", help="grid, source, or a folder of a training")
+WEIGHTS = option("--weights", help="of a source model's backbone, if elsewhere")
+PROTOCOL = option("--protocol", default="merged", choices=["merged", "any"])
+RESAMPLES = option("--resamples", type=int, default=1000, help="bootstrap draws")
+SEED = option("--seed", type=int, default=0, help="of the bootstrap")
+RESULT = option("--out", default="", help="also write the result as JSON")
+PHRASE = 'such as "the man in the red hat", or a sentence with its phrases in brackets: '
+PHRASE += '"[a man] in [a red hat]"'
+ANSWERED = "score only pictures that the file has predictions for; the counts say how many"
+AT_HAND = "only pictures that the data root holds, of the split and of train"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scene_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    command = commands.add_parser("data", help="fetch weights and vectors, check a data root")
-    command.add_argument("--data-root", default="", help="folder of Flickr30k Entities to check")
-    command.add_argument("--check-only", action="store_true", help="download nothing")
-    command.set_defaults(run=data)
+    def command(run: Callable, text: str, *shared: argparse.ArgumentParser) -> Callable:
+        made = commands.add_parser(run.__name__, help=text, parents=shared)
+        made.set_defaults(run=run)
+        return made.add_argument
 
-    command = commands.add_parser("predict", help="boxes for every phrase of a list of pictures")
-    command.add_argument("--data-root", required=True, help="folder with Sentences and pictures")
-    command.add_argument("--split", required=True, help="NAME of NAME.txt there, or a path to .txt")
-    command.add_argument("--model", default="grid", help="grid, source, or a folder of a training")
-    command.add_argument("--out", required=True, help="parquet file to write")
-    command.add_argument("--weights", default=None, help="backbone weights, if elsewhere")
-    command.set_defaults(run=predict)
-
-    command = commands.add_parser("ground", help="the box of a phrase in one picture")
-    command.add_argument("picture", help="JPEG, PNG, ...")
-    command.add_argument(
-        "phrase",
-        help='such as "the man in the red hat", or a sentence with '
-        'its phrases in brackets: "[a man] in [a red hat]"',
-    )
-    command.add_argument("--top-k", type=int, default=5, help="boxes to give, best first")
-    command.add_argument("--model", default="grid", help="grid, source, or a folder of a training")
-    command.add_argument("--weights", default=None, help="of a source model's backbone, elsewhere")
-    command.add_argument("--json", action="store_true", help="print a line of JSON a phrase")
-    command.add_argument("--save", default="", help="also write the picture with the best boxes")
-    command.set_defaults(run=ground)
-
-    command = commands.add_parser("ablation", help="train and score rows of the ablation")
-    command.add_argument("--profile", required=True)
-    command.add_argument("--changes", default="", help="settings that differ, as name=value")
-    command.add_argument("--rows", default="", help="names with ; between them; default: all")
-    command.add_argument("--seeds", default="0", help="with , between them")
-    command.set_defaults(run=run_ablation)
-
-    command = commands.add_parser("evaluate", help="score a prediction file")
-    command.add_argument("--predictions", required=True, help="parquet, CSV or JSON file")
-    command.add_argument("--data-root", required=True, help="folder with the annotations")
-    command.add_argument("--split", required=True, help="NAME of NAME.txt there, or a path to .txt")
-    command.add_argument(
-        "--only-answered",
-        action="store_true",
-        help="score only pictures that the file has predictions for; the counts say how many",
-    )
-    command.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    command.add_argument("--out", default="", help="also write the result as JSON")
-    command.set_defaults(run=evaluate)
-
-    command = commands.add_parser("references", help="what can be had without looking")
-    command.add_argument("--data-root", required=True, help="folder with the annotations")
-    command.add_argument("--split", default="test", help="NAME of NAME.txt there, or a path")
-    command.add_argument(
-        "--at-hand",
-        action="store_true",
-        help="only pictures that the data root holds, of the split and of train",
-    )
-    command.add_argument("--protocol", default="merged", choices=["merged", "any"])
-    command.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    command.add_argument("--out", default="", help="also write the result as JSON")
-    command.set_defaults(run=references)
-
-    command = commands.add_parser("table", help="a profile's result table as Markdown")
-    command.add_argument("--profile", default="sample")
-    command.add_argument("--protocol", default="merged", choices=["merged", "any"])
-    command.set_defaults(run=table)
-
-    command = commands.add_parser("readme", help="write tables of metrics.json into Markdown")
-    command.add_argument("file", nargs="*", help="default: README.md and the pages of results")
-    command.add_argument("--check", action="store_true", help="change nothing, fail if it differs")
-    command.set_defaults(run=readme)
-
-    command = commands.add_parser("cache", help="look after the stores of features")
-    kinds = command.add_subparsers(required=True, metavar="what")
-    command = kinds.add_parser("verify", help="compare every shard with its hash")
-    command.add_argument("folder", nargs="*", help="stores; default: all of data/cache")
-    command.set_defaults(run=cache_verify)
-
-    command = commands.add_parser("notebook", help="execute a notebook script")
-    command.add_argument("script")
-    command.add_argument("target")
-    command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
-    command.set_defaults(run=notebook)
+    add = command(data, "fetch weights and vectors, check a data root")
+    add("--data-root", default="", help="folder of Flickr30k Entities to check")
+    add("--check-only", action="store_true", help="download nothing")
+    shared = (ROOT, SPLIT, MODEL, WEIGHTS)
+    add = command(predict, "boxes for every phrase of a list of pictures", *shared)
+    add("--out", required=True, help="parquet file to write")
+    add = command(ground, "the box of a phrase in one picture", MODEL, WEIGHTS)
+    add("picture", help="JPEG, PNG, ...")
+    add("phrase", help=PHRASE)
+    add("--top-k", type=int, default=5, help="boxes to give, best first")
+    add("--json", action="store_true", help="print a line of JSON a phrase")
+    add("--save", default="", help="also write the picture with the best boxes")
+    add = command(ablation, "train and score rows of the ablation")
+    add("--profile", required=True)
+    add("--changes", default="", help="settings that differ, as name=value")
+    add("--rows", default="", help="names with ; between them; default: all")
+    add("--seeds", default="0", help="with , between them")
+    add = command(evaluate, "score a prediction file", ROOT, SPLIT, RESAMPLES, SEED, RESULT)
+    add("--predictions", required=True, help="parquet, CSV or JSON file")
+    add("--only-answered", action="store_true", help=ANSWERED)
+    shared = (ROOT, PROTOCOL, RESAMPLES, SEED, RESULT)
+    add = command(references, "what can be had without looking", *shared)
+    add("--split", default="test", help=LIST)
+    add("--at-hand", action="store_true", help=AT_HAND)
+    add = command(table, "a profile's result table as Markdown", PROTOCOL)
+    add("--profile", default="sample")
+    add = command(readme, "write tables of metrics.json into Markdown")
+    add("file", nargs="*", help="default: README.md and the pages of results")
+    add("--check", action="store_true", help="change nothing, fail if it differs")
+    add = command(cache, "look after the stores of features")
+    add("what", choices=["verify"], help="compare every shard with its hash")
+    add("folder", nargs="*", type=Path, help="stores; default: all of data/cache")
+    add = command(notebook, "execute a notebook script")
+    add("script")
+    add("target")
+    add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
 
     arguments = parser.parse_args()
     try:

@@ -4,6 +4,8 @@ A box is `xyxy`: x_min, y_min, x_max, y_max in absolute pixels of the original i
 x_max and y_max exclusive, so that width = x_max - x_min. An array of boxes is `(..., 4)` float32.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -20,7 +22,7 @@ def check(boxes: ArrayLike, where: str = "boxes") -> np.ndarray:
     (1, 4)
     """
     array = np.asarray(boxes, dtype=np.float32)
-    if array.ndim == 0 or array.shape[-1] != 4:
+    if array.shape[-1:] != (4,):
         raise ValueError(
             f"{where}: expected (..., 4) as x_min, y_min, x_max, y_max, got shape {array.shape}"
         )
@@ -126,8 +128,8 @@ def to_pixels(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndar
 
 
 def _scale(width: ArrayLike, height: ArrayLike) -> np.ndarray:
-    size = np.stack(np.broadcast_arrays(width, height), axis=-1).astype(np.float32)
-    return np.concatenate([size, size], axis=-1)
+    sides = np.broadcast_arrays(width, height, width, height)
+    return np.stack(sides, axis=-1).astype(np.float32)
 
 
 def coverage(relative: np.ndarray, cells: int = 50) -> np.ndarray:
@@ -149,16 +151,13 @@ def best_constant(boxes: np.ndarray) -> np.ndarray:
     score = iou(best, boxes).mean()
     step = 0.1
     while step >= 0.001:
-        moved = False
-        for side in range(4):
-            for sign in (-1, 1):
-                trial = best.copy()
-                trial[side] = np.clip(trial[side] + sign * step, 0, 1)
-                if trial[2] <= trial[0] or trial[3] <= trial[1]:
-                    continue
-                value = iou(trial, boxes).mean()
-                if value > score:
-                    best, score, moved = trial, value, True
-        if not moved:
+        before = score
+        for side, move in itertools.product(range(4), (-step, step)):
+            trial = best.copy()
+            trial[side] = np.clip(trial[side] + move, 0, 1)
+            value = iou(trial, boxes).mean()  # 0 of a box turned inside out
+            if value > score:
+                best, score = trial, value
+        if score == before:
             step /= 2
     return best

@@ -7,14 +7,12 @@ A folder is named by a hash of all that its networks were made of, and lists the
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterable
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,13 +45,9 @@ class Network:
 
 
 def load(
-    kind: str,
-    *arguments: str | Path,
-    files: Iterable[Path],
-    precision: str = "float32",
-    hint: str = "LATENCY",
+    kind: str, *arguments: str | Path, files: Iterable[Path], **how: str
 ) -> dict[str, Network]:
-    """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`.
+    """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`; `how` as `Network`.
 
     They are made anew where the files or the code differ from those that made them, or where a
     network is damaged. Where nothing may be written they are made for this process alone. Raises
@@ -71,12 +65,12 @@ def load(
                 paths.replace_folder(made, folder)
                 _forget(folder.parent)
             except OSError:  # nothing may be written there, or another process was quicker
-                return _open(folder if _whole(folder) else made, precision, hint)
-    return _open(folder, precision, hint)
+                return _open(folder if _whole(folder) else made, **how)
+    return _open(folder, **how)
 
 
-def _open(folder: Path, precision: str, hint: str) -> dict[str, Network]:
-    return {path.stem: Network(path, precision, hint) for path in sorted(folder.glob("*.xml"))}
+def _open(folder: Path, **how: str) -> dict[str, Network]:
+    return {path.stem: Network(path, **how) for path in sorted(folder.glob("*.xml"))}
 
 
 def _whole(folder: Path) -> bool:
@@ -93,16 +87,11 @@ def _forget(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-@cache
-def _code() -> str:
-    return imports.code_hash(Path(__file__).with_name("export.py"))
-
-
 def _fingerprint(kind: str, arguments: Iterable, files: Iterable[Path]) -> str:
     """Hash of all that networks depend on, but for the place where the files lie."""
     said = [str(part) for part in arguments if not isinstance(part, Path)]
     digest = hashlib.sha256(json.dumps([kind, said, version("openvino")]).encode())
-    digest.update(_code().encode())
+    digest.update(imports.code_hash(Path(__file__).with_name("export.py")).encode())
     for path in files:
         digest.update(paths.file_hash(path).encode())
     return digest.hexdigest()
@@ -116,9 +105,7 @@ def _export(kind: str, arguments: tuple, target: Path) -> None:
         return
     print(f"{kind}: preparing what answers, once (half a minute)", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "scene_utils.export", kind, *map(str, arguments), str(target)]
-    known = [str(imports.PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, known))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"{kind}: expected to prepare what answers, got {reason}")

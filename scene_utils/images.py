@@ -1,9 +1,6 @@
 """Pictures to arrays: out comes RGB of known range, or an error that names the file."""
 
 import io
-import stat
-import threading
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +15,7 @@ LARGEST_BYTES = 1_000_000_000
 KINDS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"]
 Image.init()
 KINDS = [kind for kind in KINDS if kind in Image.OPEN]  # a build may lack some
-# Filters of warnings belong to the process, and pictures are read in several threads.
-_FILTERS = threading.Lock()
+Image.MAX_IMAGE_PIXELS = None  # `open_image` has a bound of its own
 _SUFFIX = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg")}
 
 ENDINGS = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG")
@@ -46,10 +42,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
         elif hasattr(source, "__array__") and not isinstance(source, memoryview):
             image = Image.fromarray(_eight_bit(np.asarray(source), name))
         else:
-            content = _content(source, name)
-            with _FILTERS, warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(io.BytesIO(content), formats=KINDS)
+            image = Image.open(io.BytesIO(_content(source, name)), formats=KINDS)
         if image.width * image.height > LARGEST_PIXELS:
             raise ImageError(
                 f"{name}: expected at most {LARGEST_PIXELS // 1_000_000} megapixels, got "
@@ -58,18 +51,12 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
         return _to_rgb(image, name)
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"{name}: expected a whole picture (JPEG, PNG, ...), got a file of another kind"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name}: expected at most {LARGEST_PIXELS // 1_000_000} megapixels, got more: {error}"
-        ) from error
     except Exception as error:  # Pillow's decoders raise many types on damaged data
+        found = f"one that cannot be decoded: {error}"
+        if isinstance(error, UnidentifiedImageError):
+            found = "a file of another kind"
         raise ImageError(
-            f"{name}: expected a whole picture (JPEG, PNG, ...), got one that cannot be decoded: "
-            f"{error}"
+            f"{name}: expected a whole picture (JPEG, PNG, ...), got {found}"
         ) from error
 
 
@@ -143,21 +130,15 @@ def read_file(path: Path) -> bytes:
     A pipe or a device would block for ever, and a huge file fill the memory.
     """
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise ImageError(f"{path}: expected a picture, got something that is no file")
-        if state.st_size > LARGEST_BYTES:
-            raise ImageError(
-                f"{path}: expected at most {LARGEST_BYTES:,} bytes, got {state.st_size:,}"
-            )
+        if not path.is_file():
+            found = "got something that is no file" if path.exists() else "found no such file"
+            raise ImageError(f"{path}: expected a picture, {found}")
+        if path.stat().st_size > LARGEST_BYTES:
+            raise ImageError(f"{path}: expected at most {LARGEST_BYTES:,} bytes, got more")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"{path}: expected a picture, found no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
-        if isinstance(error, ImageError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: expected a picture, could not read it: {reason}") from error
+    except OSError as error:
+        reason = f"could not read it: {error.strerror}"
+        raise ImageError(f"{path}: expected a picture, {reason}") from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -51,6 +51,7 @@ def closure(paths: Iterable[Path], lazily: bool = True) -> list[Path]:
     return sorted(found)
 
 
+@cache
 def code_hash(*paths: str | Path) -> str:
     """SHA-256 over the text of the files and of all of the package that they import."""
     digest = hashlib.sha256()

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from scene_utils.images import ImageError, open_image, picture_file
@@ -63,18 +62,15 @@ def predict_split(
     found = entities.read_entities(root, dict.fromkeys(ids, split), boxes=False, progress=progress)
     phrases, problems = found.phrases, found.problems.to_dict("records")
     folder = entities.image_folder(root)
-    sizes = {}
-    for image_id in phrases.image_id[phrases.width == 0].unique():
+    for image_id, rows in (
+        phrases[phrases.width == 0].groupby("image_id", sort=False).groups.items()
+    ):
         try:
-            sizes[image_id] = open_image(picture_file(folder, image_id)).size
+            size = open_image(picture_file(folder, image_id)).size
+            phrases.loc[rows, ["width", "height"]] = size
         except ImageError as error:
             problems.append({"file": f"{image_id}.jpg", "reason": f"no size known: {error}"})
-            sizes[image_id] = (0, 0)
-    if sizes:
-        lacking = phrases.width == 0
-        known = phrases.image_id[lacking].map(sizes)
-        phrases.loc[lacking, ["width", "height"]] = np.array(known.tolist(), np.int32)
-        phrases = phrases[phrases.width > 0]
+    phrases = phrases[phrases.width > 0]
     with tempfile.TemporaryDirectory() as scratch:
         store = model.pictures(folder, phrases.image_id.unique(), Path(scratch), progress)
         if store is not None:

@@ -10,9 +10,9 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,48 +25,36 @@ PHOTOS = DATA / "photos"
 RAW = DATA / "raw"
 
 
-def _profile(kind: Path, profile: str) -> Path:
-    if not re.fullmatch(r"[a-z0-9_]+", profile):
-        raise ValueError(f"profile: expected lower-case letters, digits and _, got {profile!r}")
-    return kind / profile
-
-
 def cache(profile: str) -> Path:
     """Folder of a profile's artefacts, `data/cache/<profile>`."""
-    return _profile(DATA / "cache", profile)
+    return DATA / "cache" / profile
 
 
 def figures(profile: str) -> Path:
     """Folder of a profile's final figures and metrics, `figures/<profile>`."""
-    return _profile(ROOT / "figures", profile)
+    return ROOT / "figures" / profile
 
 
 def build(profile: str) -> Path:
     """Folder of a profile's executed notebooks, `build/<profile>`."""
-    return _profile(ROOT / "build", profile)
+    return ROOT / "build" / profile
 
 
 @contextlib.contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; move it onto `target` when the block succeeds.
 
-    The file is synced before it is moved and the folder after it, so after a crash `target` is
-    either the old whole file or the new whole file. On any failure (a full disk too) the temporary
-    file is removed, and an `OSError` of writing is raised again with the target's name in it.
+    The file is synced before it is moved, so after a crash `target` is either the old whole file or
+    the new whole file. On any failure (a full disk too) the temporary file is removed, and an
+    `OSError` of writing is raised again with the target's name in it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent
-    )
-    os.close(handle)
-    os.chmod(name, 0o644)
-    temporary = Path(name)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{target.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
     except OSError as error:
         raise OSError(
             error.errno or errno.EIO,  # NumPy reports a short write without a number
@@ -78,20 +66,10 @@ def atomic(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
-    """Hex digest of a file's content; md5 only recognises what was published by it."""
+    """Hex digest of a file's content."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def write_text(target: Path, text: str) -> None:
@@ -108,10 +86,9 @@ def decode(content: bytes) -> tuple[str, str]:
     UTF-8 and UTF-16 with their marks, UTF-8 without, and what is none of these as Windows writes
     it in western languages.
     """
-    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-    coding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8")
+    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        return content.decode(coding), ""
+        return content.decode("utf-16" if marked else "utf-8-sig"), ""
     except UnicodeDecodeError as error:
         bad = f"byte {content[error.start]:#x} at {error.start:,}"
         read = content.decode("cp1252", "replace")
@@ -121,11 +98,12 @@ def decode(content: bytes) -> tuple[str, str]:
 def read_finished(path: Path, wanted: dict) -> dict | None:
     """What a finished run left in the JSON file `path`, if all that is `wanted` stands in it.
 
-    A file of another run is removed: until the next one writes its own, nothing counts as finished.
+    A file of another run, or a damaged one, is removed: until the next run writes its own, nothing
+    counts as finished.
     """
-    if path.is_file():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(path.read_text(encoding="utf-8"))
-        if {key: known.get(key) for key in wanted} == wanted:
+        if {key: known[key] for key in wanted} == wanted:
             return known
     path.unlink(missing_ok=True)
     return None

@@ -3,9 +3,8 @@
 Units stand on the axes, colours are safe for colour-blind eyes.
 """
 
-import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -28,17 +27,8 @@ DATE_FREE = {
     "svg": {"Date": None, "Creator": None},
 }
 RESOLUTION = 150
-
-
-def styled(draw: Callable) -> Callable:
-    """Draw in the study's style alone, whatever the reader's own settings are."""
-
-    @functools.wraps(draw)
-    def inside(*args, **kwargs):
-        with plt.style.context(STYLE, after_reset=True):
-            return draw(*args, **kwargs)
-
-    return inside
+# Decorates what draws: in the study's style alone, whatever the reader's own settings are.
+styled = plt.style.context(STYLE, after_reset=True)
 
 
 @styled
@@ -58,10 +48,10 @@ def save(figure: Figure, path: Path) -> None:
     for kind in ("png",) if shows_photos else ("png", "svg"):
         target, made = path.with_suffix(f".{kind}"), io.BytesIO()
         figure.savefig(made, format=kind, metadata=DATE_FREE[kind], dpi=RESOLUTION)
-        if target.is_file() and _shown(target.read_bytes(), kind) == _shown(made.getvalue(), kind):
-            continue
-        with atomic(target) as temporary:
-            temporary.write_bytes(made.getvalue())
+        content, old = made.getvalue(), target.read_bytes() if target.is_file() else b""
+        if _shown(old, kind) != _shown(content, kind):
+            with atomic(target) as temporary:
+                temporary.write_bytes(content)
 
 
 def _shown(content: bytes, kind: str) -> bytes | tuple | None:
@@ -86,23 +76,17 @@ def draw_boxes(
     """Show a picture `(h, w, 3)` with boxes `(n, 4)` in its own pixels, each with its label."""
     axes.imshow(image)
     axes.set_axis_off()
+    width = image.shape[1]
     for number, box in enumerate(box_ops.check(boxes) if len(boxes) else ()):
-        colour = colours[number % len(colours)]
-        style = styles[number % len(styles)]
-        x, y, right, bottom = (float(side) for side in box)
+        colour, style = colours[number % len(colours)], styles[number % len(styles)]
+        x, y, right, bottom = box.tolist()
         for edge in ({"ec": "white", "lw": 3.2}, {"ec": colour, "lw": 1.8, "ls": style}):
             axes.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, **edge))
         if number < len(labels) and labels[number]:
-            axes.text(
-                x if x < image.shape[1] / 2 else min(right, image.shape[1]),
-                max(y - 4, 10),
-                labels[number],
-                color="white",
-                fontsize=8,
-                va="bottom",
-                ha="left" if x < image.shape[1] / 2 else "right",
-                bbox={"fc": colour, "ec": "none", "pad": 1.5},
-            )
+            side, place = ("left", x) if x < width / 2 else ("right", min(right, width))
+            look = {"color": "white", "fontsize": 8, "va": "bottom", "ha": side}
+            look["bbox"] = {"fc": colour, "ec": "none", "pad": 1.5}
+            axes.text(place, max(y - 4, 10), labels[number], **look)
 
 
 @styled

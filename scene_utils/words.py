@@ -7,8 +7,9 @@ on lower-case text split as the Penn Treebank is: "the man's" is `the`, `man`, `
 import gzip
 import itertools
 import re
+import statistics
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +29,6 @@ DETERMINERS = frozenset(
 )
 # No real line has over 20,000 bytes; the bound keeps a file without line ends from memory.
 LONGEST_LINE = 100_000
-WIDEST = 5_000  # numbers of a word
 _NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 _TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
 _CONTRACTION = re.compile(r"^(.+?)('s|n't|'re|'ve|'ll|'d|'m)$")
@@ -77,25 +77,10 @@ def check_phrases(phrases: str | Iterable[str]) -> list[str]:
     return asked
 
 
-def _numbers(line: bytes) -> int:
+def _width(line: bytes) -> int:
     """How many numbers a line ends in, of all but its first part."""
-    parts, count = line.split(), 0
-    for part in reversed(parts[1:]):
-        if not _NUMBER.match(part):
-            break
-        count += 1
-    return count
-
-
-def _first_lines(file, count: int = 20) -> tuple[list[bytes], int]:
-    """Lines of vectors without the mark or header that a file may begin with, and their width."""
-    lines = [file.readline(LONGEST_LINE) for _ in range(count)]
-    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-    # word2vec's text format says first how many lines and numbers follow.
-    if re.fullmatch(rb"\d+ \d+\s*", lines[0]) and _numbers(lines[1]) > 1:
-        lines[0] = b"\n"
-    widths = Counter(filter(None, map(_numbers, lines)))
-    return lines, widths.most_common(1)[0][0] if widths else 0
+    parts = reversed(line.split()[1:])
+    return sum(1 for _ in itertools.takewhile(_NUMBER.match, parts))
 
 
 def read_glove_text(path: Path | str, name: str = "") -> Vectors:
@@ -110,20 +95,23 @@ def read_glove_text(path: Path | str, name: str = "") -> Vectors:
     rows: list[np.ndarray] = []
     total, bad, first_bad = 0, 0, ""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        first, dim = _first_lines(file)
-        rest = iter(lambda: file.readline(LONGEST_LINE), b"")
-        for total, line in enumerate(itertools.chain(filter(None, first), rest), start=1):
-            if not line.strip():
-                continue
+        first = [file.readline(LONGEST_LINE) for _ in range(20)]
+        first[0] = first[0].removeprefix(b"\xef\xbb\xbf")
+        # word2vec's text format says first how many lines and numbers follow.
+        if re.fullmatch(rb"\d+ \d+\s*", first[0]) and _width(first[1]) > 1:
+            first[0] = b"\n"
+        dim = statistics.mode([width for width in map(_width, first) if width] or [0])
+        lines = itertools.chain(filter(None, first), iter(lambda: file.readline(LONGEST_LINE), b""))
+        for total, line in enumerate(lines, start=1):
             parts = line.split()
+            if not parts:
+                continue
             try:
-                if not 1 <= dim < min(len(parts), WIDEST) or (
+                if not 1 <= dim < len(parts) or (
                     len(parts) > dim + 1 and _NUMBER.match(parts[-dim - 1])
                 ):
                     raise ValueError(f"{len(parts) - 1} numbers")
                 word = b" ".join(parts[:-dim]).decode("utf-8")
-                if word in index:
-                    continue
                 with np.errstate(over="ignore"):  # a number too large is found below
                     row = np.array(parts[-dim:], dtype=np.float32)
                 if not np.isfinite(row).all():
@@ -134,8 +122,9 @@ def read_glove_text(path: Path | str, name: str = "") -> Vectors:
                 if bad > 1 + total // 1000:
                     break
                 continue
-            index[word] = len(rows)
-            rows.append(row)
+            if word not in index:
+                index[word] = len(rows)
+                rows.append(row)
     if bad > 1 + total // 1000 or not rows:
         raise ValueError(
             f"{path}: expected GloVe's text format, a word and {dim or 'd'} numbers a line; "
@@ -308,19 +297,15 @@ def described(phrases: pd.DataFrame, between: int = 3, longest: int = 12) -> lis
     Elsewhere it is the phrase alone. `phrases` has image_id, sentence_id, first_word_index, phrase
     and sentence, and all the phrases of its sentences.
     """
-    columns = ("image_id", "sentence_id", "first_word_index", "phrase", "sentence")
-    spans: dict[tuple, list[tuple[int, int]]] = {}
-    rows = []
-    for image, sentence, first, phrase, words in zip(
-        *(phrases[column] for column in columns), strict=True
-    ):
-        own = (first, first + len(phrase.split()))
-        all_spans = spans.setdefault((image, sentence), [])
-        all_spans.append(own)
-        rows.append((own, all_spans, phrase, words.split()))
+    columns = ["image_id", "sentence_id", "first_word_index", "phrase", "sentence"]
+    rows, spans = [], defaultdict(list)
+    for *key, first, phrase, sentence in phrases[columns].itertuples(index=False, name=None):
+        span = first, first + len(phrase.split())
+        spans[tuple(key)].append(span)
+        rows.append((span, spans[tuple(key)], phrase, sentence.split()))
     found = []
-    for (first, end), all_spans, phrase, words in rows:
-        start, last = min((span for span in all_spans if span[0] >= end), default=(end, end))
+    for (first, end), others, phrase, words in rows:
+        start, last = min((span for span in others if span[0] >= end), default=(end, end))
         joint = [word.lower() for word in words[end:start]]
         fits = 1 <= len(joint) <= between and last - first <= longest
         found.append(" ".join(words[first:last]) if fits and BREAKS.isdisjoint(joint) else phrase)

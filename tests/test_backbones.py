@@ -15,7 +15,7 @@ from scene_utils.features import weights
 from scene_utils.features.backbones import feature_maps, load_backbone
 
 NAMES = ("resnet50", "efficientnet_lite0", "efficientnet_lite2")
-LITE0 = weights.PRETRAINED / weights.EFFICIENTNET_LITE0_FILE.name
+LITE0 = weights.PRETRAINED / weights.WEIGHTS_FILES["efficientnet_lite0"].name
 REFERENCES = Path(__file__).parent / "reference"
 LITES = {"efficientnet_lite0": 3_371_008, "efficientnet_lite2": 4_811_072}
 
@@ -100,7 +100,7 @@ def test_resnet50_reads_the_layout_of_the_published_file(no_weights, monkeypatch
     bare = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(224, 224, 3))
     rng = np.random.default_rng(0)
     bare.set_weights([rng.random(x.shape, dtype="float32") for x in bare.weights])
-    path = no_weights / weights.RESNET50_FILE.name
+    path = no_weights / weights.WEIGHTS_FILES["resnet50"].name
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.name.encode() for layer in bare.layers]
         for layer in bare.layers:
@@ -111,7 +111,8 @@ def test_resnet50_reads_the_layout_of_the_published_file(no_weights, monkeypatch
                 group[name] = x
     with open(path, "rb") as stream:
         md5 = hashlib.file_digest(stream, "md5").hexdigest()
-    published = dataclasses.replace(weights.RESNET50_FILE, size=path.stat().st_size, digest=md5)
+    file = weights.WEIGHTS_FILES["resnet50"]
+    published = dataclasses.replace(file, size=path.stat().st_size, digest=md5)
     monkeypatch.setitem(weights.WEIGHTS_FILES, "resnet50", published)
     backbone = load_backbone("resnet50")
     assert backbone.label == "resnet50"
@@ -141,7 +142,7 @@ def test_missing_explicit_path_does_not_fall_back_to_another_file(tmp_path):
 
 
 def test_another_file_in_the_keras_folder_is_refused_with_both_hashes(no_weights):
-    file = weights.RESNET50_FILE
+    file = weights.WEIGHTS_FILES["resnet50"]
     place = no_weights.parent / "keras" / "models" / file.name
     place.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="not the published") as caught:
@@ -245,8 +246,3 @@ def test_model_survives_serialisation_without_custom_code(untrained, name, refer
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_backbone(**arguments)
-
-
-def test_unknown_map_is_named(lite0):
-    with pytest.raises(ValueError, match=r"C3, C4, C5.*C2"):
-        feature_maps(lite0, ["C2"])

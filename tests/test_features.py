@@ -50,7 +50,7 @@ def test_features_are_the_backbones_mean_map(whole, folder, backbone):
     expected, stored = np.asarray(backbone.model(pixels)).mean(axis=(1, 2)), store.array(["105"])
     np.testing.assert_allclose(stored, expected, rtol=2e-3, atol=2e-3)
     # A new picture gets the features that it would have in the store.
-    fresh = keras_engine.pooled_features(backbone, pixels)
+    fresh = keras_engine.encoder(backbone)(pixels)
     np.testing.assert_allclose(stored.astype(np.float32), fresh, rtol=1e-3, atol=1e-4)
     assert list(store.unreadable.image_id) == ["700"]
 

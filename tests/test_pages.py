@@ -48,7 +48,7 @@ def test_every_command_that_is_named_exists(page):
     named = re.findall(r"(?:`|^ {4})(?:[A-Z_]+=\S+ )?make\s+([a-z-]+)(?=[`\s])", text, re.MULTILINE)
     assert set(named) <= targets, page
     source = (paths.ROOT / "scene_utils/__main__.py").read_text(encoding="utf-8")
-    commands = set(re.findall(r'add_parser\("([a-z]+)"', source))
+    commands = set(re.findall(r"command\(([a-z]+)", source))
     assert set(re.findall(r"python -m scene_utils\s+([a-z]+)", text)) <= commands, page
 
 

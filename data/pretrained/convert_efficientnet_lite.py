@@ -66,7 +66,7 @@ def torch_model(name: str, state: dict[str, torch.Tensor], size: int) -> Efficie
 
 def layer_names(name: str) -> dict[str, str]:
     """Keras layer name by PyTorch module name, without the classifier."""
-    _, depth, _ = SCALES[name]
+    _, depth = SCALES[name]
     names = {"_conv_stem": "stem_conv", "_bn0": "stem_bn"}
     index = 0
     for stage, (repeats, _, _, expansion, _) in enumerate(STAGES, start=1):

@@ -75,23 +75,16 @@ def _number(text: str | None, path: str, kind: type = int) -> int | float:
     raise ValueError(f"expected {wanted} in <{path}>, got {repr(text)[:60]}")
 
 
-def parse_size(xml: bytes) -> tuple[int, int]:
-    """The original image's (width, height) in pixels, and nothing else of an annotation."""
-    return _size(_root_element(xml))
-
-
-def _size(root: ElementTree.Element) -> tuple[int, int]:
-    width, height = (_number(root.findtext(p), p) for p in ("size/width", "size/height"))
-    return width, height
-
-
-def parse_annotation(xml: bytes) -> Annotation:
-    """One picture's XML. Coordinates become the box type here, and only here.
+def parse_annotation(xml: bytes, boxes: bool = True) -> Annotation:
+    """One picture's XML, or without `boxes` its size alone. Coordinates become the box type here.
 
     A box is cut at the picture's edges; one that lies beyond them is left out. Raises ValueError
     that says what was expected: not XML, no number, a box without area.
     """
     root = _root_element(xml)
+    width, height = (_number(root.findtext(p), p) for p in ("size/width", "size/height"))
+    if not boxes:
+        return Annotation(width, height, [], np.zeros((0, 4), np.float32), frozenset())
     phrase_ids: list[int] = []
     corners: list[list[float]] = []
     scenes: set[int] = set()
@@ -105,14 +98,13 @@ def parse_annotation(xml: bytes) -> Annotation:
         corner = [_number(box.findtext(s), s, float) for s in ("xmin", "ymin", "xmax", "ymax")]
         phrase_ids.extend(names)
         corners.extend([corner] * len(names))
-    boxes = box_ops.from_inclusive(np.reshape(corners, (-1, 4)))
-    box_ops.check(boxes, "bndbox (as x_min, y_min, x_max, y_max, 0-based)")
-    width, height = _size(root)
+    whole = box_ops.from_inclusive(np.reshape(corners, (-1, 4)))
+    box_ops.check(whole, "bndbox (as x_min, y_min, x_max, y_max, 0-based)")
     remarks = []
     if any(side != round(side) for corner in corners for side in corner):
         remarks.append("expected whole numbers as coordinates, got decimals: read as they are")
-    inside = np.clip(boxes, 0, np.float32([width, height, width, height]))
-    if beyond := int((inside != boxes).any(axis=1).sum()):
+    inside = np.clip(whole, 0, np.float32([width, height, width, height]))
+    if beyond := int((inside != whole).any(axis=1).sum()):
         remarks.append(
             f"expected boxes within {width} x {height} pixels, got {beyond} that reach beyond: cut"
         )

@@ -5,9 +5,9 @@ Plummer et al., Flickr30k Entities, IJCV 2017. A data root holds `annotations.zi
 a line; `UNRELATED_CAPTIONS`; and the pictures in `flickr30k-images/<id>.jpg`.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -22,13 +22,18 @@ from scene_utils import box_ops
 from scene_utils.dataset import annotations
 from scene_utils.dataset.mentions import MENTION_KEY
 from scene_utils.images import picture_files
-from scene_utils.paths import atomic, decode, write_text
+from scene_utils.paths import atomic, decode, file_hash, read_finished, write_text
 from scene_utils.runtime import progress_bar
 
 SPLITS = ("train", "val", "test")
 IMAGE_FOLDERS = ("flickr30k-images", "flickr30k_images")
 # The largest real file has 27 kB; one past this is damage or an attack, never an annotation.
 LARGEST_FILE = 1_000_000
+# Of the table of phrases, before what the boxes add.
+COLUMNS = dict.fromkeys([MENTION_KEY[0], "split"], "str")
+COLUMNS |= dict(zip(MENTION_KEY[1:], ("int8", "int32", "int16"), strict=True))
+COLUMNS |= dict.fromkeys(["phrase", "sentence", "category"], "str")
+COLUMNS |= {"width": "int32", "height": "int32", "scene": "bool", "unrelated": "bool"}
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,8 @@ def read_ids(root: Path, split: str) -> list[str]:
 
 def image_folder(root: Path) -> Path:
     """The folder of pictures of a data root (which need not exist)."""
-    for name in IMAGE_FOLDERS:
-        if (Path(root) / name).is_dir():
-            return Path(root) / name
-    return Path(root) / IMAGE_FOLDERS[0]
+    folders = [Path(root) / name for name in IMAGE_FOLDERS]
+    return next(filter(Path.is_dir, folders), folders[0])
 
 
 def image_ids(root: Path) -> set[str]:
@@ -81,22 +84,12 @@ def opener(root: Path) -> Callable[[str], bytes | None]:
     """A function from a name (`Annotations/<id>.xml`) to the file's bytes, None if missing."""
     archive = root / "annotations.zip"
     if (root / "Sentences").is_dir():
-
-        def find(name: str) -> tuple[int, Callable[[], bytes]] | None:
-            path = root / name
-            return (path.stat().st_size, path.read_bytes) if path.is_file() else None
-
+        folder = root
     elif archive.is_file():
         try:
-            source = zipfile.ZipFile(archive)
+            folder = zipfile.Path(archive)
         except zipfile.BadZipFile as error:
             raise ValueError(f"{archive}: expected a whole zip archive, got {error}") from error
-        members = {info.filename: info for info in source.infolist()}
-
-        def find(name: str) -> tuple[int, Callable[[], bytes]] | None:
-            info = members.get(name)
-            return info and (info.file_size, lambda: source.read(info))
-
     else:
         raise FileNotFoundError(
             f"{root}: expected annotations.zip, or the folders Annotations and Sentences, of "
@@ -104,30 +97,29 @@ def opener(root: Path) -> Callable[[str], bytes | None]:
         )
 
     def read(name: str) -> bytes | None:
-        size, content = find(name) or (0, lambda: None)
-        if size > LARGEST_FILE:
-            raise ValueError(f"expected at most {LARGEST_FILE:,} bytes in an annotation")
+        path = folder / name
+        if not path.is_file():
+            return None
         try:
-            return content()
+            with path.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise ValueError(f"expected a whole file in {archive.name}, got {error}") from error
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"expected at most {LARGEST_FILE:,} bytes in an annotation")
+        return content
 
     return read
 
 
 def _unrelated(root: Path) -> set[tuple[str, int]]:
-    path = root / "UNRELATED_CAPTIONS"
-    if not path.is_file():
-        return set()
-    found = set()
-    for line in decode(path.read_bytes())[0].splitlines():
-        if line.startswith("#") or not line.strip():
-            continue
-        match = re.fullmatch(r"(\S+)\s+(\d+)", line.strip())
-        if not match:
+    path, found = root / "UNRELATED_CAPTIONS", set()
+    text = decode(path.read_bytes())[0] if path.is_file() else ""
+    for line in text.splitlines():
+        if match := re.fullmatch(r"\s*(\S+)\s+(\d+)\s*", line):
+            found.add((match[1], int(match[2]) - 1))  # the file counts sentences from 1
+        elif line.strip() and not line.startswith("#"):
             raise ValueError(f"{path}: expected `<image id> <sentence number>`, got {line!r}")
-        # The file counts sentences from 1.
-        found.add((match[1], int(match[2]) - 1))
     return found
 
 
@@ -149,7 +141,7 @@ def read_entities(
     read, unrelated = opener(root), _unrelated(root)
     mentions: list[tuple] = []
     box_rows: list[tuple[str, int]] = []
-    corners: list[np.ndarray] = []
+    corners = [np.zeros((0, 4), np.float32)]
     problems: list[tuple[str, str]] = []
     for image_id, split in progress_bar(
         ids.items(), desc="annotations", unit="image", disable=not progress, mininterval=1
@@ -158,79 +150,57 @@ def read_entities(
         name = f"Annotations/{image_id}.xml"
         try:
             xml = read(name)
-            if xml is None:
-                if boxes:
-                    problems.append((name, "missing: its phrases have no box"))
-            elif boxes:
-                annotation = annotations.parse_annotation(xml)
+            if xml is not None:
+                annotation = annotations.parse_annotation(xml, boxes)
                 width, height, scenes = annotation.width, annotation.height, annotation.scenes
                 problems.extend((name, remark) for remark in annotation.remarks)
                 box_rows.extend((image_id, phrase_id) for phrase_id in annotation.phrase_ids)
                 corners.append(annotation.boxes)
-            else:
-                width, height = annotations.parse_size(xml)
+            elif boxes:
+                problems.append((name, "missing: its phrases have no box"))
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))
         name = f"Sentences/{image_id}.txt"
         try:
-            text = read(name)
-            decoded, odd = decode(text or b"")
+            content = read(name)
+            text, odd = decode(content or b"")
             if odd:
                 problems.append((name, odd))
-            found = annotations.parse_sentences(decoded)
+            found = annotations.parse_sentences(text)
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))
             continue
-        sentences = [
-            " ".join(annotations.MARK.sub(r"\1", line).split()) for line in decoded.splitlines()
-        ]
         if not found:
-            reason = "missing" if text is None else "expected sentences with phrases, found none"
+            reason = "missing" if content is None else "expected sentences with phrases, found none"
             problems.append((name, reason))
+        sentences = [" ".join(annotations.MARK.sub(r"\1", s).split()) for s in text.splitlines()]
         for sentence_id, phrase_id, word, category, phrase in found:
-            mentions.append(
-                (
-                    *(image_id, split, sentence_id, phrase_id, word, phrase),
-                    *(sentences[sentence_id], category, width, height),
-                    *(phrase_id in scenes, (image_id, sentence_id) in unrelated),
-                )
-            )
+            key = (image_id, split, sentence_id, phrase_id, word)
+            is_scene, is_odd = phrase_id in scenes, (image_id, sentence_id) in unrelated
+            said = (phrase, sentences[sentence_id], category)
+            mentions.append((*key, *said, width, height, is_scene, is_odd))
     table = pd.DataFrame(box_rows, columns=["image_id", "phrase_id"])
-    table[box_ops.COLUMNS] = np.concatenate([*corners, np.zeros((0, 4), np.float32)])
+    table[box_ops.COLUMNS] = np.concatenate(corners)
     table = table.astype({"image_id": "str", "phrase_id": "int32"})
-    columns = [MENTION_KEY[0], "split", *MENTION_KEY[1:], "phrase"]
-    columns += ["sentence", "category", "width", "height", "scene", "unrelated"]
-    phrases = pd.DataFrame(mentions, columns=columns).astype(
-        {"sentence_id": "int8", "phrase_id": "int32", "first_word_index": "int16"}
-        | {"width": "int32", "height": "int32", "scene": "bool", "unrelated": "bool"}
-        | dict.fromkeys(["image_id", "split", "phrase", "sentence", "category"], "str")
-    )
+    phrases = pd.DataFrame(mentions, columns=list(COLUMNS)).astype(COLUMNS)
     grouped = table.groupby(["image_id", "phrase_id"], sort=False)[box_ops.COLUMNS]
     merged = grouped.agg({"x_min": "min", "y_min": "min", "x_max": "max", "y_max": "max"})
-    merged.insert(0, "n_boxes", grouped.size().astype("int16"))
+    merged.insert(0, "n_boxes", grouped.size())
     phrases = phrases.merge(merged.reset_index(), on=["image_id", "phrase_id"], how="left")
     phrases["n_boxes"] = phrases["n_boxes"].fillna(0).astype("int16")
     return Entities(phrases, table, pd.DataFrame(problems, columns=["file", "reason"], dtype="str"))
 
 
 def _fingerprint(root: Path) -> str:
-    """Changes when the reader or what it read changes; costs no reading of the annotations.
-
-    A folder's own time does not change when a file in it is edited, so each file's time counts.
-    """
-    readers = (Path(__file__), Path(annotations.__file__))
-    parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in readers]
-    for name in ("annotations.zip", "Annotations", "Sentences"):
-        if (root / name).exists():
-            state = (root / name).stat()
-            parts.append(f"{name} {state.st_size} {state.st_mtime_ns}")
-        if (root / name).is_dir():
-            with os.scandir(root / name) as entries:
-                states = [(entry.name, entry.stat()) for entry in entries]
-            parts += sorted(f"{file} {s.st_size} {s.st_mtime_ns}" for file, s in states)
-    for name in (*(f"{split}.txt" for split in SPLITS), "UNRELATED_CAPTIONS"):
-        if (root / name).is_file():
-            parts.append(hashlib.sha256((root / name).read_bytes()).hexdigest())
+    """Changes when the reader or what it read changes; costs no reading of the annotations."""
+    parts = [file_hash(Path(reader)) for reader in (__file__, annotations.__file__)]
+    lists = [f"{split}.txt" for split in SPLITS]
+    for name in ("annotations.zip", "Annotations", "Sentences", *lists, "UNRELATED_CAPTIONS"):
+        path = root / name
+        # A folder's own time does not change when a file in it is edited.
+        for file in sorted(path.iterdir()) if path.is_dir() else [path] * path.is_file():
+            state = file.stat()
+            parts.append(f"{name} {file.name} {state.st_size} {state.st_mtime_ns}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -240,40 +210,28 @@ def load_entities(root: Path | str, cache: Path, progress: bool = True) -> Entit
     Files: phrases.parquet, boxes.parquet, problems.parquet, and entities.json, written last, with
     the fingerprint of what was read; where that differs, the official files are read anew.
     """
-    root = Path(root)
-    names = ("phrases", "boxes", "problems")
-    stamp = cache / "entities.json"
-    fingerprint = _fingerprint(root)
-    try:
-        known = json.loads(stamp.read_text())["fingerprint"] == fingerprint
-        if known:
-            return Entities(*(pd.read_parquet(cache / f"{name}.parquet") for name in names))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    tables = {name: cache / f"{name}.parquet" for name in ("phrases", "boxes", "problems")}
+    stamp, made_of = cache / "entities.json", {"fingerprint": _fingerprint(Path(root))}
+    if read_finished(stamp, made_of):
+        with contextlib.suppress(OSError, ValueError):  # a damaged table
+            return Entities(*map(pd.read_parquet, tables.values()))
     stamp.unlink(missing_ok=True)
     result = read_entities(root, progress=progress)
-    for name in names:
-        with atomic(cache / f"{name}.parquet") as temporary:
+    for name, path in tables.items():
+        with atomic(path) as temporary:
             getattr(result, name).to_parquet(temporary, index=False)
-    write_text(stamp, json.dumps({"fingerprint": fingerprint}) + "\n")
+    write_text(stamp, json.dumps(made_of) + "\n")
     return result
 
 
 def count(phrases: pd.DataFrame, at_hand: Iterable[str]) -> pd.DataFrame:
     """Counts a split: images and boxed mentions in the lists, and those with a picture at hand."""
-    at_hand = set(at_hand)
-    rows = []
-    for split, group in phrases.groupby("split", sort=False):
-        boxed = group[group.n_boxes > 0]
-        here = boxed.image_id.isin(at_hand)
-        rows.append(
-            {
-                "split": split,
-                "images": group.image_id.nunique(),
-                "mentions": len(group),
-                "boxed mentions": len(boxed),
-                "images at hand": boxed.image_id[here].nunique(),
-                "boxed mentions at hand": int(here.sum()),
-            }
-        )
-    return pd.DataFrame(rows).set_index("split")
+    boxed = phrases[phrases.n_boxes > 0]
+    here = boxed[boxed.image_id.isin(set(at_hand))]
+    images = {"images": phrases, "images at hand": here}
+    mentions = {"mentions": phrases, "boxed mentions": boxed, "boxed mentions at hand": here}
+    counts = {name: rows.groupby("split").image_id.nunique() for name, rows in images.items()}
+    counts |= {name: rows.groupby("split").size() for name, rows in mentions.items()}
+    columns = ["images", "mentions", "boxed mentions", "images at hand", "boxed mentions at hand"]
+    table = pd.DataFrame(counts, pd.Index(phrases.split.unique(), name="split"), columns)
+    return table.fillna(0).astype("int64")

@@ -26,23 +26,17 @@ def boxed_mentions(
     if chosen.empty:
         raise ValueError(f"expected boxed mentions with a picture in split {split!r}, got none")
     rows, ids = pd.factorize(chosen.image_id)
-    boxes = box_ops.to_relative(
-        chosen[box_ops.COLUMNS].to_numpy(), chosen.width.to_numpy(), chosen.height.to_numpy()
-    )
-    return chosen, rows, ids, np.clip(boxes, 0, 1)
+    return chosen, rows, ids, np.clip(box_ops.relative(chosen), 0, 1)
 
 
 def prediction_table(phrases: pd.DataFrame, boxes: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     """A prediction table for rows of a phrase table: `boxes (n, k, 4)` as fractions of the picture,
     best first, with `scores (n, k)`."""
     ranks = boxes.shape[1]
-    table = phrases.loc[phrases.index.repeat(ranks), [*MENTION_KEY, "phrase"]]
-    table = table.reset_index(drop=True)
+    repeated = phrases.iloc[np.repeat(np.arange(len(phrases)), ranks)].reset_index(drop=True)
+    table = repeated[[*MENTION_KEY, "phrase"]]
     table["rank"] = np.tile(np.arange(1, ranks + 1), len(phrases))
     table["score"] = np.ravel(scores)
-    table[box_ops.COLUMNS] = box_ops.to_pixels(
-        boxes.reshape(-1, 4),
-        phrases.width.to_numpy().repeat(ranks),
-        phrases.height.to_numpy().repeat(ranks),
-    )
+    size = repeated.width.to_numpy(), repeated.height.to_numpy()
+    table[box_ops.COLUMNS] = box_ops.to_pixels(boxes.reshape(-1, 4), *size)
     return table[PREDICTION_COLUMNS]

@@ -1,13 +1,9 @@
 """Pretrained picture encoders: from RGB pixels to the last map of a convolutional network.
 
-Encoders, all trained for classification on ImageNet-1k:
-
-- `resnet50`: He et al. 2016, "Deep Residual Learning for Image Recognition" (keras.applications);
-  2048 channels.
-- `efficientnet_lite0` and `efficientnet_lite2`: Tan and Le 2019, "EfficientNet: Rethinking Model
-  Scaling for Convolutional Neural Networks", in its Lite variant (no squeeze-and-excitation, ReLU6,
-  unscaled stem and head); 1280 channels. The weights are in the repository, see
-  `data/pretrained/README.md`.
+All are trained for classification on ImageNet-1k: `resnet50` (He et al. 2016, "Deep Residual
+Learning for Image Recognition"; 2048 channels), `efficientnet_lite0` and `efficientnet_lite2` (Tan
+and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", without
+squeeze-and-excitation, with ReLU6 and an unscaled stem and head; 1280 channels).
 
 Every model takes RGB pixels in 0..255. Colour order and scaling are the first layers of the graph,
 so that no caller can pair a network with the preprocessing of another. Weights come from a file
@@ -16,7 +12,6 @@ whose hash is checked; random weights are given only to a caller who asks for th
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,10 +19,10 @@ from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from scene_utils.features.weights import SIZE, WEIGHTS_FILES, Weights, find, verify
+from scene_utils.features.weights import SIZE, WEIGHTS_FILES, Weights, find
 
-# Multipliers of channels and of repeats, and the input the published weights were trained at.
-SCALES = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 260)}
+# Multipliers of channels and of repeats (Tan and Le 2019, section 3.3).
+SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite2": (1.1, 1.2)}
 
 # Layer-name prefix of the part of each network that ends in the map of stride 8, 16 and 32.
 MAPS = {
@@ -66,8 +61,7 @@ def load_backbone(
     published weights were trained at 224 (`efficientnet_lite2`: 260).
 
     Raises FileNotFoundError when the weights file is missing, and ValueError when it is not the
-    published file (size or hash differ), for an unknown name, for a size that is no multiple of 32,
-    and for `weights` together with `untrained=True`.
+    published one, for an unknown name or size, and for `weights` of an untrained encoder.
     """
     if name not in WEIGHTS_FILES:
         raise ValueError(f"name: expected one of {', '.join(WEIGHTS_FILES)}, got {name!r}")
@@ -75,44 +69,30 @@ def load_backbone(
         raise ValueError(f"size: expected a positive multiple of 32 px, got {size}")
     if untrained and weights is not None:
         raise ValueError(f"weights: expected None with untrained=True, got {str(weights)!r}")
+    # The file comes first: a missing one is then reported at once, not after the build.
+    file, sha256 = (None, "") if untrained else find(name, weights)
+    model = resnet50(size) if name == "resnet50" else efficientnet_lite(name, size)
     if untrained:
-        model = _build(name, size)
         _randomise(model, residual=name == "resnet50")
-        file, sha256 = None, _arrays_hash(model)
+        arrays = [np.ascontiguousarray(array, "<f4") for array in model.get_weights()]
+        sha256 = hashlib.sha256(b"".join(arrays)).hexdigest()
     else:
-        # The file comes first: a missing one is then reported at once, not after the build.
-        file = find(name, weights)
-        sha256 = verify(file, WEIGHTS_FILES[name])
-        model = _build(name, size)
         model.load_weights(file)
     return Backbone(name, size, model.output_shape[-1], untrained, file, sha256, model)
 
 
-def _arrays_hash(model: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
-    return digest.hexdigest()
+def feature_maps(backbone: Backbone) -> keras.Model:
+    """Model from the same pixels to the maps of strides 8, 16 and 32, (N, size / stride, size /
+    stride, channels); the last is `backbone.model`'s own output.
 
-
-def feature_maps(backbone: Backbone, names: Sequence[str] = ("C3", "C4", "C5")) -> keras.Model:
-    """Model from the same pixels to a list of maps (N, size / stride, size / stride, channels).
-
-    C3, C4 and C5 have strides 8, 16 and 32; C5 is `backbone.model`'s own output. Layers and weights
-    are shared with `backbone.model`: training one trains the other. Raises ValueError for another
-    name.
+    Layers and weights are shared with `backbone.model`: training one trains the other.
     """
-    prefixes = MAPS[backbone.name]
-    unknown = [name for name in names if name not in prefixes]
-    if unknown:
-        raise ValueError(f"names: expected some of {', '.join(prefixes)}, got {unknown}")
     layers = backbone.model.layers
-    last = {name: [x for x in layers if x.name.startswith(prefixes[name])][-1] for name in names}
-    return keras.Model(
-        backbone.model.inputs[0],
-        [last[name].output for name in names],
-        name=f"{backbone.name}_maps",
-    )
+    last = [
+        [layer for layer in layers if layer.name.startswith(prefix)][-1].output
+        for prefix in MAPS[backbone.name].values()
+    ]
+    return keras.Model(backbone.model.inputs[0], last, name=f"{backbone.name}_maps")
 
 
 def resnet50(size: int = 224) -> keras.Model:
@@ -128,22 +108,18 @@ def resnet50(size: int = 224) -> keras.Model:
 
 
 def scaled_repeats(stage: int, repeats: int, depth: float) -> int:
-    """Blocks of stage 1 to 7 at a multiplier of depth; Lite leaves the first and last as they are.
-
-    After Tan and Le 2019, section 3.3.
-    """
+    """Blocks of stage 1 to 7 at a multiplier of depth; Lite leaves the first and last alone."""
     return repeats if stage in (1, len(STAGES)) else math.ceil(depth * repeats)
 
 
 def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> keras.Model:
     """EfficientNet-Lite without its classifier, random weights: pixels to a map of stride 32.
 
-    `SCALES` has each variant's multipliers of channels and of the repeats of a stage, as in Tan and
-    Le 2019, section 3.3. In the Lite variants the stem, the head and the repeats of the first and
-    last stage keep their size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named
-    `stem_*`, `stage<1-7>_block<n>_*` and `head_*`.
+    In the Lite variants the stem, the head and the repeats of the first and last stage keep their
+    size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named `stem_*`,
+    `stage<1-7>_block<n>_*` and `head_*`.
     """
-    width, depth, _ = SCALES[name]
+    width, depth = SCALES[name]
     pixels = keras.Input((size, size, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)
     x = _conv(x, "stem", 32, kernel=3, stride=2)
@@ -156,17 +132,9 @@ def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> kera
     return keras.Model(pixels, x, name=name)
 
 
-def _build(name: str, size: int) -> keras.Model:
-    return resnet50(size) if name == "resnet50" else efficientnet_lite(name, size)
-
-
-def _round_channels(channels: float, divisor: int = 8) -> int:
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-def _batch_norm(x: keras.KerasTensor, prefix: str) -> keras.KerasTensor:
-    return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{prefix}_bn")(x)
+def _round_channels(channels: float) -> int:
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def _conv(
@@ -180,7 +148,7 @@ def _conv(
     x = keras.layers.Conv2D(
         channels, kernel, stride, padding="same", use_bias=False, name=f"{prefix}_conv"
     )(x)
-    x = _batch_norm(x, prefix)
+    x = keras.layers.BatchNormalization(name=f"{prefix}_bn")(x)
     return keras.layers.ReLU(6.0, name=f"{prefix}_relu6")(x) if activate else x
 
 
@@ -194,7 +162,7 @@ def _block(
     x = keras.layers.DepthwiseConv2D(
         kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv"
     )(x)
-    x = _batch_norm(x, f"{prefix}_depthwise")
+    x = keras.layers.BatchNormalization(name=f"{prefix}_depthwise_bn")(x)
     x = keras.layers.ReLU(6.0, name=f"{prefix}_depthwise_relu6")(x)
     x = _conv(x, f"{prefix}_project", channels, activate=False)
     if stride == 1 and channels == channels_in:
@@ -202,25 +170,21 @@ def _block(
     return x
 
 
-def _randomise(model: keras.Model, residual: bool, seed: int = 0) -> None:
-    """Draw every kernel anew, N(0, variance), from a generator of its own.
+def _randomise(model: keras.Model, residual: bool) -> None:
+    """Draw every kernel anew, N(0, variance), by a generator of its own, not the caller's.
 
     The variance is 2 / fan in (He et al. 2015) for a plain chain of layers. Where most layers lie
-    on residual branches (`residual`) it is 2 / (fan in + fan out) (Glorot and Bengio 2010), because
-    the branches add up. Either way the maps keep the order of magnitude of trained ones, which the
-    defaults of Keras do not (EfficientNet-Lite0 shrinks to 1e-12).
-
-    NumPy's generator, not the global seed of Keras: the caller's random state stays as it was.
-    Batch-norm layers and biases keep their constant initial values.
+    on residual branches (`residual`), which add up, it is 2 / (fan in + fan out) (Glorot and Bengio
+    2010). So the maps keep the order of magnitude of trained ones, which the defaults of Keras do
+    not (EfficientNet-Lite0 shrinks to 1e-12).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for layer in model.layers:
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
             continue
-        rows, columns, channels_in, channels_out = layer.kernel.shape
+        fan_in, fan_out = (math.prod(layer.kernel_size) * x for x in layer.kernel.shape[2:])
         if isinstance(layer, keras.layers.DepthwiseConv2D):
-            channels_in, channels_out = 1, 1
-        fan_in, fan_out = rows * columns * channels_in, rows * columns * channels_out
+            fan_in = fan_out = math.prod(layer.kernel_size)
         variance = 2 / (fan_in + fan_out) if residual else 2 / fan_in
         kernel = rng.standard_normal(layer.kernel.shape, dtype=np.float32)
         layer.kernel.assign(kernel * np.float32(math.sqrt(variance)))

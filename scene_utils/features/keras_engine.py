@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import numpy as np
 import tensorflow as tf
 
 from scene_utils.features.backbones import Backbone
@@ -23,8 +22,3 @@ def encoder(backbone: Backbone, precision: str = "float32") -> Encode:
         return tf.reduce_mean(tf.cast(maps, tf.float32), axis=(1, 2))
 
     return lambda pixels: run(tf.constant(pixels)).numpy()
-
-
-def pooled_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
-    """Global average of the last feature map, `(n, size, size, 3)` RGB 0-255 to `(n, channels)`."""
-    return encoder(backbone)(pixels)

@@ -12,7 +12,7 @@ from scene_utils.features.weights import Weights
 
 
 @lru_cache(maxsize=2)
-def encoder(weights: Weights, precision: str = "float32", hint: str = "THROUGHPUT") -> Encode:
+def encoder(weights: Weights, precision: str = "float32") -> Encode:
     """As `keras_engine.encoder`. With the hint of throughput a batch is cut into one piece a core:
     each works on its own, without waiting for the others after every layer."""
     network = exported.load(
@@ -23,7 +23,7 @@ def encoder(weights: Weights, precision: str = "float32", hint: str = "THROUGHPU
         str(weights.size),
         files=(),  # their hash is among the arguments
         precision=precision,
-        hint=hint,
+        hint="THROUGHPUT",
     )["encode"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pool = ThreadPoolExecutor(cores)  # kept, and with each thread what it asks the network by

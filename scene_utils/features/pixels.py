@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils.images import ImageError, check_folder, picture_file, read_squeezed
-from scene_utils.paths import atomic, write_text
+from scene_utils.paths import atomic, read_finished, write_text
 from scene_utils.runtime import progress_bar
 
 
@@ -42,11 +42,8 @@ def squeeze_pictures(
         for path in (picture_file(folder, image_id) for image_id in ids)
     ]
     asked = dict(zip(ids, sizes, strict=True))
-    if listing.is_file() and target.is_file():
-        known = json.loads(listing.read_text(encoding="utf-8"))
-        if known["asked"] == asked:
-            return _open(target, known)
-    listing.unlink(missing_ok=True)
+    if target.is_file() and (known := read_finished(listing, {"asked": asked})):
+        return _open(target, known)
 
     def read(image_id: str):
         try:
@@ -55,7 +52,6 @@ def squeeze_pictures(
             return str(error)
 
     unreadable, kept = {}, []
-    cache.mkdir(parents=True, exist_ok=True)
     with atomic(target) as temporary, ThreadPoolExecutor(2) as pool:
         array = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(len(ids), size, size, 3)
@@ -64,13 +60,8 @@ def squeeze_pictures(
         if hasattr(os, "posix_fallocate"):
             with open(temporary, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        found = progress_bar(
-            pool.map(read, ids),
-            total=len(ids),
-            desc="pictures",
-            unit="image",
-            disable=not progress,
-        )
+        shown = {"desc": "pictures", "unit": "image", "disable": not progress}
+        found = progress_bar(pool.map(read, ids), total=len(ids), **shown)
         for image_id, pixels in zip(ids, found, strict=True):
             if isinstance(pixels, str):
                 unreadable[image_id] = pixels

@@ -8,41 +8,36 @@ dies is started again and repeats the shard that it was at.
 `RAY_ADDRESS` names a cluster; without it Ray starts here.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from scene_utils.features import store
 from scene_utils.features.backbones import Backbone, load_backbone
-from scene_utils.features.store import Part
 from scene_utils.runtime import progress_bar
 
 
 class Worker:
-    """Holds the model in a process of Ray's; a batch is the ids of shards to make."""
+    """The model in a process of Ray's, with one thread; a batch is the ids of shards to make."""
 
-    def __init__(
-        self, name: str, size: int, weights: list, precision: str, threads: int, job: tuple
-    ):
+    def __init__(self, name: str, size: int, weights: list, precision: str, job: tuple):
         import tensorflow as tf
 
         from scene_utils.features import keras_engine
 
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_intra_op_parallelism_threads(1)
         backbone = load_backbone(name, untrained=True, size=size)
         backbone.model.set_weights(weights)
         self.encode, self.job = keras_engine.encoder(backbone, precision), job
 
     def __call__(self, batch: dict) -> dict:
         for number, ids in zip(batch["number"], batch["ids"], strict=True):
-            part = Part(int(number), tuple(map(str, ids)))
-            store.compute([part], self.encode, *self.job, passes=1)
-        return {"number": batch["number"], "pictures": np.array([len(x) for x in batch["ids"]])}
+            store.compute({int(number): list(map(str, ids))}, self.encode, *self.job, passes=1)
+        return {"pictures": np.array([len(ids) for ids in batch["ids"]])}
 
 
 def compute(
-    parts: Sequence[Part],
+    parts: store.Parts,
     backbone: Backbone,
     precision: str,
     images: Path,
@@ -51,13 +46,9 @@ def compute(
     batch_size: int,
     progress: bool,
     workers: int = 0,
-    threads: int = 1,
 ) -> None:
-    """Write the shards of `parts`, as `store.compute` does.
-
-    `workers` processes of `threads` threads each; 0 takes all processors of the cluster. Raises
-    ImportError that says what to install.
-    """
+    """Write the shards of `parts`, as `store.compute` does, by so many `workers`; 0 takes all
+    processors of the cluster. Raises ImportError that says what to install."""
     try:
         import ray
     except ImportError as error:
@@ -70,20 +61,18 @@ def compute(
     if not ray.is_initialized():
         ray.init(logging_level="warning", log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    workers = workers or max(1, int(ray.cluster_resources()["CPU"]) // threads)
-    workers = min(workers, len(parts))
+    workers = min(workers or int(ray.cluster_resources()["CPU"]), len(parts))
     job = (images.resolve(), made_with, folder.resolve(), batch_size)
-    rows = [{"number": part.number, "ids": list(part.ids)} for part in parts]
+    rows = [{"number": number, "ids": ids} for number, ids in parts.items()]
+    model = (backbone.name, backbone.size, backbone.model.get_weights())
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Worker,
-        fn_constructor_args=(
-            *(backbone.name, backbone.size, backbone.model.get_weights(), precision, threads, job),
-        ),
+        fn_constructor_args=(*model, precision, job),
         batch_size=1,
-        num_cpus=threads,
+        num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
     )
-    total = sum(len(part.ids) for part in parts)
+    total = sum(map(len, parts.values()))
     with progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar:
         for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
             bar.update(int(batch["pictures"].sum()))

@@ -18,9 +18,9 @@ import json
 import os
 import re
 import socket
-from collections import deque
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,8 @@ SHARD_SIZE, BATCH_SIZE = 256, 32
 
 # Pixels (n, size, size, 3) uint8 RGB to features (n, channels).
 Encode = Callable[[np.ndarray], np.ndarray]
+# The pictures that become one shard each, by the shard's number.
+Parts = dict[int, list[str]]
 
 
 @dataclass(frozen=True)
@@ -58,26 +60,17 @@ class FeatureStore:
 
     def array(self, ids: Sequence[str]) -> np.ndarray:
         """Features of `ids` in their order, `(n, channels)` float16; KeyError names a missing id"""
-        out = np.empty((len(ids), self.made_with["channels"]), np.float16)
-        try:
-            for position, image_id in enumerate(ids):
-                shard, row = self.row[image_id]
-                out[position] = self.shards[shard][row]
-        except KeyError:
-            missing = [image_id for image_id in ids if image_id not in self.row]
+        missing = [image_id for image_id in ids if image_id not in self.row]
+        if missing:
             raise KeyError(
                 f"{self.folder}: expected features of {len(ids)} pictures, {len(missing)} are "
                 f"missing, first {missing[0]}"
-            ) from None
+            )
+        out = np.empty((len(ids), self.made_with["channels"]), np.float16)
+        for position, image_id in enumerate(ids):
+            shard, row = self.row[image_id]
+            out[position] = self.shards[shard][row]
         return out
-
-
-@dataclass(frozen=True)
-class Part:
-    """The pictures that become one shard, and the shard's number."""
-
-    number: int
-    ids: tuple[str, ...]
 
 
 def _shard(folder: Path, number: int) -> Path:
@@ -91,24 +84,23 @@ def read_manifest(folder: Path, expected: dict | None = None) -> dict:
         raise FileNotFoundError(f"{path}: expected a feature store; run notebook 03 to make it")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        found, made_with = manifest.get("format"), manifest["made_with"]
+        found = {"format": manifest.get("format")} | manifest["made_with"]
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected a store's manifest, got {error!r}. Delete the folder to compute the "
             "features anew"
         ) from error
-    differs = [] if found == FORMAT else [f"format = {FORMAT}, got {found}"]
-    differs += [
-        f"{key} = {value!r}, got {made_with.get(key)!r}"
-        for key, value in (expected or {}).items()
-        if made_with.get(key) != value
+    differs = [
+        f"{key} = {value!r}, got {found.get(key)!r}"
+        for key, value in ({"format": FORMAT} | (expected or {})).items()
+        if found.get(key) != value
     ]
     if differs:
         raise ValueError(
             f"{folder}: expected features made with {'; '.join(differs)}. Delete the folder to "
             "compute them anew"
         )
-    return made_with
+    return manifest["made_with"]
 
 
 def read_listings(folder: Path) -> dict[int, dict]:
@@ -116,11 +108,8 @@ def read_listings(folder: Path) -> dict[int, dict]:
     listings = {}
     for path in sorted(Path(folder).glob("[0-9]*.json")):
         try:
-            listing = json.loads(path.read_text(encoding="utf-8"))
-            if not {"sha256", "pictures", "unreadable", "remarks"} <= set(listing):
-                raise ValueError("something else")
-            listings[int(path.stem)] = listing
-        except (ValueError, TypeError) as error:
+            listings[int(path.stem)] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise ValueError(
                 f"{path}: expected a shard's listing, got {error}. Delete it to compute this shard "
                 "anew"
@@ -137,7 +126,16 @@ def open_store(folder: Path, expected: dict | None = None) -> FeatureStore:
     made_with = read_manifest(folder, expected)
     row, shards, reasons, remarks = {}, [], [], []
     for number, listing in read_listings(folder).items():
-        array = _open_shard(folder, number, listing, made_with["channels"])
+        path, shape = _shard(folder, number), (len(listing["pictures"]), made_with["channels"])
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if (array.shape, array.dtype) != (shape, np.float16):
+                raise ValueError(f"{array.dtype} {array.shape}")
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path}: expected float16 {shape} as its listing says, got {error}. Delete "
+                f"{path.stem}.json to compute this shard anew"
+            ) from error
         row.update({image_id: (len(shards), n) for n, image_id in enumerate(listing["pictures"])})
         # A plain array: indexing a memmap object makes a new one each time, which is slow.
         shards.append(np.asarray(array))
@@ -153,45 +151,22 @@ def open_store(folder: Path, expected: dict | None = None) -> FeatureStore:
     )
 
 
-def _open_shard(folder: Path, number: int, listing: dict, channels: int) -> np.ndarray:
-    path, shape = _shard(folder, number), (len(listing["pictures"]), channels)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if (array.shape, array.dtype) != (shape, np.float16):
-            raise ValueError(f"{array.dtype} {array.shape}")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: expected float16 {shape} as its listing says, got {error}. Delete "
-            f"{path.stem}.json to compute this shard anew"
-        ) from error
-    return array
-
-
 def verify(folder: Path, progress: bool = True) -> list[str]:
     """Read a whole store and compare each shard with its SHA-256; a line for each that differs.
 
     Raises as `open_store` does where the store has no manifest, or a listing is damaged.
     """
-    folder = Path(folder)
-    made_with, listings = read_manifest(folder), read_listings(folder)
-    problems, seen = [], {}
-    for number, listing in progress_bar(
-        listings.items(), desc="verify", unit="shard", disable=not progress
-    ):
+    read_manifest(folder)
+    problems, listings = [], read_listings(folder).items()
+    shown = {"desc": "verify", "unit": "shard", "disable": not progress}
+    for number, listing in progress_bar(listings, **shown):
         path = _shard(folder, number)
-        try:
-            _open_shard(folder, number, listing, made_with["channels"])
-            found = file_hash(path)
-            if found != listing["sha256"]:
-                problems.append(
-                    f"{path}: expected sha256 {listing['sha256']}, got {found}. Delete "
-                    f"{path.stem}.json to compute this shard anew"
-                )
-        except ValueError as error:
-            problems.append(str(error))
-        for image_id in listing["pictures"]:
-            if seen.setdefault(image_id, number) != number:
-                problems.append(f"{path}: {image_id} is in shard {seen[image_id]:05d} as well")
+        found = file_hash(path) if path.is_file() else "no such file"
+        if found != listing["sha256"]:
+            problems.append(
+                f"{path}: expected sha256 {listing['sha256']}, got {found}. Delete "
+                f"{path.stem}.json to compute this shard anew"
+            )
     return problems
 
 
@@ -200,7 +175,7 @@ def writing(folder: Path) -> Iterator[None]:
     """Hold the store's lock; RuntimeError where another process does. A kill releases it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644), "r+")
     except OSError as error:
         raise OSError(
             error.errno,
@@ -208,64 +183,57 @@ def writing(folder: Path) -> Iterator[None]:
             "permissions",
             str(folder),
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"{folder}: {lock.read().strip() or 'another process'} is writing this store; wait "
+                "until it has finished, then run again"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
         yield
-    except BlockingIOError:
-        holder = (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
-        raise RuntimeError(
-            f"{folder}: {holder} is writing this store; wait until it has finished, then run again"
-        ) from None
-    finally:
-        os.close(lock)
 
 
 def missing_parts(
     folder: Path, images: Path, ids: Iterable[str], shard_size: int, drop: bool
-) -> list[Part]:
+) -> Parts:
     """What is left to do, as parts of at most `shard_size` pictures with the lowest free numbers.
 
     Done is a picture that a listing names and whose file has not changed since. With `drop`, which
     only the holder of the lock may ask for, shards with a changed picture and the leftovers of
     killed runs are deleted.
     """
-    listings = read_listings(folder) if folder.is_dir() else {}
-    known = {
-        image_id: (sha256, number)
-        for number, listing in listings.items()
-        for image_id, sha256 in _hashes(listing)
+    asked = set(ids)
+    hashes = {
+        number: listing["pictures"]
+        | {image_id: item["sha256"] for image_id, item in listing["unreadable"].items()}
+        for number, listing in read_listings(folder).items()
     }
-    ids = sorted(set(ids))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        asked = [image_id for image_id in ids if image_id in known]
-        now = pool.map(lambda image_id: _hash_now(images, image_id), asked)
+
+    def is_as_it_was(number: int) -> bool:
         # A file that is gone has not changed: its features stay.
-        changed = {
-            known[image_id][1]
-            for image_id, sha256 in zip(asked, now, strict=True)
-            if sha256 not in (known[image_id][0], "")
-        }
-    again = {image_id for number in changed for image_id, _ in _hashes(listings[number])}
+        return all(
+            _hash_now(images, image_id) in (sha256, "")
+            for image_id, sha256 in hashes[number].items()
+            if image_id in asked
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        kept = set(itertools.compress(hashes, pool.map(is_as_it_was, hashes)))
     if drop:
-        for number in changed:
-            _shard(folder, number).with_suffix(".json").unlink()
-        kept = {f"{number:05d}" for number in listings if number not in changed}
-        for path in folder.iterdir():
-            if OURS.fullmatch(path.name) and path.stem not in kept:
+        names = {f"{number:05d}" for number in kept}
+        for path in sorted(folder.iterdir()):  # a listing goes before its shard
+            if OURS.fullmatch(path.name) and path.stem not in names:
                 path.unlink()
-    todo = sorted((set(ids) - set(known)) | again)
-    free = (n for n in itertools.count() if n not in listings or n in changed)
-    return [
-        Part(next(free), tuple(todo[start : start + shard_size]))
-        for start in range(0, len(todo), shard_size)
-    ]
-
-
-def _hashes(listing: dict) -> list[tuple[str, str]]:
-    unreadable = [(image_id, item["sha256"]) for image_id, item in listing["unreadable"].items()]
-    return [*listing["pictures"].items(), *unreadable]
+    done = {image_id for number in kept for image_id in hashes[number]}
+    again = {image_id for number in hashes.keys() - kept for image_id in hashes[number]}
+    todo = sorted((asked | again) - done)
+    free = (number for number in itertools.count() if number not in kept)
+    starts = range(0, len(todo), shard_size)
+    return {next(free): todo[start : start + shard_size] for start in starts}
 
 
 def _hash_now(images: Path, image_id: str) -> str:
@@ -285,17 +253,9 @@ def start(folder: Path, made_with: dict) -> None:
         write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture's file: its hash, pixels if it could be read, and the remark or the reason."""
-
-    sha256: str
-    pixels: np.ndarray | None
-    text: str
-
-
-def read_picture(images: Path, image_id: str, size: int) -> Picture:
-    """`images/<id>.jpg` squeezed to `(size, size, 3)`, or why it cannot be read."""
+def read_picture(images: Path, image_id: str, size: int) -> tuple[str, np.ndarray | None, str]:
+    """SHA-256 of `images/<id>.jpg`, its pixels squeezed to `(size, size, 3)`, and what is odd
+    about it; None and the reason where it cannot be read."""
     path, sha256 = picture_file(images, image_id), ""
     try:
         # Read once, so that the hash is of the very bytes that were decoded.
@@ -303,12 +263,12 @@ def read_picture(images: Path, image_id: str, size: int) -> Picture:
         sha256 = hashlib.sha256(content).hexdigest()
         image = open_image(content, path.name)
     except ImageError as error:
-        return Picture(sha256, None, str(error).replace(str(path), path.name))
-    return Picture(sha256, squeeze(image, size), remark(content, path.name, image.size))
+        return sha256, None, str(error).replace(str(path), path.name)
+    return sha256, squeeze(image, size), remark(content, path.name, image.size)
 
 
 def compute(
-    parts: Sequence[Part],
+    parts: Parts,
     encode: Encode,
     images: Path,
     made_with: dict,
@@ -320,63 +280,47 @@ def compute(
     """Write the shards of `parts`: pictures decode in threads while those before them are encoded.
 
     `passes` batches are in `encode` at once: one fills the pauses in which another's threads wait
-    for each other. Two more are read ahead, so memory does not depend on the number of pictures.
+    for each other. A thread holds one batch, so memory does not depend on the number of pictures.
     """
-    size, channels = made_with["size"], made_with["channels"]
-    cut = [
-        (part, [part.ids[i : i + batch_size] for i in range(0, len(part.ids), batch_size)])
-        for part in parts
-    ]
-    total = sum(len(part.ids) for part in parts)
+    size, turn = made_with["size"], threading.Semaphore(passes)
+
+    def read_and_encode(ids: Sequence[str]) -> tuple[np.ndarray, dict]:
+        """Features of a batch, and its share of the listing."""
+        listing = {"pictures": {}, "unreadable": {}, "remarks": {}}
+        # Always a full batch: the same kernels run whatever number of pictures is left.
+        pixels = np.zeros((batch_size, size, size, 3), np.uint8)
+        for image_id in ids:
+            sha256, found, text = read_picture(images, image_id, size)
+            if found is None:
+                listing["unreadable"][image_id] = {"sha256": sha256, "reason": text}
+                continue
+            pixels[len(listing["pictures"])] = found
+            listing["pictures"][image_id] = sha256
+            if text:
+                listing["remarks"][image_id] = text
+        with turn:
+            return encode(pixels)[: len(listing["pictures"])].astype(np.float16), listing
+
+    cut = {
+        number: [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+        for number, ids in parts.items()
+    }
+    total = sum(map(len, parts.values()))
     with (
-        ThreadPoolExecutor(os.cpu_count()) as readers,
-        ThreadPoolExecutor(passes) as encoders,
+        ThreadPoolExecutor(os.cpu_count() + passes) as pool,
+        # Closed, by an error too, it drops what has not begun.
+        contextlib.closing(pool.map(read_and_encode, itertools.chain(*cut.values()))) as done,
         progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar,
     ):
-
-        def passed(reading: list[Future]) -> tuple[list[Picture], Future | None]:
-            pictures = [future.result() for future in reading]
-            good = [picture.pixels for picture in pictures if picture.pixels is not None]
-            if not good:
-                return pictures, None
-            # Always a full batch: the same kernels run whatever number of pictures is left.
-            pixels = np.zeros((batch_size, size, size, 3), np.uint8)
-            pixels[: len(good)] = good
-            return pictures, encoders.submit(lambda: encode(pixels)[: len(good)])
-
-        reading = (
-            [readers.submit(read_picture, images, image_id, size) for image_id in ids]
-            for _, batches in cut
-            for ids in batches
-        )
-        done = _ahead(map(passed, _ahead(reading, 2)), passes)
-        for part, batches in cut:
-            rows = [np.zeros((0, channels), np.float16)]
-            listing = {"sha256": "", "pictures": {}, "unreadable": {}, "remarks": {}}
+        for number, batches in cut.items():
+            rows, listing = [], {"sha256": "", "pictures": {}, "unreadable": {}, "remarks": {}}
             for ids in batches:
-                pictures, features = next(done)
-                for image_id, picture in zip(ids, pictures, strict=True):
-                    if picture.pixels is None:
-                        reason = {"sha256": picture.sha256, "reason": picture.text}
-                        listing["unreadable"][image_id] = reason
-                        continue
-                    listing["pictures"][image_id] = picture.sha256
-                    if picture.text:
-                        listing["remarks"][image_id] = picture.text
-                if features is not None:
-                    rows.append(features.result().astype(np.float16))
+                features, found = next(done)
+                rows.append(features)
+                for key, entries in found.items():
+                    listing[key] |= entries
                 bar.update(len(ids))
-            write_shard(folder, part.number, np.concatenate(rows), listing)
-
-
-def _ahead(items: Iterable, count: int) -> Iterator:
-    """The same items, `count` more of them already taken when one is given."""
-    waiting = deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > count:
-            yield waiting.popleft()
-    yield from waiting
+            write_shard(folder, number, np.concatenate(rows), listing)
 
 
 def write_shard(folder: Path, number: int, rows: np.ndarray, listing: dict) -> None:

@@ -21,32 +21,32 @@ class WeightsFile:
     remedy: str
 
 
-RESNET50_FILE = WeightsFile(
-    name="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    size=94_765_736,
-    algorithm="md5",
-    digest="4d473c1dd8becc155b73f8504c6f6626",
-    remedy="run `make data` to download it",
-)
-EFFICIENTNET_LITE0_FILE = WeightsFile(
-    name="efficientnet_lite0.weights.h5",
-    size=14_041_560,
-    algorithm="sha256",
-    digest="87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
-    remedy="restore it from the repository, where it is committed, or make it again with "
-    "data/pretrained/convert_efficientnet_lite.py",
-)
-EFFICIENTNET_LITE2_FILE = WeightsFile(
-    name="efficientnet_lite2.weights.h5",
-    size=19_992_120,
-    algorithm="sha256",
-    digest="381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
-    remedy=EFFICIENTNET_LITE0_FILE.remedy,
+_RESTORE = (
+    "restore it from the repository, where it is committed, or make it again with "
+    "data/pretrained/convert_efficientnet_lite.py"
 )
 WEIGHTS_FILES = {
-    "resnet50": RESNET50_FILE,
-    "efficientnet_lite0": EFFICIENTNET_LITE0_FILE,
-    "efficientnet_lite2": EFFICIENTNET_LITE2_FILE,
+    "resnet50": WeightsFile(
+        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        94_765_736,
+        "md5",
+        "4d473c1dd8becc155b73f8504c6f6626",
+        "run `make data` to download it",
+    ),
+    "efficientnet_lite0": WeightsFile(
+        "efficientnet_lite0.weights.h5",
+        14_041_560,
+        "sha256",
+        "87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
+        _RESTORE,
+    ),
+    "efficientnet_lite2": WeightsFile(
+        "efficientnet_lite2.weights.h5",
+        19_992_120,
+        "sha256",
+        "381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
+        _RESTORE,
+    ),
 }
 
 
@@ -72,8 +72,7 @@ class Weights:
 def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: str) -> Weights:
     """The weights that a model was trained with, from `path` or where `find` looks. Raises as
     `backbones.load_backbone`, and ValueError for a file of another `sha256`."""
-    file = None if untrained else find(name, path)
-    found = sha256 if untrained else verify(file, WEIGHTS_FILES[name])
+    file, found = (None, sha256) if untrained else find(name, path)
     if found != sha256:
         raise ValueError(
             f"{name}: expected the weights that the model was trained with, sha256 {sha256}, got "
@@ -82,34 +81,28 @@ def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: st
     return Weights(name, SIZE, CHANNELS[name], untrained, file, sha256)
 
 
-def find(name: str, weights: str | Path | None) -> Path:
-    """Path of the weights file; FileNotFoundError with what to do when there is none."""
+def find(name: str, weights: str | Path | None) -> tuple[Path, str]:
+    """The weights file and its SHA-256. FileNotFoundError with what to do when there is none,
+    ValueError unless it is the published one."""
     file = WEIGHTS_FILES[name]
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    places = [PRETRAINED / file.name, keras_home / "models" / file.name]
     if weights is not None:
         places = [Path(weights)]
-    else:
-        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-        places = [PRETRAINED / file.name, keras_home / "models" / file.name]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = "\n".join(f"  {place}" for place in places)
-    raise FileNotFoundError(
-        f"the ImageNet weights of {name} are missing: {file.name} "
-        f"({file.size:,} bytes, {file.algorithm} {file.digest}). Looked in\n{looked}\n"
-        f"To go on, {file.remedy}; or give weights=PATH; or ask for random weights with "
-        "untrained=True, and the results are then called untrained."
-    )
-
-
-def verify(path: Path, file: WeightsFile) -> str:
-    """SHA-256 of the file at `path`; ValueError unless it is the published one."""
-    size = path.stat().st_size
-    digest = file_hash(path, file.algorithm)
+    path = next(filter(Path.is_file, places), None)
+    if path is None:
+        looked = "\n".join(f"  {place}" for place in places)
+        raise FileNotFoundError(
+            f"the ImageNet weights of {name} are missing: {file.name} "
+            f"({file.size:,} bytes, {file.algorithm} {file.digest}). Looked in\n{looked}\n"
+            f"To go on, {file.remedy}; or give weights=PATH; or ask for random weights with "
+            "untrained=True, and the results are then called untrained."
+        )
+    size, digest = path.stat().st_size, file_hash(path, file.algorithm)
     if (size, digest) != (file.size, file.digest):
         raise ValueError(
             f"{path} is not the published {file.name}: expected {file.size:,} bytes, "
             f"{file.algorithm} {file.digest}; got {size:,} bytes, {file.algorithm} {digest}. "
             f"Remove it, then {file.remedy}."
         )
-    return digest if file.algorithm == "sha256" else file_hash(path, "sha256")
+    return path, digest if file.algorithm == "sha256" else file_hash(path)
