@@ -158,27 +158,26 @@ def _thing(rng: np.random.Generator, words: Words, frame: tuple, width: int, hei
 
 
 def salient_layout(rng: np.random.Generator, width: int, height: int) -> list[Thing] | None:
-    """One to three things of different kinds, as photos mostly show them: the first is large and
-    near the middle. The others are small, and stand high or low as their kind does, before it or
-    beside it. None if there is no room."""
+    """One to three things of different kinds, the first of them salient, as photos mostly show
+    them. It is seen from near, large in the middle, or from afar. What is not seen from near stands
+    high or low, as its kind does. None if there is no room."""
     short = min(width, height)
+    near = rng.random() < 0.3
     things: list[Thing] = []
-    hidden, area = 0, 0
-    for kind in some(rng, KINDS, pick(rng, (1, 2, 2, 3, 3))):
-        side = short * (rng.uniform(0.22, 0.3) if things else rng.uniform(0.5, 0.85))
+    for kind in some(rng, KINDS, pick(rng, (1, 1, 2, 3))):
+        middle = near and not things
+        ends = (0.55, 0.85) if middle else (0.2, 0.27) if things else (0.38, 0.5)
+        side = short * rng.uniform(*ends)
         stretch = 1.25 ** rng.uniform(-0.5, 0.5)
         w, h = round(side * stretch), round(side / stretch)
-        for near, low in rng.random((40, 3)).dot([[0.5, 0], [0.5, 0], [0, 1]]):
-            low = low / 5 + (0 if kind in HIGH else 0.8) if things else 0.25 + low / 2
-            frame = (round(near * (width - w)), round(low * (height - h)), w, h)
-            cover = _overlap(frame, things[0].frame) if things else 0
-            if hidden + cover > 0.2 * area or any(_overlap(frame, o.frame) for o in things[1:]):
-                continue
-            break
+        for left, right, low in rng.random((40, 3)):
+            x = (left + right) / 2
+            y = 0.25 + low / 2 if middle else low / 5 + (0 if kind in HIGH else 0.8)
+            frame = (round(x * (width - w)), round(y * (height - h)), w, h)
+            if not any(_overlap(frame, other.frame) > 0.6 * near * w * h for other in things):
+                break
         else:
             return None
         words = ("small" if things else "big", pick(rng, TEXTURES), pick(rng, tuple(COLOURS)), kind)
-        area = area if things else w * h
-        hidden += cover
         things.append(_thing(rng, words, frame, width, height))
     return things
