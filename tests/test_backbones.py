@@ -17,7 +17,6 @@ from scene_utils.features.backbones import feature_maps, load_backbone
 NAMES = ("resnet50", "efficientnet_lite0", "efficientnet_lite2")
 LITE0 = weights.PRETRAINED / weights.WEIGHTS_FILES["efficientnet_lite0"].name
 REFERENCES = Path(__file__).parent / "reference"
-LITES = {"efficientnet_lite0": 3_371_008, "efficientnet_lite2": 4_811_072}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +32,7 @@ def untrained():
 
 def answers_of_pytorch(name):
     """PyTorch's answers for four photos, and their pixels (4, 224, 224, 3)."""
-    with np.load(REFERENCES / f"{name}.npz") as stored:
-        arrays = dict(stored)
+    arrays = dict(np.load(REFERENCES / f"{name}.npz"))
     tall = np.asarray(Image.open(io.BytesIO(arrays["png"].tobytes())))
     return arrays | {"pixels": tall.reshape(-1, 224, 224, 3).astype("float32")}
 
@@ -54,31 +52,13 @@ def no_weights(tmp_path, monkeypatch):
     return tmp_path / "pretrained"
 
 
-@pytest.mark.parametrize("name", LITES)
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
 def test_lite_gives_the_features_of_the_published_network(name):
     backbone, reference = load_backbone(name), answers_of_pytorch(name)
-    maps = backbone.model.predict(reference["pixels"], verbose=0)
+    maps = backbone.model.predict(reference["pixels"].astype(np.uint8), verbose=0)
     assert maps.shape == (4, 7, 7, 1280)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), reference["pooled"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(maps[:, 3], reference["middle_row"], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("change", [lambda x: x[..., ::-1], lambda x: x / 255])
-def test_lite0_features_depend_on_colour_order_and_range(lite0, reference, change):
-    maps = lite0.model.predict(change(reference["pixels"]), verbose=0)
-    differences = np.abs(maps.mean(axis=(1, 2)) - reference["pooled"]).max(axis=1)
-    assert (differences > 0.1).all()
-
-
-def test_lite0_takes_integer_pixels_too(lite0, reference):
-    maps = lite0.model.predict(reference["pixels"].astype("uint8"), verbose=0)
-    np.testing.assert_allclose(maps.mean(axis=(1, 2)), reference["pooled"], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize(("name", "expected"), LITES.items())
-def test_lite_has_the_parameters_of_the_published_network(untrained, name, expected):
-    trained = untrained[name].model.trainable_weights
-    assert sum(int(np.prod(x.shape)) for x in trained) == expected
 
 
 def test_resnet50_preprocesses_like_keras_applications(untrained, reference):
@@ -135,12 +115,6 @@ def test_missing_weights_say_what_is_missing_and_what_to_do(no_weights, name):
         assert part in message
 
 
-def test_missing_explicit_path_does_not_fall_back_to_another_file(tmp_path):
-    absent = tmp_path / "absent.weights.h5"
-    with pytest.raises(FileNotFoundError, match=r"absent\.weights\.h5"):
-        load_backbone("efficientnet_lite0", weights=absent)
-
-
 def test_another_file_in_the_keras_folder_is_refused_with_both_hashes(no_weights):
     file = weights.WEIGHTS_FILES["resnet50"]
     place = no_weights.parent / "keras" / "models" / file.name
@@ -152,19 +126,14 @@ def test_another_file_in_the_keras_folder_is_refused_with_both_hashes(no_weights
         assert part in str(caught.value)
 
 
-def _truncated(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def _one_bit_changed(content: bytes) -> bytes:
+@pytest.mark.parametrize("damage", ["cut", "one bit"])
+def test_damaged_or_missing_weights_are_refused_and_no_others_taken(tmp_path, damage):
+    path, content = tmp_path / "mine.weights.h5", bytearray(LITE0.read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"mine\.weights\.h5"):
+        load_backbone("efficientnet_lite0", weights=path)
     middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize("damage", [_truncated, _one_bit_changed])
-def test_damaged_weights_are_refused(tmp_path, damage):
-    path = tmp_path / LITE0.name
-    path.write_bytes(damage(LITE0.read_bytes()))
+    content[middle] ^= 1
+    path.write_bytes(content[:middle] if damage == "cut" else content)
     with pytest.raises(ValueError, match=f"got {path.stat().st_size:,} bytes"):
         load_backbone("efficientnet_lite0", weights=path)
 
@@ -207,13 +176,12 @@ def test_maps_of_three_strides_at_any_size(name, channels, size):
     backbone = load_backbone(name, untrained=True, size=size)
     pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3)).astype("float32")
     maps = feature_maps(backbone).predict(pixels, verbose=0)
-    strides = (8, 16, 32)
-    expected = [
-        (1, size // stride, size // stride, count)
-        for stride, count in zip(strides, channels, strict=True)
-    ]
-    assert [x.shape for x in maps] == expected
+    sides = [(size // stride, size // stride) for stride in (8, 16, 32)]
+    assert [x.shape[1:3] for x in maps] == sides
+    assert tuple(x.shape[3] for x in maps) == channels
     assert backbone.channels == channels[-1]
+    with pytest.raises(ValueError, match=r"C3, C4, C5.*C2"):
+        feature_maps(backbone, ["C2"])
     np.testing.assert_array_equal(maps[-1], backbone.model.predict(pixels, verbose=0))
 
 
@@ -223,15 +191,6 @@ def test_pretrained_weights_fit_another_input_size(reference):
     large = load_backbone("efficientnet_lite0", size=320)
     pooled = large.model.predict(framed, verbose=0).mean(axis=(1, 2))
     np.testing.assert_allclose(pooled, reference["framed_pooled"], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_model_survives_serialisation_without_custom_code(untrained, name, reference):
-    model = untrained[name].model
-    copy = keras.models.model_from_json(model.to_json())
-    copy.set_weights(model.get_weights())
-    pixels = reference["pixels"][:1]
-    np.testing.assert_array_equal(copy.predict(pixels, verbose=0), model.predict(pixels, verbose=0))
 
 
 @pytest.mark.parametrize(

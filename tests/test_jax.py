@@ -16,6 +16,7 @@ from scene_utils.features.pixels import squeeze_pictures
 from scene_utils.grid import batches, losses, network, trainer
 from scene_utils.grid.ensemble import Ensemble
 from scene_utils.study import ablation
+from tests.makers import random_boxes
 
 pytest.importorskip("jax", reason="needs JAX: .venv/bin/pip install 'scene-utils[jax]'")
 pytestmark = pytest.mark.slow
@@ -43,19 +44,14 @@ np.savez(sys.argv[3], seen=seen, losses=script.jnp.stack([total, *parts]))
 """
 
 
-def boxes(rng, *shape):
-    corners = np.sort(rng.random((*shape, 2, 2)), axis=-2)
-    return corners.reshape(*shape, 4).astype(np.float32)
-
-
 def test_views_and_losses_are_those_of_tensorflow(tmp_path):
     rng = np.random.default_rng(0)
     n, places = PICTURES * EACH, CELLS**2
     gates = rng.random((n, WORDS, 2)).astype(np.float32)
     gates[:, 3:] = 0  # padding
-    landmarks = boxes(rng, PICTURES, EACH, 4)
+    landmarks = random_boxes(n * 4, 1).reshape(PICTURES, EACH, 4, 4)
     landmarks[0, :, 1:] = np.nan
-    windows = boxes(rng, PICTURES) * 1.4 - 0.2
+    windows = random_boxes(PICTURES, 2) * 1.4 - 0.2
     given = {
         "pixels": rng.integers(0, 256, (PICTURES, 40, 40, 3), dtype=np.uint8),
         "windows": windows[:, [0, 3, 2, 1]],  # mirrored
@@ -64,14 +60,14 @@ def test_views_and_losses_are_those_of_tensorflow(tmp_path):
         "keys": rng.normal(size=(n, WORDS, 9)).astype(np.float32),
         "gates": gates,
         "scores": rng.normal(size=(n, places)).astype(np.float32),
-        "boxes": boxes(rng, n, places),
+        "boxes": random_boxes(n * places, 3).reshape(n, places, 4),
         "looked": np.log(rng.dirichlet(np.ones(places), n)).astype(np.float32),
         "lies": np.log(rng.random((n, places))).astype(np.float32),
-        "truth": boxes(rng, PICTURES, EACH),
+        "truth": random_boxes(n, 4).reshape(PICTURES, EACH, 4),
         "landmarks": landmarks,
         "absent": rng.random((PICTURES, EACH, PICTURES)) < 0.5,
         "told_scores": rng.normal(size=(n, places)).astype(np.float32),
-        "told_boxes": boxes(rng, n, places),
+        "told_boxes": random_boxes(n * places, 5).reshape(n, places, 4),
     }
     np.savez(tmp_path / "given.npz", **given)
     command = [sys.executable, "-c", ASKED, SCRIPT, tmp_path / "given.npz", tmp_path / "found.npz"]

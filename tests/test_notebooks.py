@@ -57,14 +57,6 @@ def test_make_knows_every_module_that_a_notebook_uses(script, rules):
     assert metrics == (script.stem in ("05_iou_analysis", "05b_more"))
 
 
-def test_parameters_reach_the_notebook(tmp_path):
-    script = write(tmp_path, "print('value is', value)\n")
-    target = tmp_path / "out" / "book.ipynb"
-    run_notebook.run_notebook(script, target, {"value": 7})
-    assert "value is 7" in target.read_text()
-    assert [path.name for path in target.parent.iterdir()] == ["book.ipynb"]
-
-
 def test_an_unknown_parameter_runs_nothing_and_a_failing_cell_leaves_no_result(tmp_path):
     target = tmp_path / "book.ipynb"
     target.write_text("an older result")
@@ -127,10 +119,10 @@ def test_make_writes_a_notebooks_own_settings_and_stops_at_an_unknown_one(tmp_pa
 
 def test_a_bare_make_lists_every_target():
     listed = set(re.findall(r"^([a-z-]+) ", make().stdout, re.MULTILINE))
-    wanted = (
-        "env lock data reproduce features smoke figures bench ablation readme check-readme html"
+    wanted = "env lock data reproduce features smoke figures bench ablation readme check-readme"
+    wanted += (
+        " html test test-slow check-notebooks lint audit lab widget screenshots clean distclean"
     )
-    wanted += " test test-slow check-notebooks lint audit lab widget screenshots clean distclean"
     assert set(wanted.split()) <= listed
 
 
@@ -147,16 +139,20 @@ def test_the_widget_opens_without_running_the_study_first():
     assert "04_train" not in planned.stdout
 
 
-def test_progress_is_shown_on_the_terminal_and_not_in_the_result(tmp_path, monkeypatch):
+def test_parameters_reach_the_notebook_and_progress_the_terminal_alone(tmp_path, monkeypatch):
     shown = tmp_path / "terminal"
     monkeypatch.setattr("os.ttyname", lambda _: str(shown))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     body = "from scene_utils.runtime import progress_bar\n"
-    body += "for _ in progress_bar(range(3), desc='counting'):\n    pass\n"
+    body += (
+        "for _ in progress_bar(range(3), desc='counting'):\n    pass\nprint('value is', value)\n"
+    )
     target = tmp_path / "out" / "book.ipynb"
-    run_notebook.run_notebook(write(tmp_path, body), target, {})
+    run_notebook.run_notebook(write(tmp_path, body), target, {"value": 7})
     assert "counting: 100%" in shown.read_text()
     assert "counting: " not in target.read_text()
+    assert "value is 7" in target.read_text()
+    assert [path.name for path in target.parent.iterdir()] == ["book.ipynb"]
 
 
 def test_a_model_folder_is_replaced_as_a_whole_in_both_orders(tmp_path):

@@ -14,12 +14,8 @@ from scene_utils.analysis import metrics
 TRAIN_MENTIONS = {29_783: 427_226, 28_784: 414_333}
 
 
-@pytest.fixture(scope="module")
-def boxed(real_entities):
-    return real_entities.phrases[real_entities.phrases.n_boxes > 0]
-
-
-def test_real_counts(real_entities, boxed):
+def test_real_counts(real_entities):
+    boxed = real_entities.phrases.query("n_boxes > 0")
     assert real_entities.problems.empty
     images = real_entities.phrases.groupby("split").image_id.nunique()
     mentions = boxed.groupby("split").size()
@@ -62,7 +58,8 @@ def test_real_boxes_equal_a_count_by_regular_expressions(real_data, real_entitie
         assert elements == 275_775
 
 
-def test_real_tables_fit_together(real_entities, boxed):
+def test_real_tables_fit_together(real_entities):
+    boxed = real_entities.phrases.query("n_boxes > 0")
     phrases, boxes = real_entities.phrases, real_entities.boxes
     key = ["image_id", "sentence_id", "phrase_id", "first_word_index"]
     assert not phrases.duplicated(key).any()

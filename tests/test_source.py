@@ -55,18 +55,15 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-def weights(folder):
-    return train.load_regressor(folder).get_weights()
-
-
-def same(first, second):
-    assert len(first) == len(second)
-    for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def figures(history):
-    return history.drop(columns="seconds")
+def assert_same(folder, other):
+    """Two trainings have the same history and the same bits of weights."""
+    histories = (
+        pd.read_csv(one / "history.csv").drop(columns="seconds") for one in (folder, other)
+    )
+    pd.testing.assert_frame_equal(*histories)
+    networks = (train.load_regressor(one).get_weights() for one in (folder, other))
+    for array, expected in zip(*networks, strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
 def test_each_input_is_worth_something_and_both_are_worth_most(tmp_path):
@@ -94,8 +91,7 @@ def test_controls_ignore_what_they_may_not_see(tmp_path):
 
 def test_same_seed_same_bits_other_seed_other_bits(undisturbed, tmp_path):
     again = run(tmp_path / "again")
-    pd.testing.assert_frame_equal(figures(again), figures(run(undisturbed)))
-    same(weights(tmp_path / "again"), weights(undisturbed))
+    assert_same(tmp_path / "again", undisturbed)
     other = run(tmp_path / "other", replace(SMALL, seed=1))
     assert not np.allclose(other["loss"], again["loss"])
 
@@ -116,8 +112,7 @@ def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path):
         models.load_model(folder)
     history = run(folder)
     assert len(history) == SMALL.epochs
-    pd.testing.assert_frame_equal(figures(history), figures(run(undisturbed)))
-    same(weights(folder), weights(undisturbed))
+    assert_same(folder, undisturbed)
     names = [{path.name for path in made.iterdir()} for made in (folder, undisturbed)]
     assert names[0] == names[1]
 
@@ -166,3 +161,36 @@ def test_losses_are_iou_as_the_evaluator_has_it_and_giou_as_published():
 def test_unknown_names_are_refused_with_the_known_ones(change):
     with pytest.raises(ValueError, match=r"expected one of \(.*got"):
         train.Settings(**change)
+
+
+# Devices are set up once a process, before TensorFlow first computes, hence one of its own.
+TWO_DEVICES = """
+import contextlib, json, sys
+from pathlib import Path
+from tests import test_source
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+# Without dropout: replicas draw their own masks.
+settings = test_source.train.Settings(epochs=4, batch_size=64, widths=(32,), dropout=0.0)
+found = []
+for name, scope in (("one", contextlib.nullcontext()), ("two", strategy.scope())):
+    with scope:
+        history = test_source.run(Path(sys.argv[1]) / name, settings)
+    found.append(history[["loss", "val_mean_iou"]].values.tolist())
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(tmp_path):
+    command = [sys.executable, "-c", TWO_DEVICES, str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    one, two = np.array(json.loads(answer.stdout.splitlines()[-1]))
+    assert one[-1, 0] < one[0, 0], "the loss should fall"
+    np.testing.assert_allclose(two, one, rtol=1e-4)

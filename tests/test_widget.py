@@ -225,26 +225,6 @@ def test_compare_says_what_is_not_trained(fresh, monkeypatch, tmp_path):
 # The user's own pictures
 
 
-@pytest.mark.parametrize(
-    ("data", "size", "message"),
-    [
-        (b"hello, this is a text", 21, "got a file of another kind"),
-        (b"", 0, "got an empty file"),
-        (image_bytes((600, 400))[:900], 900, "cannot be decoded"),
-        (b"", 48_000_000, "48 MB"),
-    ],
-    ids=["text", "empty", "truncated", "more than the browser could read"],
-)
-def test_a_bad_upload_is_a_message_and_changes_nothing(fresh, data, size, message):
-    fresh.ask("a woman")
-    before = (fresh.view, fresh.answers, fresh.parts.overlay.value)
-    fresh.take("holiday.jpg", data, None, size)
-    assert fresh.parts.status.kind == "error"
-    assert "holiday.jpg" in fresh.parts.status.text
-    assert message in fresh.parts.status.text
-    assert before == (fresh.view, fresh.answers, fresh.parts.overlay.value)
-
-
 def test_more_than_100_megapixels_are_refused():
     with pytest.raises(ImageError, match="at most 100 megapixels, got 20000 x 10000"):
         open_view(own_photo("big", image_bytes((200, 100)), (20_000, 10_000)))
