@@ -37,19 +37,6 @@ def test_one_seed_shows_its_interval_and_several_their_range():
     assert table["accuracy 0.5, lengthened"].tolist() == ["50.0 [45.0, 55.0]", ""]
 
 
-def test_shares_of_the_pictures_stand_by_rising_number_and_a_power_law_is_found_again():
-    rows = [row(name, 0, 0.5, 0.45, 0.55) for name in ("one", ablation_table.ALL)]
-    for n in (4, 2):
-        rows.append(row(f"1/{n} of the pictures", 0, 0.4, 0.3, 0.5))
-        rows[-1]["pictures"] //= n
-    assert ablation_table.shares(rows) == [(1640, 0.4), (3280, 0.4), (6560, 0.5)]
-    pictures = [820, 1640, 3280, 6560]
-    errors = [3 * n**-0.25 for n in pictures]
-    error, exponent = ablation_table.extrapolate(pictures, errors, 29_783)
-    assert exponent == pytest.approx(0.25)
-    assert error == pytest.approx(3 * 29_783**-0.25)
-
-
 def test_recorded_rows_name_their_commit_and_those_of_today_are_not_trained_again(
     tmp_path, monkeypatch
 ):
