@@ -162,19 +162,18 @@ def salient_layout(rng: np.random.Generator, width: int, height: int) -> list[Th
     them. It is seen from near, large in the middle, or from afar. What is not seen from near stands
     high or low, as its kind does. None if there is no room."""
     short = min(width, height)
-    near = rng.random() < 0.3
+    near = rng.random() < 0.4
     things: list[Thing] = []
-    for kind in some(rng, KINDS, pick(rng, (1, 1, 2, 3))):
+    for kind in some(rng, KINDS, pick(rng, (1, 1, 2) if near else (1, 2, 2, 3))):
         middle = near and not things
-        ends = (0.55, 0.85) if middle else (0.2, 0.27) if things else (0.38, 0.5)
+        ends = (0.55, 0.85) if middle else (0.3, 0.35) if things else (0.46, 0.54)
         side = short * rng.uniform(*ends)
         stretch = 1.25 ** rng.uniform(-0.5, 0.5)
         w, h = round(side * stretch), round(side / stretch)
-        for left, right, low in rng.random((40, 3)):
-            x = (left + right) / 2
-            y = 0.25 + low / 2 if middle else low / 5 + (0 if kind in HIGH else 0.8)
-            frame = (round(x * (width - w)), round(y * (height - h)), w, h)
-            if not any(_overlap(frame, other.frame) > 0.6 * near * w * h for other in things):
+        for across, low in zip(rng.random((40, 3)).mean(axis=1), rng.random(40), strict=True):
+            down = 0.25 + low / 2 if middle else low / 8 + (0 if kind in HIGH else 0.875)
+            frame = (round(across * (width - w)), round(down * (height - h)), w, h)
+            if not any(_overlap(frame, other.frame) > 0.3 * w * h for other in things):
                 break
         else:
             return None

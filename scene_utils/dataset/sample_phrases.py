@@ -237,8 +237,8 @@ def _say(
 
 
 def _say_salient(rng: np.random.Generator, things: Sequence[Thing]) -> list[_Said]:
-    """5 or 6 boxed phrases of things that are each the only one of its kind, most of the first."""
-    first, others = {1: (5, 0), 2: (4, 2), 3: (4, 1)}[len(things)]
+    """5 to 10 boxed phrases of things that are each the only one of its kind."""
+    first, others = {1: (5, 0), 2: (4, 4), 3: (4, 3)}[len(things)]
     said = []
     for target, thing in enumerate(things):
         for _ in range(others if target else first):
