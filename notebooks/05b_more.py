@@ -102,9 +102,8 @@ plots.save(figure, figures / "categories.png")
 tables.frequency(metrics["frequency"])
 
 # %% [markdown]
-# A phrase of the sample is easy where its noun alone tells what it means: "two cups" where there
-# are two. It is hard where other things have that noun, so that an adjective or a relation must be
-# read. A single thing is never alone of its noun here: easy phrases mean two or three things.
+# Half of the sample's pictures are easy: they hold one to three things, each alone of its kind. In
+# the others things are alike, so that an adjective or a relation must be read.
 
 # %%
 # NBVAL_CHECK_OUTPUT

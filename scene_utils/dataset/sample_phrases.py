@@ -1,9 +1,10 @@
 """What stands in the embedded sample's pictures, and what its sentences say of it.
 
-Every boxed phrase is true of its boxes alone, and the picture holds objects that miss it by a
-single word, so that neither the words nor the picture can be ignored. Relations come in pairs which
-mean two things, "the cup above the star" and "the cup above the hat" or "the cup left of the star",
-so that no part of them can be ignored. `sample` draws and writes what `describe` describes.
+Every boxed phrase is true of its boxes alone. Every other picture is easy, see `is_easy`. Others
+are hard: they hold objects that miss a phrase by a single word, so that neither the words nor the
+picture can be ignored. Relations come in pairs which mean two things, "the cup above the star" and
+"the cup above the hat" or "the cup left of the star", so that no part of them can be ignored.
+`sample` draws and writes what `describe` describes.
 """
 
 import itertools
