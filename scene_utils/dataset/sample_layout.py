@@ -164,7 +164,7 @@ def salient_layout(rng: np.random.Generator, width: int, height: int) -> list[Th
     short = min(width, height)
     near = rng.random() < 0.4
     things: list[Thing] = []
-    for kind in some(rng, KINDS, pick(rng, (1, 1, 2) if near else (1, 2, 2, 3))):
+    for kind in some(rng, KINDS, pick(rng, (1, 1, 2) if near else (2, 2, 3))):
         middle = near and not things
         ends = (0.55, 0.85) if middle else (0.3, 0.35) if things else (0.46, 0.54)
         side = short * rng.uniform(*ends)
