@@ -8,6 +8,8 @@ import pytest
 
 from scene_utils import box_ops
 from scene_utils.analysis import metrics
+from scene_utils.dataset import entities
+from scene_utils.models import load_model
 
 # Images in train.txt to boxed mentions: the whole set as published, and the part without the 999
 # images that the archive at hand lacks.
@@ -85,3 +87,18 @@ def test_perfect_predictions_on_the_real_test_split(real_entities):
     assert all(result["merged"][metric] == perfect for metric in metrics.METRICS)
     # The merged box is right under `any` where a phrase has one box.
     assert (boxed.n_boxes == 1).mean() < result["any"]["mean_iou"]["value"] < 1
+
+
+@pytest.mark.slow
+def test_the_shipped_model_finds_three_quarters_of_val(real_data, real_entities, tmp_path):
+    held = entities.image_ids(real_data)
+    phrases, boxes = (
+        table[table.image_id.isin(held)] for table in (real_entities.phrases, real_entities.boxes)
+    )
+    val = phrases[(phrases.split == "val") & (phrases.n_boxes > 0)]
+    model = load_model("grid")
+    folder = entities.image_folder(real_data)
+    store = model.pictures(folder, val.image_id.unique(), tmp_path, progress=False)
+    scored = metrics.score_mentions(model.predict(val, store), val, boxes)
+    assert len(scored) == len(val) > 0
+    assert (scored.iou_merged >= 0.5).mean() >= 0.75
