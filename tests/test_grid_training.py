@@ -159,7 +159,7 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(small, tmp_path, monkeyp
 def test_a_model_that_another_teaches_answers_more_like_it(trained, twenty):
     backbone = backbones.load_backbone("efficientnet_lite0", size=128)
     settings = batches.GridSettings(
-        size=64, pictures_per_step=4, blocks=1, anchored=False, augmented=False
+        size=64, pictures_per_step=4, blocks=1, landmarks_shown=False, augmented=False
     )
     # The boxes are wrong ones, so that nobody but the teacher can tell its answers.
     wrong = replace(twenty.mentions, boxes=random_boxes(len(twenty.mentions.boxes), 4))

@@ -127,7 +127,7 @@ class Trainer:
                 grid = self.model.visual(seen, training=True)
                 answered = self.model.ask(grid, tokens, training=True)
                 other = [scope.get_current_value(v) for v in self.other]
-            given = truth, landmarks, absent, self.settings.anchored
+            given = truth, landmarks, absent, self.settings.landmarks_shown
             loss, parts = total_loss(grid, answered, told, *given)
             return loss, (jnp.stack(parts), other)
 
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, action="append", default=[])
     arguments = parser.parse_intermixed_args()
-    ships = {"backbone": "efficientnet_lite2", "anchored": False, "policy": "mixed_bfloat16"}
+    ships = {"backbone": "efficientnet_lite2", "landmarks_shown": False, "policy": "mixed_bfloat16"}
     settings = GridSettings(**ships)
     settings = dataclasses.replace(settings, teachers=len(arguments.teacher))
     known = dataclasses.asdict(settings)

@@ -34,10 +34,10 @@ class GridSettings:
     A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
     takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `lengthened` is how
     often a phrase is read with what its sentence says of it next, see `words.described`.
-    `anchored`: the second reading is shown where to look, see `losses.landmark_loss`. `augmented`:
-    random views. `members` models are trained, the others from the seeds that follow, and answer
-    together, see `ensemble`. `teachers` finished models are asked about each view too, and their
-    answers learned, see `losses.distillation_loss`.
+    `landmarks_shown`: the second reading is shown where to look, see `losses.landmark_loss`.
+    `augmented`: random views. `members` models are trained, the others from the seeds that follow,
+    and answer together, see `ensemble`. `teachers` finished models are asked about each view too,
+    and their answers learned, see `losses.distillation_loss`.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -51,7 +51,7 @@ class GridSettings:
     backbone_rate: float = 1.5e-4
     weight_decay: float = 0.05
     lengthened: float = 0.3
-    anchored: bool = True
+    landmarks_shown: bool = True
     augmented: bool = True
     channels: int = 128
     blocks: int = 3

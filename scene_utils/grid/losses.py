@@ -134,7 +134,7 @@ def total_loss(
     truth: keras.KerasTensor,
     landmarks: keras.KerasTensor,
     absent: keras.KerasTensor,
-    anchored: bool,
+    landmarks_shown: bool,
 ) -> tuple:
     """What training minimises, and the score and box loss in it.
 
@@ -146,7 +146,7 @@ def total_loss(
     total = score_loss + 2 * box_loss
     absent = ops.reshape(absent, (-1, ops.shape(grid)[0]))
     total = total + contrast_loss(grid, answered, truth, absent, cells)
-    if anchored:
+    if landmarks_shown:
         landmarks = ops.reshape(landmarks, (-1, *landmarks.shape[2:]))
         total = total + LANDMARK_WEIGHT * landmark_loss(answered, truth, landmarks, cells)
     if told:

@@ -62,7 +62,7 @@ class Trainer:
         with tf.GradientTape() as tape:
             grid = self.model.visual(seen, training=True)
             answered = self.model.ask(grid, tokens, training=True)
-            given = truth, landmarks, absent, self.settings.anchored
+            given = truth, landmarks, absent, self.settings.landmarks_shown
             total, losses = total_loss(grid, answered, told, *given)
         gradients = tape.gradient(total, self.variables)
         count = len(self.slow)

@@ -32,7 +32,7 @@ from scene_utils.source import train
 from scene_utils.study import ablation_table
 
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
-LARGE = GridSettings(backbone="efficientnet_lite2", anchored=False, policy="mixed_bfloat16")
+LARGE = GridSettings(backbone="efficientnet_lite2", landmarks_shown=False, policy="mixed_bfloat16")
 GRID = {
     ablation_table.ALL: replace(LARGE, backbone="efficientnet_lite0", size=224, epochs=4, blocks=1),
     "320 px, 12 epochs, three blocks": LARGE,
