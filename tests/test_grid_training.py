@@ -94,8 +94,8 @@ def test_presence_learns_whose_phrase_it_is_and_turns_scores_into_probabilities(
 
 def test_context_is_trained_beside_a_grid_model_and_read_again(trained, twenty):
     folder, phrases, store = trained[0], twenty.phrases, twenty.store
-    ids = phrases.image_id.unique()
-    halves = phrases.assign(split=np.where(phrases.image_id.isin(ids[::2]), "train", "val"))
+    ids = phrases.image_id.unique()[:10]  # every other picture has no two things alike
+    halves = phrases.assign(split=np.where(phrases.image_id.isin(ids), "train", "val"))
     given = folder, halves, twenty.vocabulary, twenty.embeddings, store
     found = train_sentences.train_context(*given, steps=30, progress=False)
     assert train_sentences.train_context(*given, steps=30, progress=False) == found
