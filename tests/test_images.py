@@ -159,7 +159,10 @@ THING = r"^frame: expected a path, bytes, an opened file, a PIL image or"
     [
         *[(np.zeros(shape, np.uint8), SHAPE) for shape in ((4, 5, 2), (2, 4, 5, 3), (0, 5, 3))],
         *[(np.full((4, 5, 3), value, np.float32), VALUES) for value in (-1, np.nan, np.inf, 1e9)],
-        *[(thing, THING) for thing in (None, 7, {"a": 1}, io.StringIO("text"))],
+        *[
+            pytest.param(thing, THING, id=type(thing).__name__)
+            for thing in (None, 7, {"a": 1}, io.StringIO("text"))
+        ],
     ],
     ids=str,
 )
