@@ -122,7 +122,7 @@ plots.save(figure, figures / "learning_curves_grid.png")
 #
 # A phrase is read twice: for the thing that it names, and for the second thing that tells which one
 # is meant, its *landmark*. With `grid.landmarks_shown` training shows the second reading where the
-# landmark is. Two phrases of a picture that differ in the landmark alone prove it: without it
+# landmark is. Two phrases of a picture that differ in the landmark alone test it: without it
 # nothing tells them apart.
 
 # %%
