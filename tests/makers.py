@@ -12,6 +12,10 @@ from scene_utils.analysis.metrics import check_predictions
 from scene_utils.dataset.entities import MENTION_KEY as KEY
 
 SIDES = ["x_min", "y_min", "x_max", "y_max"]
+# The photos of the gallery; the others are kept for measuring.
+PHOTOS = sorted(
+    paths.PHOTOS / f"{photo}.jpg" for photo in {*pd.read_csv(paths.PHOTOS / "phrases.csv").photo}
+)
 
 
 def files_of(folder):
@@ -27,7 +31,7 @@ def command(*words):
 
 def write_crops(folder, number, first=0):
     """`number` crops of the photos as <number>.jpg, no two alike, and 700.jpg, no picture."""
-    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
+    photos = [images.open_image(path) for path in PHOTOS]
     for crop in range(number):
         photo = photos[crop % len(photos)]
         part = photo.crop((crop, crop, 200 + 2 * crop, 190 + crop))

@@ -12,7 +12,7 @@ import pytest
 
 from scene_utils import images, paths
 from scene_utils.features import backbones, encode, keras_engine, openvino_engine, ray_engine
-from tests.makers import files_of, write_crops
+from tests.makers import PHOTOS, files_of, write_crops
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,7 @@ def test_the_chosen_store_is_the_one_that_opens(whole, tmp_path, backbone):
 
 @pytest.fixture(scope="module")
 def photos():
-    found = [images.read_squeezed(path, 224)[0] for path in sorted(paths.PHOTOS.glob("*.jpg"))]
-    return np.stack(found)
+    return np.stack([images.read_squeezed(path, 224)[0] for path in PHOTOS])
 
 
 def cosine(a, b):
@@ -120,7 +119,7 @@ def test_a_picture_has_its_features_whatever_is_beside_it(backbone, photos):
 
 
 def test_a_store_says_that_openvino_made_it(backbone, tmp_path):
-    ids = [path.stem for path in paths.PHOTOS.glob("*.jpg")]
+    ids = [path.stem for path in PHOTOS]
     given = (paths.PHOTOS, ids, backbone)
     made = encode.cache_features(*given, tmp_path / "a", progress=False, engine="openvino")
     keras = encode.cache_features(*given, tmp_path / "b", progress=False)

@@ -36,9 +36,10 @@ def measure_query(repeats: int = 30) -> dict:
     import numpy as np
 
     from scene_utils import images, load_model
+    from tests.makers import PHOTOS
 
     localizer = load_model()
-    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
+    photos = [images.open_image(path) for path in PHOTOS]
     phrases = ["the man in the red hat", "a dog", "two people on the left", "the water"]
     found: dict[str, list[float]] = {"fresh": [], "seen": []}
     for turn in range(-3, repeats):  # the first ones build the graphs

@@ -121,12 +121,14 @@ def cosines(features: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def make_pictures(folder: Path, number: int, size: tuple[int, int], seed: int = 0) -> list[str]:
-    """Write JPEGs of `size` px, crops of the photos in `data/photos`, and give their ids.
+    """Write JPEGs of `size` px, crops of the photos of the gallery, and give their ids.
 
     At most 256 are encoded; more are further names of the same files.
     """
+    from tests.makers import PHOTOS
+
     folder.mkdir(parents=True, exist_ok=True)
-    photos = [images.open_image(path) for path in sorted(paths.PHOTOS.glob("*.jpg"))]
+    photos = [images.open_image(path) for path in PHOTOS]
     rng, ids = np.random.default_rng(seed), [f"{i:07d}" for i in range(number)]
     for position, image_id in enumerate(ids):
         target = folder / f"{image_id}.jpg"
