@@ -161,21 +161,6 @@ def test_calibration_finds_honest_scores_honest_and_others_not():
     assert breakdown.calibration(scored_with(np.ones(30), np.arange(30) < 7)) is None
 
 
-def test_picked_mentions_are_of_different_pictures_and_of_their_group():
-    rng = np.random.default_rng(1)
-    seen = scored_with(rng.random(600), rng.random(600) < 0.5).assign(iou_merged=rng.random(600))
-    picked = mistakes.pick(seen, each=4, scores=True)
-    groups = picked.groupby("group", sort=False)
-    assert groups.image_id.nunique().tolist() == [4, 4, 4, 4]
-    iou = {name: group.iou_merged for name, group in groups}
-    lowest, highest = seen.iou_merged.quantile([0.1, 0.9])
-    assert (iou["best tenth"] >= highest).all()
-    assert (iou["worst tenth"] <= lowest).all()
-    assert iou["around the median"].between(0.4, 0.6).all()
-    missed = seen[seen.iou_merged < 0.5]
-    assert picked.score[picked.group == "surest misses"].iloc[0] == missed.score.max()
-
-
 # Does it read, does it look?
 
 

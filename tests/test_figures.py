@@ -61,11 +61,12 @@ def started(project, *words):
 
 
 def draw(project):
-    """Run notebooks 05 and 05b as scripts, which they are; returns what they printed."""
+    """Run notebooks 05 to 05d as scripts, which they are; returns what they printed."""
+    books = sorted((paths.ROOT / "notebooks").glob("05*.py"))
     code = (
         "import runpy, sys, matplotlib; matplotlib.use('agg')\n"
-        f"for name in ('05_iou_analysis', '05b_more'):\n"
-        f"    runpy.run_path(f'{paths.ROOT}/notebooks/{{name}}.py')\n"
+        f"for path in {[str(path) for path in books]}:\n"
+        "    runpy.run_path(path)\n"
         "print('loaded:', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
     answer = started(project, "-c", code)

@@ -1,4 +1,4 @@
-"""Which mistakes a model makes, and mentions to look at; merged boxes at IoU .5 throughout."""
+"""Which mistakes a model makes; merged boxes at IoU .5 throughout."""
 
 import numpy as np
 import pandas as pd
@@ -84,26 +84,3 @@ def mistake_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
         share["a random other's box right"] = table.others_right.mean()
         rows[model] = share
     return (100 * pd.DataFrame.from_dict(rows, orient="index")).rename_axis("model").round(2)
-
-
-def pick(seen: pd.DataFrame, each: int = 3, scores: bool = False, seed: int = 0) -> pd.DataFrame:
-    """Mentions to look at: `seen` with a column `group`, `each` rows a group.
-
-    The best tenth's, those around the median and the worst tenth's by `iou_merged`, drawn at
-    random, each of another picture; with `scores` also the misses of the highest score.
-    """
-    table = seen[seen.answered].sample(frac=1, random_state=seed)
-    table = table.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
-    tenth = max(len(table) // 10, each)
-    middle = max(len(table) // 2 - tenth // 2, 0)
-    parts = {
-        "best tenth": table[:tenth],
-        "around the median": table[middle : middle + tenth],
-        "worst tenth": table[-tenth:],
-    }
-    parts = {name: part.sample(frac=1, random_state=seed) for name, part in parts.items()}
-    if scores:
-        missed = table[table.iou_merged < 0.5]
-        parts["surest misses"] = missed.sort_values("score", ascending=False, kind="stable")
-    picked = [p.drop_duplicates("image_id")[:each].assign(group=name) for name, p in parts.items()]
-    return pd.concat(picked, ignore_index=True)
