@@ -238,7 +238,7 @@ def test_boxes_lie_over_the_picture_in_percent_of_it():
     html = overlay_html(view, [Mark(np.float32([20, 10, 120, 60]), "<b>")], said='say "it"')
     assert "left:10.000%;top:10.000%;width:50.000%;height:50.000%" in html
     assert "&lt;b&gt;" in html
-    assert 'aria-label="say &quot;it&quot;"' in html
+    assert 'aria-label="say &#34;it&#34;"' in html
 
 
 def test_what_is_kept_has_answers_in_pixels_and_their_iou(fresh, monkeypatch):

@@ -91,7 +91,7 @@ class QueryWidget:
         self.gallery.select(picture)
         self.answers = []
         self.parts.overlay.value = ""
-        self.parts.picture.value = draw.picture_html(view)
+        self.parts.picture.value = draw.HTML.picture(view, draw.data_url(view.data))
         self.parts.caption.value = f"{picture.kind}, {view.width} x {view.height} pixels"
         self.parts.truth.disabled = not picture.truth
         self.bridge.alt = picture.alt
@@ -113,8 +113,8 @@ class QueryWidget:
                 f"{count / 1e6:.0f} MB that it cannot. Save it as JPEG or PNG"
             )
         picture = own_photo(name, data, size)
-        view = open_view(picture)  # refuses what is no picture before anything has changed
-        self.gallery.add(picture, view.shown)
+        open_view(picture)  # refuses what is no picture before anything has changed
+        self.gallery.add(picture)
         if self.parts.mode.value == PLAY:
             self.parts.mode.value = PHRASE
         self.choose(picture)
