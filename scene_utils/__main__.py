@@ -152,7 +152,7 @@ def table(arguments: argparse.Namespace) -> None:
     from scene_utils.study import readme_tables, run_notebook
 
     metrics = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
-    print(readme_tables.markdown(metrics, arguments.protocol))
+    print(readme_tables.models(metrics, arguments.protocol))
     took = run_notebook.durations(paths.build(arguments.profile))
     if took:
         print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
@@ -161,19 +161,12 @@ def table(arguments: argparse.Namespace) -> None:
 def readme(arguments: argparse.Namespace) -> None:
     from scene_utils.study import readme_tables
 
-    differ = []
-    for path in map(Path, arguments.file or readme_tables.files()):
-        text = path.read_text(encoding="utf-8")
-        filled = readme_tables.fill(text)
-        if filled == text:
-            print(f"{path}: tables are as in metrics.json")
-        elif arguments.check:
-            differ.append(f"{path}: tables differ from metrics.json. Run `make readme`")
-        else:
-            write_text(path, filled)
-            print(f"{path}: tables written")
-    if differ:
-        sys.exit("\n".join(differ) + " and commit it")
+    pages = filter(Path.is_file, map(paths.ROOT.joinpath, readme_tables.FILES))
+    named = map(Path, arguments.file) if arguments.file else pages
+    differ = [path for path in named if not readme_tables.update(path, arguments.check)]
+    if arguments.check and differ:
+        told = (f"{path}: tables differ from metrics.json. Run `make readme`" for path in differ)
+        sys.exit("\n".join(told) + " and commit it")
 
 
 def cache(arguments: argparse.Namespace) -> None:

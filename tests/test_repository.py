@@ -96,7 +96,7 @@ def test_answering_imports_neither_training_nor_tensorflow():
 PAGES = sorted(
     {
         *readme_tables.FILES,
-        *("notebooks/README.md", "data/README.md", "data/photos/README.md"),
+        *("figures/bench.md", "notebooks/README.md", "data/README.md", "data/photos/README.md"),
         *("data/pretrained/README.md", "data/pretrained/grid/README.md"),
     }
 )
