@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from scene_utils.analysis import metrics_file, predictions
 from scene_utils.dataset import entities, sample
 from scene_utils.dataset.mentions import PREDICTION_COLUMNS
 from scene_utils.study import readme_tables, tables
+from tests.makers import phrase_table
 
 # Presence needs a grid model: `test_presence` has that table.
 TABLES = ["models", "recall", "categories", "differences", "frequency", "parts", "mistakes"]
@@ -228,8 +230,28 @@ def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
     assert predictions.stale(cache) == []
     (cache / "models/source/settings.json").write_text('{"fingerprint": "y"}')
     assert predictions.stale(cache) == ["source"]
+    for damaged in (b'{"finger', b"\xff\xfe", b"[]"):
+        (cache / "predictions/zebra.json").write_bytes(damaged)
+        assert predictions.stale(cache) == ["source", "zebra"]
     (cache / "entities.json").write_text("new phrases")
     assert predictions.stale(cache) == names
+
+
+@pytest.mark.parametrize("sides", [4, 2])
+def test_a_model_whose_answers_are_no_boxes_is_named(cache, monkeypatch, sides):
+    phrase_table([("a", 0, 1, 0, "it", "other", [(0, 0, 9, 9)])])[0].to_parquet(
+        cache / "phrases.parquet"
+    )
+    model = SimpleNamespace(from_pixels=False, predict=lambda *_: None, seen=lambda *_: None)
+    model.look = lambda texts, *_: (np.full((len(texts), sides), np.nan), None)
+    monkeypatch.setattr("scene_utils.models.load_model", lambda *_: model)
+    monkeypatch.setattr(
+        "scene_utils.features.encode.open_chosen", lambda _: SimpleNamespace(row=["a"])
+    )
+    monkeypatch.setattr(predictions, "test_mentions", lambda phrases, _: phrases)
+    with pytest.raises(ValueError, match=r"zebra: expected finite boxes \(2, 4\), got \(2, .*0 of"):
+        predictions.make(cache, cache, ["zebra"])
+    assert not (cache / "predictions/zebra.json").exists()
 
 
 # The README's tables.

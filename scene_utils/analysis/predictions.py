@@ -8,6 +8,7 @@ them needs no TensorFlow. A table of predictions without a folder in `models/` w
 hand, and is read as it is.
 """
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -72,14 +73,19 @@ def stale(cache: Path) -> list[str]:
     """Models whose predictions are missing or made from something else than is there now."""
 
     def fresh(name: str) -> bool:
-        path = cache / "predictions" / f"{name}.json"
-        return path.is_file() and json.loads(path.read_bytes()) == _made_from(cache, name)
+        stamp = None
+        with contextlib.suppress(OSError, ValueError):  # there is none, or a damaged one
+            stamp = json.loads((cache / "predictions" / f"{name}.json").read_bytes())
+        return stamp == _made_from(cache, name)
 
     return [name for name in names(cache) if settings(cache, name) and not fresh(name)]
 
 
 def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: int = 0) -> None:
-    """Make all predictions of the models `wanted`. `seed` is of the perturbations' choices."""
+    """Make all predictions of the models `wanted`. `seed` is of the perturbations' choices.
+
+    Raises ValueError that names a model whose answers are not a finite box each.
+    """
     from scene_utils import models
     from scene_utils.features import encode
 
@@ -100,6 +106,12 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             continue
         tables = {"predictions": model.predict(test, pictures)}
         boxes, present = model.look(asked.text.tolist(), model.seen(pictures, ids), rows)
+        finite = int(np.isfinite(boxes).all(axis=-1).sum())
+        if boxes.shape != (len(asked), 4) or finite < len(asked):
+            raise ValueError(
+                f"{name}: expected finite boxes ({len(asked)}, 4), got {boxes.shape}, "
+                f"{finite} of them finite"
+            )
         tables["perturbations"] = answered = asked[[*entities.MENTION_KEY, "change"]].copy()
         answered[box_ops.COLUMNS] = boxes
         if present is not None:
@@ -118,6 +130,7 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
 
 
 def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
+    metrics.check_predictions(tables["predictions"], name)
     stamp = cache / "predictions" / f"{name}.json"
     stamp.unlink(missing_ok=True)
     for folder, table in tables.items():
