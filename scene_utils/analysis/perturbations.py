@@ -80,7 +80,7 @@ def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.Dat
         (fall,) = metrics.figures((hits[0] - hits[1])[:, None], both.image_id, **draws)
         means = (round(float(x.mean()), 6) for x in (*hits, box_ops.iou(asked, changed)))
         row = dict(zip(("asked", "changed", "same"), means, strict=True)) | fall
-        row |= {"change": change, "mentions": len(both), "real": metrics.leaves_out_zero(fall)}
-        rows.append(row)
+        real = not fall["low"] <= 0 <= fall["high"]
+        rows.append(row | {"change": change, "mentions": len(both), "real": real})
     columns = "change mentions asked changed value low high real same"
     return pd.DataFrame(rows, columns=columns.split())
