@@ -27,7 +27,7 @@ changes = ""  # settings that differ this time, in the words that profiles.toml 
 import numpy as np
 import pandas as pd
 
-from scene_utils import paths, plots, runtime, words
+from scene_utils import grounding, paths, plots, runtime, words
 from scene_utils.analysis import breakdown, metrics_file, perturbations, references, sample_errors
 from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics as scoring
@@ -86,7 +86,7 @@ shown = [references.BEST[0], *(name for name in names if name in others)]
 # %%
 # NBVAL_CHECK_OUTPUT
 results = {name: scoring.evaluate(predictions[name], test, boxes, **draws) for name in names}
-labels = {name: kept.label(cache, name) for name in names}
+labels = {name: grounding.label(kept.settings(cache, name), name) for name in names}
 here = phrases[(phrases.split == "test") | phrases.image_id.isin(entities.image_ids(root))]
 fitted_on = here[here.split == "train"]
 described = {

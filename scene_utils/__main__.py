@@ -40,10 +40,8 @@ def predict(arguments: argparse.Namespace) -> None:
     found = f"{len(table):,} boxes for {phrases:,} phrases of {table.image_id.nunique():,} pictures"
     print(f"{arguments.out}: {found}")
     if len(problems):
-        print(f"{len(problems)} files could not be read:", file=sys.stderr)
-        print(problems.head(10).to_string(index=False), file=sys.stderr)
-        if len(problems) > 10:
-            print(f"... and {len(problems) - 10} more", file=sys.stderr)
+        shown = problems.head(10).to_string(index=False)
+        print(f"{len(problems)} files could not be read, the first:\n{shown}", file=sys.stderr)
 
 
 def ground(arguments: argparse.Namespace) -> None:

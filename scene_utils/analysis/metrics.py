@@ -1,12 +1,11 @@
 """Score predicted boxes against Flickr30k Entities, in NumPy and pandas alone.
 
-The only inputs are a table of predictions and the annotations. Every mention with at least one box
-counts; a mention without a prediction counts as missed. The protocols are those of MDETR's
-Flickr30k evaluation (Kamath et al., ICCV 2021): `merged`, truth is the one box around all of the
-phrase's boxes; `any`, the best of the phrase's boxes counts. Recall at k: one of the k first
-boxes reaches IoU .5; the upper bound lets all of a mention's boxes count. MDETR counts a phrase
-of several categories in each of them, here it counts in the first as written, so that categories
-add up to all: of the 14,481 boxed test mentions 77 have two categories.
+Every mention with at least one box counts; one without a prediction counts as missed. The protocols
+are those of MDETR's Flickr30k evaluation (Kamath et al., ICCV 2021): `merged`, truth is the one box
+around all of the phrase's boxes; `any`, the best of the phrase's boxes counts. Recall at k: one of
+the k first boxes reaches IoU .5; the upper bound lets all of a mention's boxes count. MDETR counts
+a phrase of several categories in each, here it counts in the first as written, so that categories
+add up to all: of the 14,481 boxed test mentions 77 have two.
 """
 
 import functools

@@ -1,11 +1,10 @@
 """The models' boxes on the test split, kept in the cache: made once, then only read.
 
-`predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it
-`perturbations/<model>.parquet` (answers to `perturbations.questions`), `photos/<model>.parquet`
-(the photos of `data/photos`) and, of a grid model, `presence/<model>.parquet`.
-`predictions/<model>.json`, written last, has the fingerprint of what they were made from. Reading
-them needs no TensorFlow. A table of predictions without a folder in `models/` was put there by
-hand, and is read as it is.
+`predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it those of
+`perturbations` (answers to its `questions`), `photos` (those of `data/photos`) and, of a grid
+model, `presence`. `predictions/<model>.json`, written last, has the fingerprint of what they were
+made from. Predictions without a folder in `models/` were put there by hand, and are read as they
+are.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, grounding, imports
+from scene_utils import box_ops, imports
 from scene_utils.analysis import metrics, perturbations
 from scene_utils.dataset import entities
 from scene_utils.paths import PHOTOS, atomic, file_hash, write_text
@@ -46,11 +45,6 @@ def settings(cache: Path, name: str) -> dict:
     """What a model was made with, as its training wrote it down; {} where that is not known."""
     path = _folder(cache, name) / "settings.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def label(cache: Path, name: str) -> str:
-    """A model's name with the inputs that made it, as far as these are known."""
-    return grounding.label(settings(cache, name), name)
 
 
 def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -119,13 +113,12 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
             tables["photos"] = photos = pd.read_csv(PHOTO_PHRASES)[["photo", "phrase"]]
-            photos[box_ops.COLUMNS] = np.concatenate(
-                [
-                    answer.boxes[:1]
-                    for photo, of in photos.groupby("photo", sort=False).phrase
-                    for answer in model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
-                ]
-            )
+            answers = [
+                answer.boxes[0]
+                for photo, of in photos.groupby("photo", sort=False).phrase
+                for answer in model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
+            ]
+            photos[box_ops.COLUMNS] = np.stack(answers)
         _write(cache, name, tables)
 
 
