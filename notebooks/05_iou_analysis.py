@@ -29,7 +29,6 @@ import pandas as pd
 
 from scene_utils import grounding, paths, plots, runtime, words
 from scene_utils.analysis import breakdown, metrics_file, perturbations, references, sample_errors
-from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics as scoring
 from scene_utils.analysis import mistakes as faults
 from scene_utils.analysis import predictions as kept
@@ -118,12 +117,12 @@ tables.scores({"best constant": blind["best constant"]} | labelled, "merged")
 above = {name: result for name, result in blind.items() if not name.startswith("grid")}
 rows = above | labelled
 bars = [f"{n} (oracle)" if n in references.ORACLES else n.replace(" (", "\n(") for n in rows]
-colours = [draw.GREY] * len(above) + [plots.COLOURS[0]] * len(labelled)
+colours = [plots.GREY] * len(above) + [plots.COLOURS[0]] * len(labelled)
 height = 0.28 * len(bars) + 0.14 * sum("\n" in bar for bar in bars)
 figure, axes = plots.new_figure(7.5, 0.9 + height, ncols=2, sharey=True)
 columns = (("mean_iou", "mean IoU"), ("accuracy_0.5", "accuracy at IoU .5 (% of mentions)"))
 for axis, (metric, label), scale in zip(axes[0], columns, (1, 100), strict=True):
-    values, ends = draw.bars([row["merged"][metric] for row in rows.values()], scale)
+    values, ends = plots.bars([row["merged"][metric] for row in rows.values()], scale)
     edge = {"capsize": 2.5, "lw": 1}
     drawn = axis.barh(bars, values, 0.65, xerr=ends, color=colours, error_kw=edge)
     texts = [f"{v:.1f}" if scale == 100 else f"{v:.3f}".lstrip("0") for v in values]
@@ -136,7 +135,7 @@ for axis, (metric, label), scale in zip(axes[0], columns, (1, 100), strict=True)
     axis.grid(axis="y", visible=False)
 axes[0, 0].invert_yaxis()
 about = "blue: models, grey: references, dashed: best constant box, bars: 95 %"
-draw.finish(figure, f"{note}, merged box\n{about}")
+plots.finish(figure, f"{note}, merged box\n{about}")
 plots.save(figure, figures / "models.png")
 
 # %% [markdown]
@@ -157,10 +156,10 @@ if falls:
         name: [(order.index(row["change"]), row) for row in table.to_dict("records")]
         for name, table in falls.items()
     }
-    draw.marks(axes[0, 0], rows, 0.28, order)
+    plots.marks(axes[0, 0], rows, 0.28, order)
     axes[0, 0].invert_yaxis()
     axes[0, 0].set_xlabel("fall of accuracy at IoU .5 (points)")
-    draw.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
+    plots.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
     plots.save(figure, figures / "perturbations.png")
 
 # %% [markdown]
@@ -199,7 +198,7 @@ metrics = metrics_file.write_metrics(
     groups=breakdown.by_group(compared, kinds, **draws).to_dict("records"),
     frequency=breakdown.by_frequency(compared, test, fitted_on, **draws),
     parts=parts,
-    mistakes=faults.mistake_table(found).to_dict("index"),
+    mistakes={name: faults.shares(table) for name, table in found.items()},
     misses=misses,
     unread=sample_errors.unread(scenes.values()) if scenes else {},
     calibration={name: curve for name, curve in calibration.items() if curve is not None},

@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import paths, plots, runtime
-from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics as scoring
 from scene_utils.analysis import metrics_file, references
 from scene_utils.analysis import predictions as kept
@@ -80,11 +79,11 @@ places = range(len(scoring.RECALLS))
 for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
     for number, (name, result) in enumerate(compared.items()):
         found = result["recall"][protocol]["all"]
-        draw.curve(axis, places, [found[k] for k in scoring.RECALLS], name, number)
+        plots.curve(axis, places, [found[k] for k in scoring.RECALLS], name, number)
     axis.set_xticks(places, [name.replace("_", "\n") for name in scoring.RECALLS])
     axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
 axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
-draw.finish(figure, note, axes[0, 0])
+plots.finish(figure, note, axes[0, 0])
 plots.save(figure, figures / "recall.png")
 
 # %% [markdown]
@@ -103,11 +102,11 @@ for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
         name: [(row, found[protocol][kind]["1"]) for row, kind in enumerate(kinds)]
         for name, found in recall.items()
     }
-    draw.marks(axis, rows, 0.26, [f"{kind} ({of['mentions']:,})" for kind, of in kinds.items()])
+    plots.marks(axis, rows, 0.26, [f"{kind} ({of['mentions']:,})" for kind, of in kinds.items()])
     axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
     axis.axhline(0.5, color="#bbbbbb", lw=0.8)
 axes[0, 0].invert_yaxis()
-draw.finish(figure, note, axes[0, 0])
+plots.finish(figure, note, axes[0, 0])
 plots.save(figure, figures / "categories.png")
 
 # %% [markdown]
@@ -128,14 +127,14 @@ for axis, what in zip(axes.flat, columns, strict=False):
     bins = list(dict.fromkeys(here.bin))
     for number, (name, of_model) in enumerate(here.groupby("model", sort=False)):
         places = [bins.index(label) for label in of_model.bin]
-        draw.curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
+        plots.curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
     axis.set_xticks(range(len(bins)), bins)
     axis.tick_params(axis="x", labelsize=8, rotation=35 if sum(map(len, bins)) > 24 else 0)
     axis.set(xlabel=what, xlim=(-0.4, max(len(bins) - 0.6, 0.6)))
 for axis in axes[:, 0]:
     axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
 axes[0, 0].set_ylim(0)
-draw.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
+plots.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
 plots.save(figure, figures / "what_decides.png")
 
 # %% [markdown]
@@ -192,5 +191,5 @@ axis.grid(visible=False)
 axis.spines[:].set_visible(False)
 figure.colorbar(image, label="row minus column (points)")
 about = "accuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
-draw.finish(figure, f"{note}\n{about}")
+plots.finish(figure, f"{note}\n{about}")
 plots.save(figure, figures / "differences.png")

@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import paths, plots, runtime
-from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics_file, mistakes
 from scene_utils.analysis import predictions as kept
 from scene_utils.study import tables
@@ -52,11 +51,11 @@ if metrics["calibration"]:
     for number, (name, found) in enumerate(metrics["calibration"].items()):
         label = f"{name}, mean error {100 * found['error']:.1f} points"
         scores = [row["score"] for row in found["bins"]]
-        draw.curve(axes[0, 0], scores, found["bins"], name, number, label=label)
+        plots.curve(axes[0, 0], scores, found["bins"], name, number, label=label)
     axes[0, 0].set(xlabel="score of the box (mean of the bin)", xlim=(0, 1))
     axes[0, 0].set(ylabel="IoU .5 reached (% of the bin)", ylim=(0, 100))
     axes[0, 0].legend(loc="upper left")
-    draw.finish(figure, f"{note}, merged box")
+    plots.finish(figure, f"{note}, merged box")
     plots.save(figure, figures / "calibration.png")
 print("models with scores:", ", ".join(metrics["calibration"]) or "none")
 
@@ -80,11 +79,11 @@ if metrics["presence"]:
         for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
             alarms, hits = (100 * np.array(curve[key]) for key in ("false_alarms", "found"))
             label = f"{name}, {kind}: area {curve['area']['value']:.3f}"
-            axis.plot(alarms, hits, label=label, **draw.look(name) | {"ls": dashes})
+            axis.plot(alarms, hits, label=label, **plots.look(name) | {"ls": dashes})
     axis.set(xlabel="phrases of the picture that are flagged (%)", xlim=(0, 100))
     axis.set(ylabel="phrases of another picture that are flagged (%)", ylim=(0, 100))
     axis.legend(loc="lower right")
-    draw.finish(figure, note)
+    plots.finish(figure, note)
     plots.save(figure, figures / "presence.png")
 
 # %% [markdown]
@@ -115,7 +114,7 @@ for kind, colour in zip(mistakes.MISTAKES, colours, strict=True):
 axis.invert_yaxis()
 axis.set(xlabel="mentions (%)", xlim=(0, 100))
 axis.grid(axis="y", visible=False)
-draw.finish(figure, f"{note}, merged box", axis, columns=4)
+plots.finish(figure, f"{note}, merged box", axis, columns=4)
 plots.save(figure, figures / "mistakes.png")
 
 # %% [markdown]

@@ -27,7 +27,6 @@ import pandas as pd
 from matplotlib.patches import Patch
 
 from scene_utils import box_ops, images, paths, plots, runtime
-from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics as scoring
 from scene_utils.analysis import metrics_file, references
 from scene_utils.analysis import predictions as kept
@@ -64,7 +63,7 @@ scored = {name: scoring.score_mentions(table, test, boxes) for name, table in an
 figure, axes = plots.new_figure(7.5, 3.6, ncols=2)
 grid = np.linspace(0, 1, 201)
 for name, table in scored.items():
-    values, line = table.iou_merged.to_numpy(), {"lw": 1.6} | draw.look(name)
+    values, line = table.iou_merged.to_numpy(), {"lw": 1.6} | plots.look(name)
     share, edges = np.histogram(values, np.linspace(0, 1, 21))
     axes[0, 0].stairs(100 * share / len(values), edges, **line)
     reached = 1 - np.searchsorted(np.sort(values), grid, side="left") / len(values)
@@ -74,7 +73,7 @@ axes[0, 1].set(xlabel="IoU threshold", ylabel="mentions that reach it (%)")
 axes[0, 1].set(xlim=(0, 1), ylim=(0, 100))
 for axis in axes[0]:
     axis.axvline(0.5, color="grey", lw=1, ls=":")
-draw.finish(figure, f"{note}, merged box", axes[0, 1])
+plots.finish(figure, f"{note}, merged box", axes[0, 1])
 plots.save(figure, figures / "iou_distribution.png")
 
 # %% [markdown]
@@ -108,7 +107,7 @@ for axis in axes.flat:
 axes[0, 0].set_ylabel("y (of the height)")
 figure.colorbar(above, ax=axes[0], label="boxes over it (%)")
 figure.colorbar(below, ax=axes[1], label="points")
-draw.finish(figure, note)
+plots.finish(figure, note)
 plots.save(figure, figures / "where_predictions_lie.png")
 
 
@@ -148,7 +147,7 @@ def gallery(mentions, pictures, title):
     looks = (("truth", plots.TRUTH, "-"), ("prediction", plots.GUESS, "--"))
     handles = [Patch(fill=False, ec=ec, lw=2, ls=ls, label=name) for name, ec, ls in looks]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    draw.finish(figure, title)
+    plots.finish(figure, title)
     return figure
 
 

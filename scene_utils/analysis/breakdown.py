@@ -135,9 +135,8 @@ def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int)
 def calibration(scored: pd.DataFrame, **draws: int) -> dict | None:
     """Score against accuracy in ten equally filled bins, or None where all scores are equal.
 
-    Gives `bins`, rows of score (mean), mentions, value, low, high, and `error`, the expected
-    calibration error: the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
-    Mentions without a box are left out.
+    `error` is the expected calibration error: the mean of |score - accuracy| over mentions (Guo et
+    al., ICML 2017). Mentions without a box are left out.
     """
     answered = scored[scored.answered]
     score = answered.score.to_numpy(np.float64)
@@ -162,10 +161,9 @@ def presence(
 
     `asked` has each boxed mention twice, about its picture and about another: key, `change`,
     `text`, `picture`, `present`. Two kinds of pairs: `any phrase`, and `absent things`, those whose
-    last word no phrase of the other picture uses ("a man" is in most). Of each kind: `mentions`
-    (own, other), `area` under the ROC curve with its interval over images, `kept` and `flagged`
-    (shares of own phrases at .5 or more, of others below), and the curve, `false_alarms` and
-    `found`: for each threshold the shares of own and of other phrases that fall below it.
+    last word no phrase of the other picture uses ("a man" is in most). Of each kind: `area` under
+    the ROC curve, `kept` and `flagged` (shares of own phrases at .5 or more, of others below), and
+    the curve: for each threshold the shares of own and of other phrases that fall below it.
     """
     if asked.present.isna().any():
         return {}

@@ -73,14 +73,11 @@ def mistakes(
     )
 
 
-def mistake_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Shares of mentions in %, a row a model: each of `MISTAKES`, and of the missed ones those
-    that another phrase's box of the picture would have answered rightly."""
-    rows = {}
-    for model, table in found.items():
-        share = table.mistake.value_counts(normalize=True)[list(MISTAKES)].to_dict()
-        missed = table.another_right[table.mistake != "right"]
-        share["missed, another's box right"] = missed.mean() if len(missed) else 0
-        share["a random other's box right"] = table.others_right.mean()
-        rows[model] = share
-    return (100 * pd.DataFrame.from_dict(rows, orient="index")).rename_axis("model").round(2)
+def shares(found: pd.DataFrame) -> dict[str, float]:
+    """Of `mistakes`, in %: each of `MISTAKES`, of the missed mentions those that another phrase's
+    box of the picture would have answered rightly, and how often a random other one would."""
+    share = found.mistake.value_counts(normalize=True)[list(MISTAKES)].to_dict()
+    missed = found.another_right[found.mistake != "right"]
+    share["missed, another's box right"] = missed.mean() if len(missed) else 0
+    share["a random other's box right"] = found.others_right.mean()
+    return {kind: float(np.round(100 * value, 2)) for kind, value in share.items()}

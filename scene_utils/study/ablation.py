@@ -57,9 +57,9 @@ def run(
 ) -> list[dict]:
     """Train and score what `out` does not have yet; give all its rows. ValueError: no such row.
 
-    `cache` holds what notebooks 01 to 03 left. `epochs` are of the source rows, `changes` settings
-    of all the grid rows; of the rows asked for, those made otherwise are made anew. The row `SHIPS`
-    has the seed of what ships, and is passed over where that reads other words.
+    `cache` holds what notebooks 01 to 03 left. `epochs` are of the source rows, `changes` of the
+    grid rows; rows made otherwise are made anew. The row `SHIPS` has the seed of what ships, and
+    is passed over where that reads other words.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
@@ -115,9 +115,8 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
     )
     if folder != SHIPPED:
         made_with = vectors | {"untrained": False}
-        train_members(
-            *(settings, train_set, val_set, embeddings, vocabulary, made_with), folder=folder
-        )
+        given = (settings, train_set, val_set, embeddings, vocabulary, made_with)
+        train_members(*given, folder=folder)
     members = member_folders(folder)
     ensemble = Ensemble(tuple(map(load_grid, members)))
     seconds = [pd.read_csv(member / "history.csv")["seconds"].tolist() for member in members]
@@ -130,11 +129,8 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
 
 
 def score_grid(ensemble: Ensemble, size: int, val: Mentions, lengthened: bool = False) -> dict:
-    """Figures of grid models on val: mean IoU, accuracy at IoU .5, pointing.
-
-    With `lengthened` those mentions alone that `words.described` lengthens, so asked; the box to
-    find stays that of the mention.
-    """
+    """Figures of grid models on val; with `lengthened` of those mentions alone that
+    `words.described` lengthens, so asked: the box to find stays that of the mention."""
     kept = (val.tokens != val.longer).any(axis=1) if lengthened else np.full(len(val.rows), True)
     asked = (val.longer if lengthened else val.tokens)[kept]
     found, _ = Asker(ensemble, size).ask(val.pictures, val.picture_rows, val.rows[kept], asked)

@@ -234,9 +234,7 @@ class QueryWidget:
             shown = draw.show_phrase(self.view, self.answers[0], parts.count.value, truth)
         self.shown, glow = shown, parts.heat.value / 100
         parts.panels.value, parts.result.value = shown.panels, shown.text
-        parts.overlay.value = draw.overlay_html(
-            self.view, shown.marks, shown.heat, glow, shown.said()
-        )
+        parts.overlay.value = draw.overlay_html(self.view, shown.marks, shown.heat, glow)
 
     def _remember(self) -> None:
         entry = (self.view.picture, self.parts.field.value, self.parts.mode.value == SENTENCE)

@@ -73,12 +73,14 @@ def overlay_html(
     opacity: float = 0,
     said: str = "",
 ) -> str:
-    """Boxes and a heat map to lie over the picture; `said` is their text for screen readers."""
+    """Boxes and a heat map to lie over the picture; `said` is their text for screen readers, where
+    it is empty each label and its pixels."""
     if not marks:
         return ""
-    boxes = []
+    boxes, texts = [], []
     # The first mark is the answer: drawn last, it lies on top.
     for mark in reversed(marks):
+        texts.append(f"{mark.label or 'truth'}: {', '.join(f'{side:.0f}' for side in mark.box)} px")
         whole = [view.width, view.height] * 2
         left, top, right, bottom = (100 * np.float64(mark.box) / whole).tolist()
         # A label ends at the picture's edge.
@@ -91,7 +93,7 @@ def overlay_html(
         boxes.append((mark, place, " sq-end" * end + " sq-low" * low + " sq-inside" * inside))
     shown = heat is not None and opacity > 0
     url = data_url(encode(heat_image(heat), "PNG"), "png") if shown else ""
-    return HTML.overlay(boxes, said, url, opacity)
+    return HTML.overlay(boxes, said or "; ".join(reversed(texts)), url, opacity)
 
 
 def png_bytes(
@@ -154,13 +156,6 @@ class Shown:
     heat: np.ndarray | None = None
     text: str = ""
     panels: str = ""
-
-    def said(self) -> str:
-        """The marks in words, for screen readers."""
-        return "; ".join(
-            f"{mark.label or 'truth'}: {', '.join(f'{side:.0f}' for side in mark.box)} px"
-            for mark in self.marks
-        )
 
 
 def iou_of(view: View, answer: Answer) -> float | None:

@@ -98,11 +98,8 @@ def whole_sentence(text: str) -> str:
 def notices(
     answers: Sequence[Grounding], vocabulary: Vocabulary
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """What to tell the user of a grid model's answers, and pairs (unknown word, word meant).
-
-    Told are phrases that are probably not in the picture, words that the model does not know, and
-    words that it does not read.
-    """
+    """What to tell the user of a grid model's answers: phrases that are probably not in the
+    picture, words that it does not know or read; and pairs (unknown word, word meant)."""
     told, meant = [], []
     for answer in answers:
         if answer.present is not None and answer.present < ABSENT:
