@@ -63,11 +63,10 @@ def _named(phrase: str) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
 
 
 def unread(scenes: Iterable[Scene]) -> dict[str, float]:
-    """How far the relation phrases of the sample can be told by who does not read all of them.
+    """How many relation phrases of the sample, in %, one can be right about who reads not all.
 
-    Gives `mentions`, their number, and in % how many can be right at most `without_landmark`, where
-    phrases of a picture that differ only in the landmark get one answer, and `without_relation`,
-    where those do that differ only in the relation. Raises ValueError where there are none.
+    `without_landmark` phrases of a picture that differ only in the landmark get one answer,
+    `without_relation` those that differ only in the relation. ValueError where there are none.
     """
     names = ["scene", "own", "relation", "landmark", "targets"]
     rows = [

@@ -1,8 +1,7 @@
-"""What each part of the models adds, row by row.
+"""What each part of the models adds, row by row: trained on train, scored on val.
 
-Every row is trained on train and scored on val, nothing on test. It is kept in
-`figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the
-hours it takes can be spread over days; a stopped one goes on from its last saved step. Rows beside
+`figures/<profile>/ablation.json` keeps each row with its settings, seed, times, commit and date, so
+that the hours can be spread over days; a stopped one goes on from its last saved step. Rows beside
 `ROWS` were trained by the commit that they name: on a GPU, or with a part of the grid model left
 out, for which today's code has no switch.
 """
