@@ -104,7 +104,7 @@ build/bench/.done: pyproject.toml
 	@touch $@
 
 ablation: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb ## train what figures/PROFILE/ablation.json lacks (hours): ROWS='a;b' SEEDS=0,1
-	@$(RUN) ablation --profile $(PROFILE) $(if $(ROWS),--rows '$(ROWS)') $(if $(SEEDS),--seeds $(SEEDS)) --changes '$(SET)'
+	@$(BIN)/python -m tests.benchmarks.ablation --profile $(PROFILE) $(if $(ROWS),--rows '$(ROWS)') $(if $(SEEDS),--seeds $(SEEDS)) --changes '$(SET)'
 readme: .venv/.done ## write the tables of README and pages from figures/*/metrics.json and bench.json
 	@$(RUN) readme && $(BIN)/python -m tests.benchmarks.tables
 check-readme: .venv/.done ## fail where these tables differ from what they are made from

@@ -181,25 +181,6 @@ def cache(arguments: argparse.Namespace) -> None:
         print("no feature store yet: run `make features`")
 
 
-def ablation(arguments: argparse.Namespace) -> None:
-    from scene_utils.study import ablation_table, settings
-    from scene_utils.study.ablation import ROWS, run
-
-    chosen = settings.load(arguments.profile, changes=arguments.changes)
-    done = run(
-        paths.cache(arguments.profile),
-        chosen.root,
-        paths.figures(arguments.profile) / "ablation.json",
-        [name for name in arguments.rows.split(";") if name] or list(ROWS),
-        [int(seed) for seed in arguments.seeds.split(",")],
-        epochs=chosen.train.epochs,
-        pictures_per_step=chosen.grid.pictures_per_step,
-        progressive=chosen.grid.progressive,
-    )
-    print(ablation_table.table(done).to_string())
-    print("run notebook 04b for the figures")
-
-
 def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils.study import run_notebook
 
@@ -250,11 +231,6 @@ def main() -> None:
     add("--top-k", type=int, default=5, help="boxes to give, best first")
     add("--json", action="store_true", help="print a line of JSON a phrase")
     add("--save", default="", help="also write the picture with the best boxes")
-    add = command(ablation, "train and score rows of the ablation")
-    add("--profile", required=True)
-    add("--changes", default="", help="settings that differ, as name=value")
-    add("--rows", default="", help="names with ; between them; default: all")
-    add("--seeds", default="0", help="with , between them")
     add = command(evaluate, "score a prediction file", ROOT, SPLIT, RESAMPLES, SEED, RESULT)
     add("--predictions", required=True, help="parquet, CSV or JSON file")
     add("--only-answered", action="store_true", help=ANSWERED)

@@ -1,4 +1,4 @@
-"""The ablation's rows as a table; see `ablation`."""
+"""The ablation's rows as a table; `tests.benchmarks.ablation` makes them."""
 
 import json
 from collections.abc import Sequence

@@ -6,8 +6,10 @@ that the hours can be spread over days; a stopped one goes on from its last save
 out, for which today's code has no switch.
 """
 
+import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -18,7 +20,7 @@ from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, words
+from scene_utils import box_ops, paths, words
 from scene_utils.analysis import metrics, metrics_file
 from scene_utils.features import encode
 from scene_utils.grid.batches import GridSettings, Mentions, open_sets
@@ -29,6 +31,7 @@ from scene_utils.grid.train import train_members
 from scene_utils.paths import PRETRAINED, write_text
 from scene_utils.source import train
 from scene_utils.study import ablation_table
+from scene_utils.study import settings as profiles
 
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
 LARGE = GridSettings(backbone="efficientnet_lite2", landmarks_shown=False, policy="mixed_bfloat16")
@@ -142,3 +145,34 @@ def _figures(found: np.ndarray, truth: np.ndarray, pictures: np.ndarray) -> dict
     columns = np.stack([iou, iou >= 0.5, points], axis=1).astype(np.float64)
     names, figures = ("mean_iou", "accuracy_0.5", "pointing"), metrics.figures(columns, pictures)
     return dict(zip(names, figures, strict=True)) | {"mentions": len(iou)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.ablation", description=__doc__
+    )
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--changes", default="", help="settings that differ, as name=value")
+    parser.add_argument("--rows", default="", help="names with ; between them; default: all")
+    parser.add_argument("--seeds", default="0", help="with , between them")
+    given = parser.parse_args()
+    chosen = profiles.load(given.profile, changes=given.changes)
+    done = run(
+        paths.cache(given.profile),
+        chosen.root,
+        paths.figures(given.profile) / "ablation.json",
+        [name for name in given.rows.split(";") if name] or list(ROWS),
+        [int(seed) for seed in given.seeds.split(",")],
+        epochs=chosen.train.epochs,
+        pictures_per_step=chosen.grid.pictures_per_step,
+        progressive=chosen.grid.progressive,
+    )
+    print(ablation_table.table(done).to_string())
+    print("run notebook 04b for the figures")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
