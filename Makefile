@@ -65,9 +65,9 @@ $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb: $(BUILD)/01_explore.ipy
 $(BUILD)/04_train.ipynb: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb
 $(BUILD)/04b_grid.ipynb: $(BUILD)/04_train.ipynb
 $(BUILD)/05_iou_analysis.ipynb $(BUILD)/06_query_widget.ipynb: $(BUILD)/04b_grid.ipynb
-$(BUILD)/05b_more.ipynb: $(BUILD)/05_iou_analysis.ipynb
+$(patsubst %,$(BUILD)/%.ipynb,$(filter 05b% 05c% 05d%,$(NAMES))): $(BUILD)/05_iou_analysis.ipynb
 $(BUILD)/04b_grid.ipynb $(BUILD)/06_query_widget.ipynb: $(wildcard data/pretrained/grid/*.[jht]* data/pretrained/grid/*/*.[jht]*)
-$(BUILD)/06_query_widget.ipynb: $(wildcard scene_utils/widget/*.[cj]s*)
+$(BUILD)/06_query_widget.ipynb: $(wildcard scene_utils/widget/*.[cj]s* scene_utils/widget/template/*.j2)
 # Where what a notebook makes is gone from the cache, it runs again.
 gone = $(if $(wildcard $(2)),,$(eval $(BUILD)/$(1).ipynb: FORCE))
 $(call gone,01_explore,$(CACHE)/phrases.parquet)
@@ -86,9 +86,9 @@ features: $(BUILD)/03_features.ipynb ## features alone: SET="features.engine=ope
 smoke: ## the same on a tiny sample, in about two minutes
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke
 
-figures: .venv/.done ## notebook 05's figures and metrics.json again, from cached predictions alone
+figures: .venv/.done ## figures and metrics.json of notebooks 05 to 05d again, from cached predictions alone
 	@$(if $(wildcard $(CACHE)/predictions/*.parquet),,$(MAKE) --no-print-directory $(BUILD)/04b_grid.ipynb)
-	@for name in 05_iou_analysis 05b_more; do \
+	@for name in $(filter 05%,$(NAMES)); do \
 	  $(RUN) notebook notebooks/$$name.py $(BUILD)/$$name.ipynb -p profile=$(PROFILE) -p 'changes=renew=false $(SET)' || exit 1; done
 	@ls $(FIGS)
 
@@ -104,11 +104,11 @@ build/bench/.done: pyproject.toml
 	@touch $@
 
 ablation: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb ## train what figures/PROFILE/ablation.json lacks (hours): ROWS='a;b' SEEDS=0,1
-	@$(RUN) ablation --profile $(PROFILE) $(if $(ROWS),--rows '$(ROWS)') $(if $(SEEDS),--seeds $(SEEDS)) --changes '$(SET)'
-readme: .venv/.done ## write the tables of README and pages from figures/*/metrics.json
-	@$(RUN) readme
-check-readme: .venv/.done ## fail where these tables differ from figures/*/metrics.json
-	@$(RUN) readme --check
+	@$(BIN)/python -m tests.benchmarks.ablation --profile $(PROFILE) $(if $(ROWS),--rows '$(ROWS)') $(if $(SEEDS),--seeds $(SEEDS)) --changes '$(SET)'
+readme: .venv/.done ## write the tables of README and pages from figures/*/metrics.json and bench.json
+	@$(RUN) readme && $(BIN)/python -m tests.benchmarks.tables
+check-readme: .venv/.done ## fail where these tables differ from what they are made from
+	@$(RUN) readme --check && $(BIN)/python -m tests.benchmarks.tables --check
 html: $(PAGES) ## executed notebooks as HTML pages
 # Two workers, each of which holds a TensorFlow: more would need more memory than a laptop has.
 test: .venv/.done ## fast tests

@@ -14,8 +14,9 @@
 # %% [markdown]
 # # 5 IoU analysis
 #
-# Every model has answered every phrase of the test split once. How good are its boxes? What
-# decides whether one is right? Does a model read and look at all? `05b_more` shows the rest.
+# Every model has answered every phrase of the test split once. How good are its boxes? Does a model
+# read and look at all? What decides whether a box is right is in `05b_more`, which mistakes are
+# made in `05c_mistakes`, and the boxes themselves in `05d_pictures`.
 
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
@@ -26,9 +27,8 @@ changes = ""  # settings that differ this time, in the words that profiles.toml 
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, images, paths, plots, runtime, words
+from scene_utils import grounding, paths, plots, runtime, words
 from scene_utils.analysis import breakdown, metrics_file, perturbations, references, sample_errors
-from scene_utils.analysis import figures as draw
 from scene_utils.analysis import metrics as scoring
 from scene_utils.analysis import mistakes as faults
 from scene_utils.analysis import predictions as kept
@@ -85,7 +85,7 @@ shown = [references.BEST[0], *(name for name in names if name in others)]
 # %%
 # NBVAL_CHECK_OUTPUT
 results = {name: scoring.evaluate(predictions[name], test, boxes, **draws) for name in names}
-labels = {name: kept.label(cache, name) for name in names}
+labels = {name: grounding.label(kept.settings(cache, name), name) for name in names}
 here = phrases[(phrases.split == "test") | phrases.image_id.isin(entities.image_ids(root))]
 fitted_on = here[here.split == "train"]
 described = {
@@ -115,33 +115,28 @@ tables.scores({"best constant": blind["best constant"]} | labelled, "merged")
 
 # %%
 above = {name: result for name, result in blind.items() if not name.startswith("grid")}
-figure = draw.model_bars(labelled, above, references.ORACLES, f"{note}, merged box")
+rows = above | labelled
+bars = [f"{n} (oracle)" if n in references.ORACLES else n.replace(" (", "\n(") for n in rows]
+colours = [plots.GREY] * len(above) + [plots.COLOURS[0]] * len(labelled)
+height = 0.28 * len(bars) + 0.14 * sum("\n" in bar for bar in bars)
+figure, axes = plots.new_figure(7.5, 0.9 + height, ncols=2, sharey=True)
+columns = (("mean_iou", "mean IoU"), ("accuracy_0.5", "accuracy at IoU .5 (% of mentions)"))
+for axis, (metric, label), scale in zip(axes[0], columns, (1, 100), strict=True):
+    values, ends = plots.bars([row["merged"][metric] for row in rows.values()], scale)
+    edge = {"capsize": 2.5, "lw": 1}
+    drawn = axis.barh(bars, values, 0.65, xerr=ends, color=colours, error_kw=edge)
+    texts = [f"{v:.1f}" if scale == 100 else f"{v:.3f}".lstrip("0") for v in values]
+    # The patch keeps it readable on the line of the constant box.
+    patch = {"fc": "w", "ec": "none", "pad": 0.8}
+    axis.bar_label(drawn, texts, padding=4, fontsize=8.5, bbox=patch)
+    line = blind["best constant"]["merged"][metric]["value"] * scale
+    axis.axvline(line, color=plots.COLOURS[3], ls="--", lw=1.2)
+    axis.set(xlabel=label, xlim=(0, (values + ends[1]).max() * 1.14))
+    axis.grid(axis="y", visible=False)
+axes[0, 0].invert_yaxis()
+about = "blue: models, grey: references, dashed: best constant box, bars: 95 %"
+plots.finish(figure, f"{note}, merged box\n{about}")
 plots.save(figure, figures / "models.png")
-
-# %% [markdown]
-# Is a difference real? Each against each other on the same images: where the interval leaves out 0.
-
-# %%
-answered = {name: blind_boxes[name] for name in references.BEST} | predictions
-scored = {name: scoring.score_mentions(table, test, boxes) for name, table in answered.items()}
-differences = scoring.differences(scored, **draws)
-figure = draw.difference_matrix(differences, list(scored), note)
-plots.save(figure, figures / "differences.png")
-
-# %%
-ious = {name: scored[name].iou_merged.to_numpy() for name in shown}
-figure = draw.iou_distribution(ious, f"{note}, merged box")
-plots.save(figure, figures / "iou_distribution.png")
-
-# %% [markdown]
-# What decides? Size above all.
-
-# %%
-kinds = breakdown.describe(test, words.load_vectors("glove50").index)
-compared = {name: scored[name] for name in shown}
-groups = breakdown.by_group(compared, kinds, **draws)
-figure = draw.what_decides(groups, f"{note}, merged box, bars 95 %")
-plots.save(figure, figures / "what_decides.png")
 
 # %% [markdown]
 # ## Does it read? Does it look?
@@ -161,38 +156,24 @@ if falls:
         name: [(order.index(row["change"]), row) for row in table.to_dict("records")]
         for name, table in falls.items()
     }
-    draw.marks(axes[0, 0], rows, 0.28, order)
+    plots.marks(axes[0, 0], rows, 0.28, order)
     axes[0, 0].invert_yaxis()
     axes[0, 0].set_xlabel("fall of accuracy at IoU .5 (points)")
-    draw.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
+    plots.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
     plots.save(figure, figures / "perturbations.png")
-
-# %% [markdown]
-# ## Best, median and worst
-#
-# And the misses that it was surest of. Pictures of the real set stay out of `figures/`.
-
-# %%
-calibration = {name: breakdown.calibration(scored[name], **draws) for name in names}
-calibration = {name: curve for name, curve in calibration.items() if curve is not None}
-sides = [*entities.MENTION_KEY, *box_ops.COLUMNS]
-first = predictions[ours][predictions[ours]["rank"] == 1]
-seen = scored[ours].merge(test[[*sides, "width", "height"]], on=entities.MENTION_KEY)
-seen = seen.merge(first[sides], on=entities.MENTION_KEY, suffixes=("", "_guess"))
-picked = faults.pick(seen, scores=ours in calibration).rename(columns={"iou_merged": "iou"})
-if ours not in calibration:
-    picked = picked.drop(columns="score")
-folder = entities.image_folder(root)
-pictures = [images.open_image(images.picture_file(folder, name)) for name in picked.image_id]
-figure = draw.gallery(picked, pictures, f"{ours}, {note}")
-plots.save(figure, (paths.build(profile) if settings.real else figures) / "gallery.png")
 
 # %% [markdown]
 # ## metrics.json
 #
-# All figures with what they depend on. The tables of the README and of `05b_more` come from it.
+# All figures with what they depend on. The README's tables and the notebooks from `05b_more` on are
+# made from it.
 
 # %%
+answered = {name: blind_boxes[name] for name in references.BEST} | predictions
+scored = {name: scoring.score_mentions(table, test, boxes) for name, table in answered.items()}
+compared = {name: scored[name] for name in shown}
+kinds = breakdown.describe(test, words.load_vectors("glove50").index)
+calibration = {name: breakdown.calibration(scored[name], **draws) for name in names}
 asked = kept.load_beside(cache, "presence", names)
 presence = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
 found = {name: faults.mistakes(scored[name], answered[name], test) for name in scored}
@@ -213,18 +194,18 @@ metrics = metrics_file.write_metrics(
     results,
     references=blind,
     oracles=list(references.ORACLES),
-    differences=differences.to_dict("records"),
-    groups=groups.to_dict("records"),
+    differences=scoring.differences(scored, **draws).to_dict("records"),
+    groups=breakdown.by_group(compared, kinds, **draws).to_dict("records"),
     frequency=breakdown.by_frequency(compared, test, fitted_on, **draws),
     parts=parts,
-    mistakes=faults.mistake_table(found).to_dict("index"),
+    mistakes={name: faults.shares(table) for name, table in found.items()},
     misses=misses,
     unread=sample_errors.unread(scenes.values()) if scenes else {},
-    calibration=calibration,
+    calibration={name: curve for name, curve in calibration.items() if curve is not None},
     presence={name: kinds for name, kinds in presence.items() if kinds},
     perturbations={name: table.to_dict("records") for name, table in falls.items()},
 )
 print(metrics_file.caption(metrics))
 
 # %% [markdown]
-# Next: `05b_more` for the rest, or `06_query_widget` to ask it yourself.
+# Next: `05b_more`, or `06_query_widget` to ask it yourself.

@@ -14,9 +14,8 @@
 # %% [markdown]
 # # 5b More of the analysis
 #
-# The other protocol and recall, categories, where boxes lie, what scores say, whether a thing is
-# there at all, and which mistakes are made. All of it from `metrics.json` and the predictions that
-# `05_iou_analysis` read.
+# What needs no model, the other protocol and recall, what decides whether a box is right, and which
+# differences are real. All of it from the `metrics.json` that `05_iou_analysis` wrote.
 
 # %% tags=["parameters"]
 profile = "sample"  # one of profiles.toml, where all settings stand
@@ -24,21 +23,19 @@ data = ""  # folder of Flickr30k Entities; empty: the variable FLICKR30K's, or t
 changes = ""  # settings that differ this time, in the words that profiles.toml explains
 
 # %%
+import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, images, paths, plots, runtime
-from scene_utils.analysis import figures as draw
+from scene_utils import paths, plots, runtime
+from scene_utils.analysis import metrics as scoring
 from scene_utils.analysis import metrics_file, references
 from scene_utils.analysis import predictions as kept
-from scene_utils.dataset import entities
-from scene_utils.study import settings as profiles
 from scene_utils.study import tables
 
 runtime.check()
 # %matplotlib inline
 plots.plt.style.use(["default", plots.STYLE])
-settings = profiles.load(profile, data, changes)
-root, cache, figures = settings.root, paths.cache(profile), paths.figures(profile)
+figures = paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")
 results, described = metrics["models"], metrics["data"]
 note = metrics_file.note(described, metrics["labels"])
@@ -77,7 +74,16 @@ tables.scores(labelled, "any")
 tables.recall(results, "any")
 
 # %%
-figure = draw.recall_curves(compared, note)
+figure, axes = plots.new_figure(7.5, 3.4, ncols=2, sharey=True)
+places = range(len(scoring.RECALLS))
+for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
+    for number, (name, result) in enumerate(compared.items()):
+        found = result["recall"][protocol]["all"]
+        plots.curve(axis, places, [found[k] for k in scoring.RECALLS], name, number)
+    axis.set_xticks(places, [name.replace("_", "\n") for name in scoring.RECALLS])
+    axis.set(xlabel="boxes that may answer", title=f"{protocol} box", ylim=(0, 100))
+axes[0, 0].set_ylabel("mentions with a box of IoU .5 (%)")
+plots.finish(figure, note, axes[0, 0])
 plots.save(figure, figures / "recall.png")
 
 # %% [markdown]
@@ -88,8 +94,48 @@ plots.save(figure, figures / "recall.png")
 tables.categories(results, "any")
 
 # %%
-figure = draw.category_points(compared, note)
+recall = {name: result["recall"] for name, result in compared.items()}
+kinds = next(iter(recall.values()))["any"]
+figure, axes = plots.new_figure(7.5, 0.9 + 0.45 * len(kinds), ncols=2, sharex=True, sharey=True)
+for axis, protocol in zip(axes[0], ("any", "merged"), strict=True):
+    rows = {
+        name: [(row, found[protocol][kind]["1"]) for row, kind in enumerate(kinds)]
+        for name, found in recall.items()
+    }
+    plots.marks(axis, rows, 0.26, [f"{kind} ({of['mentions']:,})" for kind, of in kinds.items()])
+    axis.set_xlabel(f"recall at 1, {protocol} box (% of mentions)")
+    axis.axhline(0.5, color="#bbbbbb", lw=0.8)
+axes[0, 0].invert_yaxis()
+plots.finish(figure, note, axes[0, 0])
 plots.save(figure, figures / "categories.png")
+
+# %% [markdown]
+# ## What decides?
+#
+# Size above all.
+
+# %%
+groups = pd.DataFrame(metrics["groups"])
+bins_of = groups.groupby("what", sort=False).bin.nunique()
+columns = list(bins_of.index[bins_of > 1])
+rows = -(-len(columns) // 3)
+figure, axes = plots.new_figure(7.5, 2.35 * rows, nrows=rows, ncols=3, sharey=True)
+for axis in axes.flat[len(columns) :]:
+    axis.set_axis_off()
+for axis, what in zip(axes.flat, columns, strict=False):
+    here = groups[groups.what == what]
+    bins = list(dict.fromkeys(here.bin))
+    for number, (name, of_model) in enumerate(here.groupby("model", sort=False)):
+        places = [bins.index(label) for label in of_model.bin]
+        plots.curve(axis, places, of_model.to_dict("records"), name, number, ms=4, lw=1.2)
+    axis.set_xticks(range(len(bins)), bins)
+    axis.tick_params(axis="x", labelsize=8, rotation=35 if sum(map(len, bins)) > 24 else 0)
+    axis.set(xlabel=what, xlim=(-0.4, max(len(bins) - 0.6, 0.6)))
+for axis in axes[:, 0]:
+    axis.set_ylabel("IoU .5 (% of mentions)", fontsize=8.5)
+axes[0, 0].set_ylim(0)
+plots.finish(figure, f"{note}, merged box, bars 95 %", axes[0, 0])
+plots.save(figure, figures / "what_decides.png")
 
 # %% [markdown]
 # ## Rare words, easy and hard phrases
@@ -110,119 +156,40 @@ tables.frequency(metrics["frequency"])
 tables.parts(metrics["parts"])
 
 # %% [markdown]
-# ## Differences in accuracy
+# ## Is a difference real?
 #
-# In points, with 95 % intervals; `~` where the interval holds 0.
+# Each model against each other on the same images: accuracy in points, with 95 % intervals; `~`
+# where the interval holds 0.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 differences = pd.DataFrame(metrics["differences"])
-tables.differences(differences, [*references.BEST, *names])
-
-# %% [markdown]
-# ## Where predictions lie
-#
-# A model that is unsure retreats to the middle, where most of the truth is.
+order = [*references.BEST, *names]
+tables.differences(differences, order)
 
 # %%
-phrases = pd.read_parquet(cache / "phrases.parquet")
-test = kept.test_mentions(phrases, root)
-predictions = kept.load(cache)
-boxed = test[test.n_boxes > 0]
-guesses = {}
-for name in shown:
-    first = predictions[name][predictions[name]["rank"] == 1]
-    table = first.merge(boxed[[*entities.MENTION_KEY, "width", "height"]])
-    guesses[name] = box_ops.relative(table)
-figure = draw.mass_maps(box_ops.relative(boxed), guesses, note)
-plots.save(figure, figures / "where_predictions_lie.png")
-
-# %% [markdown]
-# ## What does the score say?
-#
-# Only of models whose scores differ.
-
-# %%
-if metrics["calibration"]:
-    figure, axes = plots.new_figure(5.6, 4.4)
-    axes[0, 0].plot([0, 1], [0, 100], color="grey", lw=1, ls=":")
-    for number, (name, found) in enumerate(metrics["calibration"].items()):
-        label = f"{name}, mean error {100 * found['error']:.1f} points"
-        scores = [row["score"] for row in found["bins"]]
-        draw.curve(axes[0, 0], scores, found["bins"], name, number, label=label)
-    axes[0, 0].set(xlabel="score of the box (mean of the bin)", xlim=(0, 1))
-    axes[0, 0].set(ylabel="IoU .5 reached (% of the bin)", ylim=(0, 100))
-    axes[0, 0].legend(loc="upper left")
-    draw.finish(figure, f"{note}, merged box")
-    plots.save(figure, figures / "calibration.png")
-print("models with scores:", ", ".join(metrics["calibration"]) or "none")
-
-# %% [markdown]
-# ## Is it there at all?
-#
-# Every phrase is asked about its own picture and about another. `present` is the model's
-# probability that a phrase is about the picture; below .25 the widget warns. Many phrases of
-# another picture do name something in this one ("a man"); `absent things` are those whose last word
-# no phrase of the picture uses.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-tables.presence(metrics["presence"])
-
-# %%
-if metrics["presence"]:
-    figure = draw.presence_curves(metrics["presence"], note)
-    plots.save(figure, figures / "presence.png")
-
-# %% [markdown]
-# ## Which mistakes?
-#
-# Does the box fall on another phrase's thing? And of the mentions that were missed, how often would
-# the box of another phrase have been right?
-
-# %%
-# NBVAL_CHECK_OUTPUT
-mistakes = pd.DataFrame.from_dict(metrics["mistakes"], orient="index")
-mistakes.T
-
-# %%
-figure = draw.mistake_bars(mistakes, f"{note}, merged box")
-plots.save(figure, figures / "mistakes.png")
-
-# %% [markdown]
-# On the sample each thing is known, so the one under a wrong box can be held against the phrase:
-# which word does it miss? "relation" where it has all that the phrase names but stands elsewhere.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-pd.DataFrame(metrics["misses"].get(ours, []))
-
-# %% [markdown]
-# Of "the cup above the star" and "the cup above the hat" of one picture, who reads no further
-# answers both alike, and is right about one of the two at most; likewise of "the cup above the
-# star" and "the cup left of the star" who does not read the relation. These are the bounds; who is
-# above both reads all of it.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-metrics["unread"]
-
-# %% [markdown]
-# ## Photos
-#
-# Photos that nobody trained on, with boxes drawn by eye.
-
-# %%
-photos = kept.load_beside(cache, "photos", [ours]).get(ours)
-if photos is not None:
-    both = pd.read_csv(kept.PHOTO_PHRASES).merge(
-        photos, on=["photo", "phrase"], suffixes=("", "_guess")
-    )
-    guess = [f"{side}_guess" for side in box_ops.COLUMNS]
-    both["iou"] = box_ops.iou(both[box_ops.COLUMNS].to_numpy(), both[guess].to_numpy())
-    first = both.groupby("photo", sort=False).head(3).assign(group="")
-    pictures = [images.open_image(paths.PHOTOS / f"{photo}.jpg") for photo in first.photo]
-    first[["width", "height"]] = [picture.size for picture in pictures]
-    title = f"{metrics['labels'][ours]}, trained on {described['name']}: photos"
-    figure = draw.gallery(first, pictures, title)
-    plots.save(figure, figures / "gallery_photos.png")
+values = np.full((len(order), len(order)), np.nan)
+real = np.zeros(values.shape, bool)
+rows = differences[differences.metric == "accuracy_0.5"]
+i, j = (pd.Index(order).get_indexer(side) for side in (rows.better, rows.worse))
+values[i, j], values[j, i] = 100 * rows.value, -100 * rows.value
+real[i, j] = real[j, i] = rows.real
+figure, ((axis,),) = plots.new_figure(7.5, 1.5 + 0.5 * len(order))
+largest = np.nanmax(np.abs(values), initial=1)
+shades = np.where(real, values, np.nan)
+image = axis.imshow(shades, "PuOr", vmin=-largest, vmax=largest, aspect="auto")
+image.cmap.set_bad("#eeeeee")
+for i, j in np.ndindex(values.shape):
+    if i != j:
+        dark = real[i, j] and abs(values[i, j]) > 0.6 * largest
+        colour = "white" if dark else "black" if real[i, j] else "#666666"
+        text = f"{values[i, j]:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+        axis.text(j, i, text, ha="center", va="center", color=colour)
+axis.set_xticks(range(len(order)), order, rotation=25, ha="right")
+axis.set_yticks(range(len(order)), order)
+axis.grid(visible=False)
+axis.spines[:].set_visible(False)
+figure.colorbar(image, label="row minus column (points)")
+about = "accuracy at IoU .5; coloured: 95 % interval of the difference leaves out 0"
+plots.finish(figure, f"{note}\n{about}")
+plots.save(figure, figures / "differences.png")

@@ -40,10 +40,8 @@ def predict(arguments: argparse.Namespace) -> None:
     found = f"{len(table):,} boxes for {phrases:,} phrases of {table.image_id.nunique():,} pictures"
     print(f"{arguments.out}: {found}")
     if len(problems):
-        print(f"{len(problems)} files could not be read:", file=sys.stderr)
-        print(problems.head(10).to_string(index=False), file=sys.stderr)
-        if len(problems) > 10:
-            print(f"... and {len(problems) - 10} more", file=sys.stderr)
+        shown = problems.head(10).to_string(index=False)
+        print(f"{len(problems)} files could not be read, the first:\n{shown}", file=sys.stderr)
 
 
 def ground(arguments: argparse.Namespace) -> None:
@@ -152,7 +150,7 @@ def table(arguments: argparse.Namespace) -> None:
     from scene_utils.study import readme_tables, run_notebook
 
     metrics = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
-    print(readme_tables.markdown(metrics, arguments.protocol))
+    print(readme_tables.models(metrics, arguments.protocol))
     took = run_notebook.durations(paths.build(arguments.profile))
     if took:
         print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
@@ -161,19 +159,12 @@ def table(arguments: argparse.Namespace) -> None:
 def readme(arguments: argparse.Namespace) -> None:
     from scene_utils.study import readme_tables
 
-    differ = []
-    for path in map(Path, arguments.file or readme_tables.files()):
-        text = path.read_text(encoding="utf-8")
-        filled = readme_tables.fill(text)
-        if filled == text:
-            print(f"{path}: tables are as in metrics.json")
-        elif arguments.check:
-            differ.append(f"{path}: tables differ from metrics.json. Run `make readme`")
-        else:
-            write_text(path, filled)
-            print(f"{path}: tables written")
-    if differ:
-        sys.exit("\n".join(differ) + " and commit it")
+    pages = filter(Path.is_file, map(paths.ROOT.joinpath, readme_tables.FILES))
+    named = map(Path, arguments.file) if arguments.file else pages
+    differ = [path for path in named if not readme_tables.update(path, arguments.check)]
+    if arguments.check and differ:
+        told = (f"{path}: tables differ from metrics.json. Run `make readme`" for path in differ)
+        sys.exit("\n".join(told) + " and commit it")
 
 
 def cache(arguments: argparse.Namespace) -> None:
@@ -188,25 +179,6 @@ def cache(arguments: argparse.Namespace) -> None:
         sys.exit("some shards are damaged: do what is said above, then run `make features`")
     if not folders:
         print("no feature store yet: run `make features`")
-
-
-def ablation(arguments: argparse.Namespace) -> None:
-    from scene_utils.study import ablation_table, settings
-    from scene_utils.study.ablation import ROWS, run
-
-    chosen = settings.load(arguments.profile, changes=arguments.changes)
-    done = run(
-        paths.cache(arguments.profile),
-        chosen.root,
-        paths.figures(arguments.profile) / "ablation.json",
-        [name for name in arguments.rows.split(";") if name] or list(ROWS),
-        [int(seed) for seed in arguments.seeds.split(",")],
-        epochs=chosen.train.epochs,
-        pictures_per_step=chosen.grid.pictures_per_step,
-        progressive=chosen.grid.progressive,
-    )
-    print(ablation_table.table(done).to_string())
-    print("run notebook 04b for the figures")
 
 
 def notebook(arguments: argparse.Namespace) -> None:
@@ -259,11 +231,6 @@ def main() -> None:
     add("--top-k", type=int, default=5, help="boxes to give, best first")
     add("--json", action="store_true", help="print a line of JSON a phrase")
     add("--save", default="", help="also write the picture with the best boxes")
-    add = command(ablation, "train and score rows of the ablation")
-    add("--profile", required=True)
-    add("--changes", default="", help="settings that differ, as name=value")
-    add("--rows", default="", help="names with ; between them; default: all")
-    add("--seeds", default="0", help="with , between them")
     add = command(evaluate, "score a prediction file", ROOT, SPLIT, RESAMPLES, SEED, RESULT)
     add("--predictions", required=True, help="parquet, CSV or JSON file")
     add("--only-answered", action="store_true", help=ANSWERED)

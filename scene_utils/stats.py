@@ -12,8 +12,7 @@ def log_odds(share: np.ndarray) -> np.ndarray:
 
 
 def logistic(curve: Sequence[float], *x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-z)), z the sum of each x times its slope, and the offset: the last of the
-    `curve`'s numbers."""
+    """1 / (1 + exp(-z)), z the sum of each x times its slope and, last in `curve`, the offset."""
     *slopes, offset = curve
     return 1 / (1 + np.exp(-sum(map(np.multiply, slopes, x), offset)))
 

@@ -10,7 +10,8 @@ import pytest
 from scene_utils import paths
 from scene_utils.analysis import metrics_file
 from scene_utils.models import SHIPPED
-from scene_utils.study import ablation, ablation_table, readme_tables
+from scene_utils.study import ablation_table, readme_tables
+from tests.benchmarks import ablation
 
 
 def row(name, seed, value, low, high):

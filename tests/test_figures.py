@@ -1,25 +1,26 @@
-"""Notebook 05 from cached answers: no TensorFlow, same bytes twice, and the README's tables."""
+"""Notebooks 05 to 05d from cached answers: no TensorFlow, same bytes twice; the README's tables."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from scene_utils import box_ops, paths, plots
+from scene_utils import box_ops, grounding, paths, plots
 from scene_utils.analysis import metrics_file, predictions
 from scene_utils.dataset import entities, sample
 from scene_utils.dataset.mentions import PREDICTION_COLUMNS
 from scene_utils.study import readme_tables, tables
+from tests.makers import phrase_table
 
-# Presence needs a grid model: `test_presence` has that table.
-TABLES = ["models", "recall", "categories", "differences", "frequency", "parts", "mistakes"]
-TABLES += ["misses", "summary"]
+# What needs a trained model: `test_presence`, `test_ablation` and `test_analysis` have these.
+TABLES = [n for n in readme_tables.TABLES if n not in ("presence", "perturbations", "ablation")]
 
 
 def answer(phrases, spread, count, rng):
@@ -61,11 +62,12 @@ def started(project, *words):
 
 
 def draw(project):
-    """Run notebooks 05 and 05b as scripts, which they are; returns what they printed."""
+    """Run notebooks 05 to 05d as scripts, which they are; returns what they printed."""
+    books = sorted((paths.ROOT / "notebooks").glob("05*.py"))
     code = (
         "import runpy, sys, matplotlib; matplotlib.use('agg')\n"
-        f"for name in ('05_iou_analysis', '05b_more'):\n"
-        f"    runpy.run_path(f'{paths.ROOT}/notebooks/{{name}}.py')\n"
+        f"for path in {[str(path) for path in books]}:\n"
+        "    runpy.run_path(path)\n"
         "print('loaded:', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
     answer = started(project, "-c", code)
@@ -195,17 +197,14 @@ def test_models_stand_in_one_order_and_other_losses_of_the_source_stay_out(cache
 def test_labels_say_which_inputs_made_a_model(cache):
     made_with = {"backbone": "resnet50", "vectors": "glove300", "untrained": True}
     pair = made_with | {"members": 2, "untrained": False, "backbone": "own.h5"}
-    assert predictions.label(cache, "grid") == "grid", "put there by hand"
     for settings, label in (
         (made_with, "source (ResNet50, untrained, GloVe 300)"),
         (made_with, "text-only (GloVe 300)"),
         (made_with, "image-only (ResNet50, untrained)"),
         (pair, "grid (2 x own.h5, GloVe 300)"),
+        (predictions.settings(cache, "grid"), "grid"),  # put there by hand
     ):
-        name = label.split()[0]
-        (cache / "models" / name).mkdir(exist_ok=True)
-        (cache / f"models/{name}/settings.json").write_text(json.dumps(settings))
-        assert predictions.label(cache, name) == label
+        assert grounding.label(settings, label.split()[0]) == label
 
 
 def test_a_grid_model_with_context_answers_whole_sentences_too(cache):
@@ -227,8 +226,26 @@ def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
     assert predictions.stale(cache) == []
     (cache / "models/source/settings.json").write_text('{"fingerprint": "y"}')
     assert predictions.stale(cache) == ["source"]
+    for damaged in (b'{"finger', b"\xff\xfe", b"[]"):
+        (cache / "predictions/zebra.json").write_bytes(damaged)
+        assert predictions.stale(cache) == ["source", "zebra"]
     (cache / "entities.json").write_text("new phrases")
     assert predictions.stale(cache) == names
+
+
+@pytest.mark.parametrize("sides", [4, 2])
+def test_a_model_whose_answers_are_no_boxes_is_named(cache, monkeypatch, sides):
+    table, _ = phrase_table([("a", 0, 1, 0, "it", "other", [(0, 0, 9, 9)])])
+    table.to_parquet(cache / "phrases.parquet")
+    model = SimpleNamespace(from_pixels=False, predict=lambda *_: None, seen=lambda *_: None)
+    model.look = lambda texts, *_: (np.full((len(texts), sides), np.nan), None)
+    monkeypatch.setattr("scene_utils.models.load_model", lambda *_: model)
+    monkeypatch.setattr(
+        "scene_utils.features.encode.open_chosen", lambda _: SimpleNamespace(row=["a"])
+    )
+    monkeypatch.setattr(predictions, "test_mentions", lambda phrases, _: phrases)
+    with pytest.raises(ValueError, match=r"zebra: expected finite boxes \(2, 4\), got \(2, .*0 of"):
+        predictions.make(cache, cache, ["zebra"])
 
 
 # The README's tables.

@@ -15,7 +15,7 @@ from scene_utils.features import encode
 from scene_utils.features.pixels import squeeze_pictures
 from scene_utils.grid import batches, losses, network, trainer
 from scene_utils.grid.ensemble import Ensemble
-from scene_utils.study import ablation
+from tests.benchmarks import ablation
 from tests.makers import random_boxes
 
 pytest.importorskip("jax", reason="needs JAX: .venv/bin/pip install 'scene-utils[jax]'")

@@ -156,10 +156,9 @@ def test_paired_differences_are_sharper_than_the_models_own_intervals(two_models
     assert row.value == pytest.approx(
         (two_models["better"].iou_merged - two_models["plain"].iou_merged).mean(), abs=1e-6
     )
-    low, high = metrics.bootstrap(
-        two_models["plain"][["iou_merged"]].to_numpy(), two_models["plain"].image_id
-    )
-    assert row.high - row.low < 0.2 * (high[0] - low[0])
+    plain = two_models["plain"]
+    (alone,) = metrics.figures(plain[["iou_merged"]].to_numpy(), plain.image_id)
+    assert row.high - row.low < 0.2 * (alone["high"] - alone["low"])
     twins = next(row for pair, row in rows.items() if set(pair) == {"plain", "twin"})
     assert not twins.real
     assert twins.low <= 0 <= twins.high
@@ -179,8 +178,7 @@ def test_a_group_has_the_interval_of_its_own_mentions_alone():
     member = clusters < 40
     own, everyone = (metrics.figures(values, clusters, group)[0] for group in (member, None))
     assert own["value"] == pytest.approx(values[member, 0].mean(), abs=1e-6)
-    low, high = metrics.bootstrap(values, clusters)
-    assert (everyone["low"], everyone["high"]) == pytest.approx((low[0], high[0]), abs=1e-6)
+    assert everyone == metrics.figures(values, clusters, np.full(len(values), True))[0]
     assert own["low"] < own["value"] < own["high"]
     assert own["high"] - own["low"] > everyone["high"] - everyone["low"]
 

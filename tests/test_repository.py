@@ -83,7 +83,7 @@ def test_answering_imports_neither_training_nor_tensorflow():
     # What answers a phrase is imported by the function that is asked.
     roots = ("models.py", "grid/localizer.py", "source/answer.py", "widget/page.py", "images.py")
     roots += ("widget/suggest.py",)
-    roots += ("analysis/metrics.py", "analysis/figures.py")  # scoring and drawing do without, too
+    roots += ("analysis/metrics.py", "plots.py")  # scoring and drawing do without, too
     for path in closure((PACKAGE / name for name in roots), lazily=False):
         name = str(path.relative_to(PACKAGE))
         assert not re.match(r"grid/train|grid/batches|source/train", name), name
@@ -96,7 +96,7 @@ def test_answering_imports_neither_training_nor_tensorflow():
 PAGES = sorted(
     {
         *readme_tables.FILES,
-        *("notebooks/README.md", "data/README.md", "data/photos/README.md"),
+        *("figures/bench.md", "notebooks/README.md", "data/README.md", "data/photos/README.md"),
         *("data/pretrained/README.md", "data/pretrained/grid/README.md"),
     }
 )

@@ -1,8 +1,4 @@
-"""What decides whether a box is right, and what a score says.
-
-Pure functions on `metrics.score_mentions`' rows and the entities tables; boxes are the one box
-type. Everything here is about the merged box at IoU .5, the field's usual figure.
-"""
+"""What decides whether a box is right, and what a score says: the merged box at IoU .5."""
 
 import re
 from collections import Counter
@@ -43,12 +39,11 @@ FREQUENCIES = {"never": 0, "1-5": 5, "6-20": 20, "21-100": 100, "101-500": 500, 
 
 
 def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
-    """What may decide, for each boxed mention of `phrases` in their order: columns of labels.
+    """What may decide, for each boxed mention of `phrases` in their order: categorical columns.
 
     `phrases` holds all mentions of its pictures, so that objects can be counted: phrase ids with a
     box and of the same category in the picture, the mention's own among them. `known` are GloVe's
-    words. An attribute or relation word is one of the lists above; thirds are of the merged box's
-    centre. Each column is a categorical.
+    words. Thirds of the picture are those of the merged box's centre.
     """
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
     relative = box_ops.relative(boxed)
@@ -83,10 +78,8 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
 def by_group(
     scored: dict[str, pd.DataFrame], described: pd.DataFrame, least: int = 10, **draws: int
 ) -> pd.DataFrame:
-    """Accuracy at IoU .5 of each model in each bin of each column of `described`.
-
-    A row a model, column and bin: model, what, bin, mentions, value, low, high. Bins of fewer than
-    `least` mentions are left out: no interval means anything there.
+    """Accuracy of each model in each bin of each column of `described`, a row each: model, what,
+    bin, mentions, value, low, high. Bins of fewer than `least` mentions are left out.
     """
     images = next(iter(scored.values())).image_id
     hits = np.stack([table.iou_merged >= 0.5 for table in scored.values()], axis=1).astype(float)
@@ -104,11 +97,10 @@ def by_group(
 def by_frequency(
     scored: dict[str, pd.DataFrame], phrases: pd.DataFrame, train: pd.DataFrame, **draws: int
 ) -> list[dict]:
-    """Accuracy at IoU .5 by how often a phrase's last word stands in the phrases of `train`.
+    """Accuracy by how often a phrase's last word stands in the phrases of `train`.
 
-    A row a model and bin: model, bin, mentions, value, low, high, and `score`, the mean of the
-    answered ones, None for a model whose scores are all equal. A phrase without a word counts as
-    never seen; bins without a mention are left out.
+    Rows of `by_group` with `score`, the mean of the answered ones, None for a model whose scores
+    are all equal. A phrase without a word counts as never seen.
     """
     counts = Counter(word for phrase in train.phrase for word in tokenize(phrase))
     last = [(tokenize(phrase) or [""])[-1] for phrase in phrases[phrases.n_boxes > 0].phrase]
@@ -129,24 +121,22 @@ def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int)
 
     Of each part: `mentions`, and `models`, by name the figures of `metrics.MAIN_METRICS`.
     """
-    found = {}
+    found: dict[str, dict] = {}
     for part in sorted(set(parts)):
         member = np.asarray(parts) == part
-        models = {}
+        found[part] = {"mentions": int(member.sum()), "models": {}}
         for name, table in scored.items():
-            values, images = metrics.main_values(table[member]), table.image_id[member]
-            figures = metrics.figures(values, images, **draws)
-            models[name] = dict(zip(metrics.MAIN_METRICS, figures, strict=True))
-        found[part] = {"mentions": int(member.sum()), "models": models}
+            values = metrics.main_values(table[member])
+            figures = metrics.figures(values, table.image_id[member], **draws)
+            found[part]["models"][name] = dict(zip(metrics.MAIN_METRICS, figures, strict=True))
     return found
 
 
 def calibration(scored: pd.DataFrame, **draws: int) -> dict | None:
     """Score against accuracy in ten equally filled bins, or None where all scores are equal.
 
-    Gives `bins`, rows of score (mean), mentions, value, low, high, and `error`, the expected
-    calibration error: the mean of |score - accuracy| over mentions (Guo et al., ICML 2017).
-    Mentions without a box are left out.
+    `error` is the expected calibration error: the mean of |score - accuracy| over mentions (Guo et
+    al., ICML 2017). Mentions without a box are left out.
     """
     answered = scored[scored.answered]
     score = answered.score.to_numpy(np.float64)
@@ -171,10 +161,9 @@ def presence(
 
     `asked` has each boxed mention twice, about its picture and about another: key, `change`,
     `text`, `picture`, `present`. Two kinds of pairs: `any phrase`, and `absent things`, those whose
-    last word no phrase of the other picture uses ("a man" is in most). Of each kind: `mentions`
-    (own, other), `area` under the ROC curve with its interval over images, `kept` and `flagged`
-    (shares of own phrases at .5 or more, of others below), and the curve, `false_alarms` and
-    `found`: for each threshold the shares of own and of other phrases that fall below it.
+    last word no phrase of the other picture uses ("a man" is in most). Of each kind: `area` under
+    the ROC curve, `kept` and `flagged` (shares of own phrases at .5 or more, of others below), and
+    the curve: for each threshold the shares of own and of other phrases that fall below it.
     """
     if asked.present.isna().any():
         return {}

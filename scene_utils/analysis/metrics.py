@@ -1,12 +1,11 @@
 """Score predicted boxes against Flickr30k Entities, in NumPy and pandas alone.
 
-The only inputs are a table of predictions and the annotations. Every mention with at least one box
-counts; a mention without a prediction counts as missed. The protocols are those of MDETR's
-Flickr30k evaluation (Kamath et al., ICCV 2021): `merged`, truth is the one box around all of the
-phrase's boxes; `any`, the best of the phrase's boxes counts. Recall at k: one of the k first
-boxes reaches IoU .5; the upper bound lets all of a mention's boxes count. MDETR counts a phrase
-of several categories in each of them, here it counts in the first as written, so that categories
-add up to all: of the 14,481 boxed test mentions 77 have two categories.
+Every mention with at least one box counts; one without a prediction counts as missed. The protocols
+are those of MDETR's Flickr30k evaluation (Kamath et al., ICCV 2021): `merged`, truth is the one box
+around all of the phrase's boxes; `any`, the best of the phrase's boxes counts. Recall at k: one of
+the k first boxes reaches IoU .5; the upper bound lets all of a mention's boxes count. MDETR counts
+a phrase of several categories in each, here it counts in the first as written, so that categories
+add up to all: of the 14,481 boxed test mentions 77 have two.
 """
 
 import functools
@@ -46,24 +45,20 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{wanted}, found no file")
     try:
-        table = {"CSV": _read_csv, "JSON": _read_json, "parquet": pd.read_parquet}[kind](path)
+        if kind == "CSV":
+            # Without further care "007" becomes a number, and the phrase "nan" no phrase.
+            texts = {"image_id": "str", "phrase": "str"}
+            numbers = {name: [""] for name in PREDICTION_COLUMNS if name not in texts}
+            table = pd.read_csv(path, dtype=texts, na_values=numbers, keep_default_na=False)
+        elif kind == "JSON":
+            lines = path.suffix.lower() == ".jsonl"
+            table = pd.read_json(path, lines=lines, dtype=False, precise_float=True)
+        else:
+            table = pd.read_parquet(path)
     except Exception as error:  # pyarrow and pandas raise several types on damaged files
         other = " (CSV files end in .csv, JSON in .json)" if kind == "parquet" else ""
         raise ValueError(f"{wanted}, got {error}{other}") from error
     return check_predictions(table, str(path))
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    # Without further care "007" becomes a number, and the phrase "nan" no phrase.
-    numbers = {name: [""] for name in PREDICTION_COLUMNS if name not in ("image_id", "phrase")}
-    texts = {"image_id": "str", "phrase": "str"}
-    return pd.read_csv(path, dtype=texts, na_values=numbers, keep_default_na=False)
-
-
-def _read_json(path: Path) -> pd.DataFrame:
-    lines = path.suffix.lower() == ".jsonl"
-    table = pd.read_json(path, lines=lines, dtype=False, precise_float=True)
-    return table.reset_index(drop=True)
 
 
 def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.DataFrame:
@@ -77,7 +72,7 @@ def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.Data
         raise ValueError(
             f"{name}: expected columns {PREDICTION_COLUMNS}, missing {missing}, got {list(table)}"
         )
-    table = table[PREDICTION_COLUMNS].copy()
+    table = table[PREDICTION_COLUMNS].reset_index(drop=True)
     table["image_id"] = table["image_id"].astype("str")
     for column in [*KEY[1:], "rank"]:
         try:
@@ -160,43 +155,11 @@ def main_values(scored: pd.DataFrame) -> np.ndarray:
     return metric_values(scored, "merged")[:, [METRICS.index(name) for name in MAIN_METRICS]]
 
 
-def recall_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
-    """Hits at IoU .5 among the 1, 5, 10 first and all boxes of each mention, `(n, 4)` float64."""
-    names = [f"{name}_{protocol}" for name in ("iou", "top5", "top10", "best")]
-    return (scored[names].to_numpy() >= 0.5).astype(np.float64)
-
-
 @functools.lru_cache(maxsize=8)
 def draw_clusters(n: int, resamples: int, seed: int) -> np.ndarray:
     """How often each of n clusters stands in each resample of n, `(resamples, n)` float64."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     return drawn.astype(np.float64)
-
-
-def bootstrap(
-    values: np.ndarray,
-    clusters: Sequence,
-    resamples: int = 1000,
-    seed: int = 0,
-    group: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile interval of column means when whole clusters (images) are drawn anew.
-
-    `values` `(n, m)`, `clusters` `(n,)`; gives low and high, `(m,)` each. Mentions of one image
-    are not independent, so images are the unit (Efron & Tibshirani 1993, ch. 8). The means are
-    those of all mentions or of a `group`, `(n,)` bool.
-    """
-    codes, names = pd.factorize(np.asarray(clusters))
-    n = len(names)
-    member = np.ones(len(values)) if group is None else np.asarray(group, np.float64)
-    sums = np.stack([np.bincount(codes, column * member, n) for column in values.T], axis=1)
-    sizes = np.bincount(codes, member, n)[:, None]
-    draws = draw_clusters(n, resamples, seed)
-    # A small group may be missing from a resample, which then says nothing about it.
-    with np.errstate(invalid="ignore"):
-        means = (draws @ sums) / (draws @ sizes)
-    low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    return low, high
 
 
 def figure(value: float, low: float, high: float) -> dict[str, float]:
@@ -206,14 +169,29 @@ def figure(value: float, low: float, high: float) -> dict[str, float]:
 
 
 def figures(
-    values: np.ndarray, clusters: Sequence, group: np.ndarray | None = None, **draws: int
+    values: np.ndarray,
+    clusters: Sequence,
+    group: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> list[dict]:
-    """Column means of `values` `(n, m)`, of a `group` or all, each with its interval.
+    """Column means of `values` `(n, m)`, of all rows or of a `group` `(n,)` bool, as figures.
 
-    `draws` are `resamples` and `seed` of `bootstrap`, here and wherever they are handed on.
+    Their 95 % percentile intervals are those of whole `clusters` `(n,)` drawn anew, here images:
+    mentions of one image are not independent (Efron & Tibshirani 1993, ch. 8). `resamples` and
+    `seed` are what `**draws` hands on elsewhere.
     """
-    means = values.mean(axis=0) if group is None else values[group].mean(axis=0)
-    low, high = bootstrap(values, clusters, group=group, **draws)
+    codes, names = pd.factorize(np.asarray(clusters))
+    n = len(names)
+    member = np.ones(len(values)) if group is None else np.asarray(group, np.float64)
+    sums = np.stack([np.bincount(codes, column * member, n) for column in values.T], axis=1)
+    sizes = np.bincount(codes, member, n)[:, None]
+    draws = draw_clusters(n, resamples, seed)
+    # A small group may be missing from a resample, which then says nothing about it.
+    with np.errstate(invalid="ignore"):
+        drawn = (draws @ sums) / (draws @ sizes)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+    means = (values if group is None else values[group]).mean(axis=0)
     return [figure(*numbers) for numbers in zip(means, low, high, strict=True)]
 
 
@@ -246,7 +224,8 @@ def evaluate(
     for protocol in PROTOCOLS:
         found = figures(metric_values(scored, protocol), scored.image_id, **draws)
         result[protocol] = dict(zip(METRICS, found, strict=True))
-        hits = recall_values(scored, protocol)
+        names = [f"{name}_{protocol}" for name in ("iou", "top5", "top10", "best")]
+        hits = (scored[names].to_numpy() >= 0.5).astype(np.float64)  # in the order of RECALLS
         result["recall"][protocol] = {
             name: {"mentions": int(group.sum())}
             | dict(zip(RECALLS, figures(hits, scored.image_id, group, **draws), strict=True))
@@ -254,10 +233,6 @@ def evaluate(
             if group.any()
         }
     return result
-
-
-def leaves_out_zero(difference: dict[str, float]) -> bool:
-    return difference["low"] > 0 or difference["high"] < 0
 
 
 def differences(scored: dict[str, pd.DataFrame], **draws: int) -> pd.DataFrame:
@@ -278,5 +253,5 @@ def differences(scored: dict[str, pd.DataFrame], **draws: int) -> pd.DataFrame:
                 better, worse = other, one
                 apart = figure(-apart["value"], -apart["high"], -apart["low"])
             row = {"better": better, "worse": worse, "metric": metric}
-            rows.append(row | apart | {"real": leaves_out_zero(apart)})
+            rows.append(row | apart | {"real": not apart["low"] <= 0 <= apart["high"]})
     return pd.DataFrame(rows, columns=["better", "worse", "metric", "value", "low", "high", "real"])

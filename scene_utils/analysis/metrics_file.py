@@ -45,17 +45,13 @@ def write_metrics(
 
 
 def read_metrics(path: Path) -> dict:
-    """metrics.json of a profile.
-
-    Raises FileNotFoundError where there is none, ValueError where it is of another schema.
-    """
+    """metrics.json of a profile. FileNotFoundError: there is none; ValueError: another schema."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected figures of notebook 05, found no such file")
     metrics = json.loads(path.read_text(encoding="utf-8"))
     if metrics.get("schema") != SCHEMA:
-        raise ValueError(
-            f"{path}: expected schema {SCHEMA}, got {metrics.get('schema')!r}: run notebook 05"
-        )
+        got = repr(metrics.get("schema"))
+        raise ValueError(f"{path}: expected schema {SCHEMA}, got {got}: run notebook 05")
     return metrics
 
 

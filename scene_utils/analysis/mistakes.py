@@ -1,4 +1,4 @@
-"""Which mistakes a model makes, and mentions to look at; merged boxes at IoU .5 throughout."""
+"""Which mistakes a model makes; merged boxes at IoU .5 throughout."""
 
 import numpy as np
 import pandas as pd
@@ -73,37 +73,11 @@ def mistakes(
     )
 
 
-def mistake_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Shares of mentions in %, a row a model: each of `MISTAKES`, and of the missed ones those
-    that another phrase's box of the picture would have answered rightly."""
-    rows = {}
-    for model, table in found.items():
-        share = table.mistake.value_counts(normalize=True)[list(MISTAKES)].to_dict()
-        missed = table.another_right[table.mistake != "right"]
-        share["missed, another's box right"] = missed.mean() if len(missed) else 0
-        share["a random other's box right"] = table.others_right.mean()
-        rows[model] = share
-    return (100 * pd.DataFrame.from_dict(rows, orient="index")).rename_axis("model").round(2)
-
-
-def pick(seen: pd.DataFrame, each: int = 3, scores: bool = False, seed: int = 0) -> pd.DataFrame:
-    """Mentions to look at: `seen` with a column `group`, `each` rows a group.
-
-    The best tenth's, those around the median and the worst tenth's by `iou_merged`, drawn at
-    random, each of another picture; with `scores` also the misses of the highest score.
-    """
-    table = seen[seen.answered].sample(frac=1, random_state=seed)
-    table = table.sort_values("iou_merged", ascending=False, kind="stable").reset_index(drop=True)
-    tenth = max(len(table) // 10, each)
-    middle = max(len(table) // 2 - tenth // 2, 0)
-    parts = {
-        "best tenth": table[:tenth],
-        "around the median": table[middle : middle + tenth],
-        "worst tenth": table[-tenth:],
-    }
-    parts = {name: part.sample(frac=1, random_state=seed) for name, part in parts.items()}
-    if scores:
-        missed = table[table.iou_merged < 0.5]
-        parts["surest misses"] = missed.sort_values("score", ascending=False, kind="stable")
-    picked = [p.drop_duplicates("image_id")[:each].assign(group=name) for name, p in parts.items()]
-    return pd.concat(picked, ignore_index=True)
+def shares(found: pd.DataFrame) -> dict[str, float]:
+    """Of `mistakes`, in %: each of `MISTAKES`, of the missed mentions those that another phrase's
+    box of the picture would have answered rightly, and how often a random other one would."""
+    share = found.mistake.value_counts(normalize=True)[list(MISTAKES)].to_dict()
+    missed = found.another_right[found.mistake != "right"]
+    share["missed, another's box right"] = missed.mean() if len(missed) else 0
+    share["a random other's box right"] = found.others_right.mean()
+    return {kind: float(np.round(100 * value, 2)) for kind, value in share.items()}

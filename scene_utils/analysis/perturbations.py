@@ -59,9 +59,8 @@ def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.Dat
     """What each change costs, on the mentions that it can be made for, merged boxes, IoU .5.
 
     `answered` has the answers to `questions`: key, `change` and the box as fractions. A row a
-    change: mentions, `asked` (accuracy as asked, of these mentions), `changed` (accuracy after),
-    the fall as value, low, high by paired bootstrap over images, `real` (the interval leaves out
-    0), and `same` (mean IoU of the box before and after: 1 where nothing moved).
+    change: mentions, accuracy `asked` and `changed`, the fall as a figure by paired bootstrap,
+    `real` (its interval leaves out 0), and `same` (mean IoU of the box before and after).
     """
     boxed = phrases[phrases.n_boxes > 0]
     truth = boxed[KEY].copy()
@@ -80,7 +79,7 @@ def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.Dat
         (fall,) = metrics.figures((hits[0] - hits[1])[:, None], both.image_id, **draws)
         means = (round(float(x.mean()), 6) for x in (*hits, box_ops.iou(asked, changed)))
         row = dict(zip(("asked", "changed", "same"), means, strict=True)) | fall
-        row |= {"change": change, "mentions": len(both), "real": metrics.leaves_out_zero(fall)}
-        rows.append(row)
+        real = not fall["low"] <= 0 <= fall["high"]
+        rows.append(row | {"change": change, "mentions": len(both), "real": real})
     columns = "change mentions asked changed value low high real same"
     return pd.DataFrame(rows, columns=columns.split())

@@ -1,13 +1,13 @@
 """The models' boxes on the test split, kept in the cache: made once, then only read.
 
-`predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it
-`perturbations/<model>.parquet` (answers to `perturbations.questions`), `photos/<model>.parquet`
-(the photos of `data/photos`) and, of a grid model, `presence/<model>.parquet`.
-`predictions/<model>.json`, written last, has the fingerprint of what they were made from. Reading
-them needs no TensorFlow. A table of predictions without a folder in `models/` was put there by
-hand, and is read as it is.
+`predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it those of
+`perturbations` (answers to its `questions`), `photos` (those of `data/photos`) and, of a grid
+model, `presence`. `predictions/<model>.json`, written last, has the fingerprint of what they were
+made from. Predictions without a folder in `models/` were put there by hand, and are read as they
+are.
 """
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, grounding, imports
+from scene_utils import box_ops, imports
 from scene_utils.analysis import metrics, perturbations
 from scene_utils.dataset import entities
 from scene_utils.paths import PHOTOS, atomic, file_hash, write_text
@@ -47,11 +47,6 @@ def settings(cache: Path, name: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def label(cache: Path, name: str) -> str:
-    """A model's name with the inputs that made it, as far as these are known."""
-    return grounding.label(settings(cache, name), name)
-
-
 def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
     """Phrases of the test split whose picture the data root holds."""
     here = entities.image_ids(root)
@@ -72,14 +67,19 @@ def stale(cache: Path) -> list[str]:
     """Models whose predictions are missing or made from something else than is there now."""
 
     def fresh(name: str) -> bool:
-        path = cache / "predictions" / f"{name}.json"
-        return path.is_file() and json.loads(path.read_bytes()) == _made_from(cache, name)
+        stamp = None
+        with contextlib.suppress(OSError, ValueError):  # there is none, or a damaged one
+            stamp = json.loads((cache / "predictions" / f"{name}.json").read_bytes())
+        return stamp == _made_from(cache, name)
 
     return [name for name in names(cache) if settings(cache, name) and not fresh(name)]
 
 
 def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: int = 0) -> None:
-    """Make all predictions of the models `wanted`. `seed` is of the perturbations' choices."""
+    """Make all predictions of the models `wanted`. `seed` is of the perturbations' choices.
+
+    Raises ValueError that names a model whose answers are not a finite box each.
+    """
     from scene_utils import models
     from scene_utils.features import encode
 
@@ -100,6 +100,12 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             continue
         tables = {"predictions": model.predict(test, pictures)}
         boxes, present = model.look(asked.text.tolist(), model.seen(pictures, ids), rows)
+        finite = int(np.isfinite(boxes).all(axis=-1).sum())
+        if boxes.shape != (len(asked), 4) or finite < len(asked):
+            raise ValueError(
+                f"{name}: expected finite boxes ({len(asked)}, 4), got {boxes.shape}, "
+                f"{finite} of them finite"
+            )
         tables["perturbations"] = answered = asked[[*entities.MENTION_KEY, "change"]].copy()
         answered[box_ops.COLUMNS] = boxes
         if present is not None:
@@ -107,17 +113,17 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
             tables["photos"] = photos = pd.read_csv(PHOTO_PHRASES)[["photo", "phrase"]]
-            photos[box_ops.COLUMNS] = np.concatenate(
-                [
-                    answer.boxes[:1]
-                    for photo, of in photos.groupby("photo", sort=False).phrase
-                    for answer in model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
-                ]
-            )
+            answers = [
+                answer.boxes[0]
+                for photo, of in photos.groupby("photo", sort=False).phrase
+                for answer in model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
+            ]
+            photos[box_ops.COLUMNS] = np.stack(answers)
         _write(cache, name, tables)
 
 
 def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
+    metrics.check_predictions(tables["predictions"], name)
     stamp = cache / "predictions" / f"{name}.json"
     stamp.unlink(missing_ok=True)
     for folder, table in tables.items():

@@ -19,12 +19,11 @@ ORACLES = ("largest box", *(f"grid {n}x{n}{end}" for n in GRIDS for end in ("", 
 def reference_boxes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
     """Relative boxes `(n, 4)` for the n boxed mentions `test`, by the name of the reference.
 
-    Blind: `mean box` (mean of each side over train), `whole image`, `centred .8` (.1 to .9 of each
-    side), `best constant` (highest mean IoU to train) and `best per category`. Oracles, which read
-    the truth: `largest box`, the largest merged box of the mention's picture; `grid 7x7` and so on,
-    each side of the truth moved to the nearest border of a grid's cells (a box may thereby lose
-    all area: a miss); `grid 7x7, best`, the box of whole cells with the highest IoU, which is made
-    of the borders on either side of each side of the truth.
+    Blind: `best constant` has the highest mean IoU to train, of all mentions or per category.
+    Oracles, which read the truth: `largest box`, the largest merged box of the mention's picture;
+    `grid 7x7` and so on, each side of the truth moved to the nearest border of a grid's cells (a
+    box may thereby lose all area: a miss); `grid 7x7, best`, the box of whole cells with the
+    highest IoU, which is made of the borders on either side of each side of the truth.
     """
     fitted, truth = box_ops.relative(train), box_ops.relative(test)
     constants = {

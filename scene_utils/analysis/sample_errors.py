@@ -1,11 +1,9 @@
 """Which word of a phrase does a wrong answer on the embedded sample miss?
 
-The sample's objects are known one by one, so the object under a wrong box can be held against each
-word of the phrase. That says whether a model fails to read colours, or relations, or to see.
+Its objects are known one by one, so the one under a wrong box can be held against each word.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -39,11 +37,9 @@ def scenes_of(root: Path, split: str) -> dict[str, Scene]:
 
 
 def missed_word(phrase: str, things: Sequence[Thing]) -> str:
-    """The one of `MISSES` that tells what the things, or some of them, lack of what the phrase
-    names.
+    """The one of `MISSES` that the things, or some of them, lack of what the phrase names.
 
-    "relation" where they lack nothing but stand elsewhere than the phrase says, "part of them"
-    where they lack nothing and are not all.
+    Where they lack nothing, "relation" if the phrase has one, else "part of them".
 
     >>> missed_word("the red car", [Thing("big", "plain", "blue", "car", *[None] * 5)])
     'colour'
@@ -67,11 +63,10 @@ def _named(phrase: str) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
 
 
 def unread(scenes: Iterable[Scene]) -> dict[str, float]:
-    """How far the relation phrases of the sample can be told by who does not read all of them.
+    """How many relation phrases of the sample, in %, one can be right about who reads not all.
 
-    Gives `mentions`, their number, and in % how many can be right at most `without_landmark`, where
-    phrases of a picture that differ only in the landmark get one answer, and `without_relation`,
-    where those do that differ only in the relation. Raises ValueError where there are none.
+    `without_landmark` phrases of a picture that differ only in the landmark get one answer,
+    `without_relation` those that differ only in the relation. ValueError where there are none.
     """
     names = ["scene", "own", "relation", "landmark", "targets"]
     rows = [
@@ -87,7 +82,7 @@ def unread(scenes: Iterable[Scene]) -> dict[str, float]:
     for sort, rest in (("without_landmark", "relation"), ("without_relation", "landmark")):
         # Of phrases that are read alike, the most frequent meaning can be right.
         right = said.groupby(["scene", "own", rest]).targets.agg(
-            lambda them: max(Counter(them).values())
+            lambda them: them.value_counts().max()
         )
         found[sort] = round(100 * float(right.sum()) / len(said), 2)
     return found

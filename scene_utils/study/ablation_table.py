@@ -1,4 +1,4 @@
-"""The ablation's rows as a table; see `ablation`."""
+"""The ablation's rows as a table; `tests.benchmarks.ablation` makes them."""
 
 import json
 from collections.abc import Sequence
@@ -32,9 +32,7 @@ def by_name(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 
 def table(rows: Sequence[dict]) -> pd.DataFrame:
-    """One row a row: pictures, seeds, and on val mean IoU, accuracy and pointing (in %), the
-    accuracy on lengthened phrases, where it was asked for, see `ablation.score_grid`, and the
-    commits whose code trained it.
+    """One row a row: pictures, seeds, `METRICS` on val, and the commits whose code trained it.
 
     In brackets the 95 % interval over images of a single seed, or the range of several.
     """

@@ -1,27 +1,24 @@
-"""The tables of README.md and the pages, written from metrics.json, ablation.json and bench.json.
+"""The tables of README.md and the pages, written from metrics.json and ablation.json.
 
-`<!-- table:PROFILE/NAME -->` to `<!-- /table -->` in one of `FILES` holds a table of `TABLES`, and
-`<!-- table:bench/NAME -->` one of `BENCH`.
+`<!-- table:PROFILE/NAME -->` to `<!-- /table -->` in one of `FILES` holds a table of `TABLES`.
+Those of `figures/bench.md` are made by `tests.benchmarks.tables`.
 """
 
-import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from scene_utils import paths
-from scene_utils.analysis import metrics_file
+from scene_utils.analysis import metrics_file, references
 from scene_utils.study import ablation_table, tables
 
-FILES = ("README.md", "figures/flickr30k/README.md", "figures/sample/README.md", "figures/bench.md")
+FILES = ("README.md", "figures/flickr30k/README.md", "figures/sample/README.md")
 
 
-def files() -> list[Path]:
-    return [path for path in map(paths.ROOT.joinpath, FILES) if path.is_file()]
-
-
-def _rows(table: pd.DataFrame, note: str) -> str:
+def markdown(table: pd.DataFrame, note: str) -> str:
+    """A table of texts as Markdown, with a note below it."""
     head = [table.index.name or "", *table.columns]
     rows = [head, *zip(table.index, *table.to_numpy(str).T, strict=True)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
@@ -31,10 +28,10 @@ def _rows(table: pd.DataFrame, note: str) -> str:
 
 def _captioned(table: pd.DataFrame, note: str, metrics: dict) -> str:
     labelled = table.rename(index=metrics["labels"])
-    return _rows(labelled, f"{note}; {metrics_file.caption(metrics)}")
+    return markdown(labelled, f"{note}; {metrics_file.caption(metrics)}")
 
 
-def markdown(metrics: dict, protocol: str = "merged") -> str:
+def models(metrics: dict, protocol: str = "merged") -> str:
     """The table of all references and models as Markdown, with its caption."""
     table = tables.scores(metrics.get("references", {}) | metrics["models"], protocol)
     table = table.rename(index={name: f"{name} (oracle)" for name in metrics.get("oracles", [])})
@@ -49,11 +46,13 @@ def _summary(metrics: dict) -> pd.DataFrame:
     table = tables.scores(blind | metrics["models"])[["mean iou", "accuracy 0.5"]]
     table.columns = ["mean IoU", "right (%)"]
     for change in ("another phrase", "another picture"):
-        table[f"lost: {change}"] = ""
-        for model, rows in metrics.get("perturbations", {}).items():
-            for row in rows:
-                if row["change"] == change:
-                    table.loc[model, f"lost: {change}"] = f"{100 * row['value']:.1f}"
+        lost = {
+            model: f"{100 * row['value']:.1f}"
+            for model, rows in metrics.get("perturbations", {}).items()
+            for row in rows
+            if row["change"] == change
+        }
+        table[f"lost: {change}"] = pd.Series(lost, dtype="str").reindex(table.index, fill_value="")
     return table
 
 
@@ -63,9 +62,8 @@ def _recall(metrics: dict) -> pd.DataFrame:
 
 
 def _differences(metrics: dict) -> pd.DataFrame:
-    rows = pd.DataFrame(metrics["differences"])
-    names = [name for name in metrics["references"] if name in {*rows.better, *rows.worse}]
-    return tables.differences(rows, [*names, *metrics["models"]])
+    names = [*references.BEST, *metrics["models"]]
+    return tables.differences(pd.DataFrame(metrics["differences"]), names)
 
 
 def _mistakes(metrics: dict) -> pd.DataFrame:
@@ -86,47 +84,13 @@ def _ablation(metrics: dict) -> str:
     dates = sorted(row["date"] for row in rows)
     table = ablation_table.table(rows)
     table.columns = [f"{n} (%)" if n.startswith(("accuracy", "pointing")) else n for n in table]
-    return _rows(
+    return markdown(
         table,
         f"{metrics['data']['name']}, split val: {rows[0]['val']['mentions']:,} boxed mentions; "
         f"{metrics['made_with']['vectors']}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}",
     )
 
 
-def _caching(section: dict) -> pd.DataFrame:
-    rows = pd.DataFrame(section["rows"]).set_index("backbone")
-    speeds = ["pass", "reading", "caching"]
-    rows = rows.rename(columns={f"{name}_per_second": name for name in speeds})
-    shares = 100 * rows[["share", "ceiling"]].set_axis(["of the pass (%)", "at most (%)"], axis=1)
-    return pd.concat([rows[["precision", "pictures are", *speeds]], shares], axis=1)
-
-
-def _pass(section: dict) -> pd.DataFrame:
-    rates = {name: of["pictures_per_second"] for name, of in section["backbones"].items()}
-    return pd.DataFrame(rates).rename_axis("runtime")
-
-
-def _training(section: dict) -> pd.DataFrame:
-    sizes = {f"{size} px": of["step_seconds"] for size, of in section["sizes"].items()}
-    return pd.DataFrame(sizes).rename_axis("runtime")
-
-
-def _bench(name: str, figures: dict) -> str:
-    def digits(value: object) -> str:
-        if not isinstance(value, float):
-            return str(value)
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-    make, note = BENCH[name]
-    made_on = "{processor}, {cores} cores; {date}".format(**figures[name]["machine"])
-    return _rows(make(figures[name]).map(digits), f"{note}; {made_on}")
-
-
-BENCH = {
-    "pass": (_pass, "pictures of 224 x 224 px a second"),
-    "caching": (_caching, "pass, reading and caching: pictures a second"),
-    "training": (_training, "seconds a step of 16 pictures"),
-}
 NOTES = {
     "summary": "right: IoU of .5 or more; lost: points of it (empty: not asked); in brackets 95 % "
     "intervals; merged box",
@@ -145,24 +109,35 @@ MAKERS = {
     **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
     "categories": lambda metrics: tables.categories(metrics["models"]),
 }
-WHOLE = {"models": markdown, "misses": _misses, "ablation": _ablation}
+WHOLE = {"models": models, "misses": _misses, "ablation": _ablation}
 TABLES = (*WHOLE, *NOTES)
 
 
-def table(name: str, metrics: dict) -> str:
-    if name in WHOLE:
-        return WHOLE[name](metrics)
-    made = MAKERS[name](metrics) if name in MAKERS else getattr(tables, name)(metrics[name])
-    return _captioned(made, NOTES[name], metrics)
+def table(profile: str, name: str) -> str:
+    """One of `TABLES` from a profile's figures. ValueError for a name that is not among them, and
+    where the figures lack what it shows."""
+    if name not in TABLES:
+        raise ValueError(f"expected a table of {sorted(TABLES)}, got '{profile}/{name}'")
+    metrics = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
+    metrics["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
+    if not metrics.get(name, True):
+        raise ValueError(f"{profile}/{name}: expected its figures to have {name}, got none")
+    try:
+        if name in WHOLE:
+            return WHOLE[name](metrics)
+        made = MAKERS[name](metrics) if name in MAKERS else getattr(tables, name)(metrics[name])
+        return _captioned(made, NOTES[name], metrics)
+    except KeyError as error:
+        raise ValueError(f"{profile}/{name}: expected {error} in its figures, got none") from None
 
 
-_MARKED = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- table:([^\s/]+)/(\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
-def fill(text: str) -> str:
-    """`text` with each `<!-- table:PROFILE/NAME -->` to `<!-- /table -->` written from its figures.
+def fill(text: str, table: Callable[[str, str], str] = table) -> str:
+    """`text` with each `<!-- table:PROFILE/NAME -->` to `<!-- /table -->` written by `table`.
 
-    Raises ValueError for a name that is not known and for a marker without its end.
+    Raises ValueError for what `table` refuses and for a marker without its end.
     """
     begun, ended = text.count("<!-- table:"), text.count("<!-- /table -->")
     if not begun == ended == len(_MARKED.findall(text)):
@@ -170,23 +145,16 @@ def fill(text: str) -> str:
             "expected each <!-- table:PROFILE/NAME --> on a line of its own, and <!-- /table --> "
             f"after it; got {begun} beginnings and {ended} ends"
         )
+    return _MARKED.sub(lambda mark: f"{mark[1]}{table(mark[2], mark[3])}\n{mark[4]}", text)
 
-    def written(match: re.Match) -> str:
-        profile, _, name = match[2].partition("/")
-        known = BENCH if profile == "bench" else TABLES
-        if name not in known:
-            raise ValueError(f"expected a table of {sorted(known)}, got {match[2]!r}")
-        if profile == "bench":
-            figures = json.loads((paths.ROOT / "figures" / "bench.json").read_bytes())
-        else:
-            figures = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
-            figures["ablation"] = ablation_table.read(paths.figures(profile) / "ablation.json")
-        if not figures.get(name, True):
-            raise ValueError(f"{match[2]}: expected its figures to have {name}, got none")
-        try:
-            made = _bench(name, figures) if profile == "bench" else table(name, figures)
-            return f"{match[1]}{made}\n{match[3]}"
-        except KeyError as error:
-            raise ValueError(f"{match[2]}: expected {error} in its figures, got none") from None
 
-    return _MARKED.sub(written, text)
+def update(path: Path, check: bool = False, **how: Callable) -> bool:
+    """`fill` a file, or with `check` leave it; whether its tables were as they should be."""
+    text = path.read_text(encoding="utf-8")
+    filled = fill(text, **how)
+    if filled == text:
+        print(f"{path}: tables are as they should be")
+    elif not check:
+        paths.write_text(path, filled)
+        print(f"{path}: tables written")
+    return filled == text

@@ -34,15 +34,9 @@ def run_notebook(script: Path, target: Path, parameters: dict) -> None:
             )
         target.unlink(missing_ok=True)
         failed.unlink(missing_ok=True)
-        papermill.execute_notebook(
-            source,
-            running,
-            parameters,
-            kernel_name="python3",
-            # ipykernel logs its own shutdown as an error; what fails in a cell is raised anyway.
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            progress_bar=False,
-        )
+        # ipykernel logs its own shutdown as an error; what fails in a cell is raised anyway.
+        quiet = {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"], "progress_bar": False}
+        papermill.execute_notebook(source, running, parameters, kernel_name="python3", **quiet)
         os.replace(running, target)
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(

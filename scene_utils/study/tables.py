@@ -1,8 +1,4 @@
-"""How figures are shown as tables: a row a model, text in the cells.
-
-They are made from what metrics.json holds, so that a notebook, a command and a page of results
-show the same. A figure is `value [low, high]`, mean IoU in 1, all else in %.
-"""
+"""The figures of metrics.json as tables: a row a model, text in the cells."""
 
 from collections.abc import Callable
 
@@ -56,10 +52,7 @@ def categories(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
 
 
 def differences(found: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Of `metrics.differences`: row minus column with its interval, accuracy in points.
-
-    `~` stands where the interval holds 0.
-    """
+    """Of `metrics.differences`: row minus column, in points; `~` where the interval holds 0."""
     cells = pd.DataFrame("", index=pd.Index(names, name="row minus column"), columns=names)
     for row in found[found.metric == "accuracy_0.5"].itertuples():
         for first, second, scale in ((row.better, row.worse, 100), (row.worse, row.better, -100)):

@@ -15,7 +15,7 @@ import ipywidgets
 
 from scene_utils.images import ImageError
 from scene_utils.widget import draw, suggest
-from scene_utils.widget.catalogue import Picture, own_photo
+from scene_utils.widget.catalogue import OWN, Picture
 from scene_utils.widget.gallery import Gallery
 from scene_utils.widget.models import COMPARED, Answer, Answerer, Models, View, open_view
 from scene_utils.widget.parts import COMPARE, HISTORY, PHRASE, PLAY, SENTENCE, Bridge, Parts, label
@@ -66,9 +66,9 @@ class QueryWidget:
         for control in (parts.count, parts.heat, parts.truth):
             control.observe(self.redraw, "value")
         parts.zoom.observe(lambda _: self._fit(), "value")
-        calls = {parts.find: self.ask, parts.check: self.check, parts.png: self.save_png}
-        calls |= {parts.json: self.save_json, parts.other: self.surprise}
-        for button, call in (calls | {gallery.surprise: self.surprise}).items():
+        calls = {parts.find: self.ask, parts.check: self.check, gallery.surprise: self.surprise}
+        calls |= {parts.png: self.save_png, parts.json: self.save_json, parts.other: self.surprise}
+        for button, call in calls.items():
             button.on_click(lambda _, call=call: call())
         for button in (*parts.meant, *parts.chips):
             button.on_click(lambda button: self.ask(button.tooltip))
@@ -91,7 +91,7 @@ class QueryWidget:
         self.gallery.select(picture)
         self.answers = []
         self.parts.overlay.value = ""
-        self.parts.picture.value = draw.picture_html(view)
+        self.parts.picture.value = draw.HTML.picture(view, draw.data_url(view.data))
         self.parts.caption.value = f"{picture.kind}, {view.width} x {view.height} pixels"
         self.parts.truth.disabled = not picture.truth
         self.bridge.alt = picture.alt
@@ -112,9 +112,9 @@ class QueryWidget:
                 f"{name}: expected a picture that the browser can read, got one of "
                 f"{count / 1e6:.0f} MB that it cannot. Save it as JPEG or PNG"
             )
-        picture = own_photo(name, data, size)
-        view = open_view(picture)  # refuses what is no picture before anything has changed
-        self.gallery.add(picture, view.shown)
+        picture = Picture(name, OWN, data, size=size)
+        open_view(picture)  # refuses what is no picture before anything has changed
+        self.gallery.add(picture)
         if self.parts.mode.value == PLAY:
             self.parts.mode.value = PHRASE
         self.choose(picture)
@@ -234,9 +234,7 @@ class QueryWidget:
             shown = draw.show_phrase(self.view, self.answers[0], parts.count.value, truth)
         self.shown, glow = shown, parts.heat.value / 100
         parts.panels.value, parts.result.value = shown.panels, shown.text
-        parts.overlay.value = draw.overlay_html(
-            self.view, shown.marks, shown.heat, glow, shown.said()
-        )
+        parts.overlay.value = draw.overlay_html(self.view, shown.marks, shown.heat, glow)
 
     def _remember(self) -> None:
         entry = (self.view.picture, self.parts.field.value, self.parts.mode.value == SENTENCE)
@@ -254,21 +252,20 @@ class QueryWidget:
         else:
             self.ask()
 
-    def _file(self, ending: str) -> str:
+    def _save(self, kind: str, data: bytes) -> None:
         words = "_".join([Path(self.view.picture.name).stem, *self.parts.field.value.split()])
         words = unicodedata.normalize("NFC", words)  # else the dots of an umlaut stand alone
-        return re.sub(r"[^\w-]", "_", words)[:80] + ending
+        name = re.sub(r"[^\w-]", "_", words)[:80]
+        self.bridge.save(f"{name}.{kind.partition('/')[2]}", kind, data)
 
     @guarded
     def save_png(self) -> None:
-        glow = self.parts.heat.value / 100
-        image = draw.png_bytes(self.view, self.shown.marks, self.shown.heat, glow)
-        self.bridge.save(self._file(".png"), "image/png", image)
+        shown, glow = self.shown, self.parts.heat.value / 100
+        self._save("image/png", draw.png_bytes(self.view, shown.marks, shown.heat, glow))
 
     @guarded
     def save_json(self) -> None:
-        data = draw.json_bytes(self.view, self.answers)
-        self.bridge.save(self._file(".json"), "application/json", data)
+        self._save("application/json", draw.json_bytes(self.view, self.answers))
 
     @guarded
     def check(self) -> None:

@@ -43,10 +43,6 @@ class Picture:
         return self.truth.get(" ".join(phrase.lower().split()))
 
 
-def own_photo(name: str, image: ImageSource, size: tuple[int, int] | None = None) -> Picture:
-    return Picture(name, OWN, image, size=size)
-
-
 def _of_table(phrases: pd.DataFrame, folder: Path, kind: str) -> list[Picture]:
     found = []
     for image_id, rows in phrases.groupby("image_id", sort=False):

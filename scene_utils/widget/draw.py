@@ -1,19 +1,20 @@
 """What the query widget shows: pictures, boxes over them and answers as HTML, and files to save.
 
-Boxes are laid over the picture in percent of it, so that they stay over their object in a window of
-any width; the picture itself is sent once and not drawn again.
+The HTML stands in `template/answer.html.j2`. Boxes are laid over the picture in percent of it, so
+that they stay over their object in a window of any width; the picture itself is sent once.
 """
 
 import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
+from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from scene_utils import box_ops
 from scene_utils.plots import COLOURS, GUESS, TRUTH
@@ -21,10 +22,15 @@ from scene_utils.widget.models import Answer, View, encode
 from scene_utils.widget.suggest import SHORT, shorten
 
 YOU = "#0072B2"
-HIT = 0.5
 THUMB = 96
 PANEL = 480
 MODEL_COLOURS = {"constant": COLOURS[5], "source": COLOURS[0], "grid": GUESS}
+
+environment = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "template"), autoescape=True
+)
+environment.filters["shorten"] = shorten
+HTML = environment.get_template("answer.html.j2").module
 
 
 @dataclass(frozen=True)
@@ -52,19 +58,6 @@ def data_url(data: bytes, kind: str = "jpeg") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def thumbnail(image: Image.Image) -> str:
-    """A small square copy as a data URL."""
-    return data_url(encode(ImageOps.fit(image, (THUMB, THUMB)), quality=80))
-
-
-def picture_html(view: View) -> str:
-    """The picture, with its text for screen readers."""
-    return (
-        f'<img class="sq-picture" draggable="false" src="{data_url(view.data)}" '
-        f'width="{view.width}" height="{view.height}" alt="{escape(view.picture.alt)}">'
-    )
-
-
 def heat_image(heat: np.ndarray) -> Image.Image:
     """A heat map `(cells, cells)` as RGBA, a pixel a cell: the brighter and denser, the hotter."""
     level = np.sqrt(np.asarray(heat, np.float64) / max(float(np.max(heat)), 1e-12))
@@ -80,82 +73,27 @@ def overlay_html(
     opacity: float = 0,
     said: str = "",
 ) -> str:
-    """Boxes and a heat map to lie over `picture_html`; `said` is their text for screen readers."""
+    """Boxes and a heat map to lie over the picture; `said` is their text for screen readers, where
+    it is empty each label and its pixels."""
     if not marks:
         return ""
-    parts = []
-    if heat is not None and opacity > 0:
-        url = data_url(encode(heat_image(heat), "PNG"), "png")
-        parts.append(f'<img class="sq-heat" src="{url}" alt="" style="opacity:{opacity:.2f}">')
+    boxes, texts = [], []
     # The first mark is the answer: drawn last, it lies on top.
     for mark in reversed(marks):
+        texts.append(f"{mark.label or 'truth'}: {', '.join(f'{side:.0f}' for side in mark.box)} px")
         whole = [view.width, view.height] * 2
         left, top, right, bottom = (100 * np.float64(mark.box) / whole).tolist()
-        classes = "sq-box" + " sq-dashed" * mark.dashed + " sq-thin" * mark.thin
-        place = f"left:{left:.3f}%;top:{top:.3f}%;width:{right - left:.3f}%"
         # A label ends at the picture's edge.
-        corner = mark.corner % 2 == 1 or left > 70
-        room = 100 * (right if corner else 100 - left) / max(right - left, 1e-3)
+        end, low = mark.corner % 2 == 1 or left > 70, mark.corner >= 2
+        room = 100 * (right if end else 100 - left) / max(right - left, 1e-3)
+        place = f"left:{left:.3f}%;top:{top:.3f}%;width:{right - left:.3f}%"
         place += f";height:{bottom - top:.3f}%;--room:{room:.0f}%"
         place += f";--box:{mark.colour};--ink:{ink(mark.colour)}"
-        lower, inside = mark.corner >= 2, bottom > 92 if mark.corner >= 2 else top < 8
-        place_of = " sq-end" * corner + " sq-low" * lower + " sq-inside" * inside
-        label = f'<span class="sq-label{place_of}">{escape(mark.label)}</span>'
-        label *= bool(mark.label)
-        parts.append(f'<div class="{classes}" style="{place}">{label}</div>')
-    return f'<div role="img" aria-label="{escape(said, quote=True)}">{"".join(parts)}</div>'
-
-
-def words_html(answer: Answer) -> str:
-    """The phrase, each word shaded by its weight, unknown words underlined."""
-    most = max((weight for _, weight in answer.words), default=0) or 1
-    spans = []
-    for word, weight in answer.words:
-        unknown = word in answer.unknown
-        said = f"weight {weight:.2f}" + (", not known" if unknown else "")
-        spans.append(
-            f'<span class="sq-word{" sq-unknown" * unknown}" title="{escape(word)}: {said}" '
-            f'style="--weight:{100 * weight / most:.0f}%">{escape(shorten(word, SHORT))}'
-            f"<small>{weight:.2f}</small></span>"
-        )
-    return f'<div class="sq-words" aria-label="words and their weights">{"".join(spans)}</div>'
-
-
-def verdict_html(iou: float | None) -> str:
-    """IoU with the truth, as hit or miss; None where no truth is known."""
-    if iou is None:
-        return "<span class=sq-hint>no truth is known</span>"
-    hit = iou >= HIT
-    name, sign = ("hit", "✓") if hit else ("miss", "✗")
-    return f'<span class="sq-verdict sq-{name}">{sign} {name}, IoU {iou:.2f}</span>'
-
-
-def score_html(score: float) -> str:
-    """A score in [0, 1] as a number and a bar."""
-    return (
-        f'<span class="sq-score">{score:.2f}</span><span class="sq-bar" aria-hidden="true">'
-        f'<i style="width:{100 * min(max(score, 0), 1):.0f}%"></i></span>'
-    )
-
-
-def boxes_html(answer: Answer, count: int) -> str:
-    """The best `count` boxes as a table: score and pixels."""
-    rows = []
-    for rank, (box, score) in enumerate(zip(answer.boxes, answer.scores, strict=True), start=1):
-        sides, bar = ", ".join(f"{side:.0f}" for side in box), score_html(score)
-        rows.append(f"<tr><th scope=row>{rank}</th><td>{bar}</td><td>{sides}</td></tr>")
-    head = "<tr><th>#</th><th>score</th><th>left, top, right, bottom (px)</th></tr>"
-    return f'<table class="sq-boxes">{head}{"".join(rows[:count])}</table>'
-
-
-def legend_html(rows: Sequence[tuple[str, str, str]]) -> str:
-    """Lines of a colour, a text and a remark (HTML)."""
-    lines = (
-        f'<li><i style="background:{colour}"></i><span title="{escape(text)}">'
-        f"{escape(shorten(text, 100))}</span> {remark}</li>"
-        for colour, text, remark in rows
-    )
-    return f'<ul class="sq-legend">{"".join(lines)}</ul>'
+        inside = bottom > 92 if low else top < 8
+        boxes.append((mark, place, " sq-end" * end + " sq-low" * low + " sq-inside" * inside))
+    shown = heat is not None and opacity > 0
+    url = data_url(encode(heat_image(heat), "PNG"), "png") if shown else ""
+    return HTML.overlay(boxes, said or "; ".join(reversed(texts)), url, opacity)
 
 
 def png_bytes(
@@ -219,13 +157,6 @@ class Shown:
     text: str = ""
     panels: str = ""
 
-    def said(self) -> str:
-        """The marks in words, for screen readers."""
-        return "; ".join(
-            f"{mark.label or 'truth'}: {', '.join(f'{side:.0f}' for side in mark.box)} px"
-            for mark in self.marks
-        )
-
 
 def iou_of(view: View, answer: Answer) -> float | None:
     """IoU of the best box with the truth; None where no truth is known."""
@@ -238,16 +169,17 @@ def _truth(view: View, answer: Answer, wanted: bool, **how) -> list[Mark]:
     return [] if box is None else [Mark(box, dashed=True, **how)]
 
 
+def _verdict(view: View, answer: Answer, wanted: bool) -> str:
+    return HTML.verdict(iou_of(view, answer)) if wanted else ""
+
+
 def show_phrase(view: View, answer: Answer, count: int, truth: bool) -> Shown:
     """The best `count` boxes of one phrase, its words' weights, and the truth where asked for."""
-    score = float(answer.scores[0])
-    marks = [Mark(answer.boxes[0], f"{shorten(answer.phrase, SHORT)} {score:.2f}")]
+    marks = [Mark(answer.boxes[0], f"{shorten(answer.phrase, SHORT)} {answer.scores[0]:.2f}")]
     for rank, box in enumerate(answer.boxes[1:count], start=2):
         marks.append(Mark(box, str(rank), thin=True))
     marks += _truth(view, answer, truth, label="truth", colour=TRUTH, corner=3)
-    verdict = verdict_html(iou_of(view, answer)) if truth else ""
-    text = f"<div class=sq-best>{score_html(score)} {verdict}</div>"
-    return Shown(marks, answer.heat, text + words_html(answer) + boxes_html(answer, count))
+    return Shown(marks, answer.heat, HTML.phrase(answer, count, _verdict(view, answer, truth)))
 
 
 def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
@@ -257,31 +189,26 @@ def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
         colour, dashed = COLOURS[place % len(COLOURS)], place >= len(COLOURS)
         marks.append(Mark(answer.boxes[0], answer.phrase, colour, dashed, corner=place % 4))
         marks += _truth(view, answer, truth, colour=colour, thin=True)
-        verdict = verdict_html(iou_of(view, answer)) if truth else ""
-        rows.append((colour, answer.phrase, score_html(float(answer.scores[0])) + verdict))
-    return Shown(marks, text=legend_html(rows))
+        remark = HTML.score(answer.scores[0]) + _verdict(view, answer, truth)
+        rows.append((colour, answer.phrase, remark))
+    return Shown(marks, text=HTML.legend(rows))
 
 
 def show_compared(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
     """A copy of the picture for each model; the marks have all of them, to be saved."""
     small = view.shown.copy()
     small.thumbnail((PANEL, PANEL))
-    url, alt = data_url(encode(small, quality=88)), escape(view.picture.alt)
-    marks, panels = [], ""
+    marks, panels = [], []
     for place, answer in enumerate(answers):
         name, _, about = answer.model.partition(", ")
         mark = Mark(answer.boxes[0], name, MODEL_COLOURS[name], corner=place)
         true = _truth(view, answer, truth, colour=TRUTH)
         over = overlay_html(view, [mark, *true], said=f"box of {answer.model}")
-        panels += (
-            f'<figure><div class="sq-sheet"><img class="sq-picture" src="{url}" alt="{alt}">'
-            f'<div class="sq-over">{over}</div></div><figcaption><b>{escape(name)}</b> '
-            f"{verdict_html(iou_of(view, answer))}<small>{escape(about)}</small></figcaption>"
-            "</figure>"
-        )
+        panels.append((name, about, over, iou_of(view, answer)))
         marks.append(mark)
     marks += _truth(view, answers[0], truth, label="truth", colour=TRUTH, corner=3)
-    return Shown(marks[::-1], panels=f'<div class="sq-row">{panels}</div>')
+    url = data_url(encode(small, quality=88))
+    return Shown(marks[::-1], panels=HTML.compared(url, view.picture.alt, panels))
 
 
 def closest(view: View, answers: Sequence[Answer]) -> str:

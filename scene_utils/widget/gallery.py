@@ -1,17 +1,29 @@
 """The strip of pictures to choose from: small copies, a search, pages, and one at random."""
 
+import functools
 import random
 from collections.abc import Callable
 from itertools import zip_longest
 
 import ipywidgets
-from PIL import Image
+from PIL import ImageOps
 
 from scene_utils.images import ImageError, open_image
 from scene_utils.widget.catalogue import Picture, search
-from scene_utils.widget.draw import thumbnail
+from scene_utils.widget.draw import data_url
+from scene_utils.widget.models import encode
 
-PAGE = 8
+PAGE, THUMB = 8, 96
+
+
+@functools.lru_cache(maxsize=512)
+def thumbnail(picture: Picture) -> str:
+    """A small square copy as a data URL; none of a damaged file, which says so when chosen."""
+    try:
+        image = open_image(picture.image, picture.name)
+    except ImageError:
+        return "data:,"
+    return data_url(encode(ImageOps.fit(image, (THUMB, THUMB)), quality=80))
 
 
 class Gallery:
@@ -19,7 +31,7 @@ class Gallery:
 
     def __init__(self, pictures: list[Picture], chosen: Callable[[Picture], None], seed=None):
         self.pictures, self.chosen, self.current = pictures, chosen, None
-        self.page, self.random, self.small = 0, random.Random(seed), {}
+        self.page, self.random = 0, random.Random(seed)
         self.query = ipywidgets.Text(description="Search", placeholder="name or phrase")
         self.surprise = ipywidgets.Button(description="Surprise me")
         self.back = ipywidgets.Button(description="<", tooltip="pictures before")
@@ -43,11 +55,10 @@ class Gallery:
     def shown(self) -> list[Picture]:
         return self.found()[self.page * PAGE : (self.page + 1) * PAGE]
 
-    def add(self, picture: Picture, shown: Image.Image) -> None:
+    def add(self, picture: Picture) -> None:
         """Put the user's own picture in front, in place of one of the same name."""
         others = [other for other in self.pictures if other.name != picture.name]
         self.pictures = [picture, *others]
-        self.small[picture.name] = thumbnail(shown)
         self.page, self.query.value = 0, ""
         self.draw()
 
@@ -64,14 +75,6 @@ class Gallery:
         self.page = min(max(0, self.page + pages), last)
         self.draw()
 
-    def _thumbnail(self, picture: Picture) -> str:
-        if picture.name not in self.small:
-            try:
-                self.small[picture.name] = thumbnail(open_image(picture.image, picture.name))
-            except ImageError:
-                self.small[picture.name] = "data:,"  # a damaged file says so when it is chosen
-        return self.small[picture.name]
-
     def draw(self) -> None:
         found, rules = len(self.found()), ""
         for place, (button, picture) in enumerate(zip_longest(self.buttons, self.shown())):
@@ -79,8 +82,7 @@ class Gallery:
             button.disabled = picture is None
             if picture:
                 button.description, button.tooltip = picture.name, picture.alt
-                small = self._thumbnail(picture)
-                rules += f".sq-thumb-{place}{{background-image:url({small})}}"
+                rules += f".sq-thumb-{place}{{background-image:url({thumbnail(picture)})}}"
             chosen = picture and picture is self.current
             (button.add_class if chosen else button.remove_class)("sq-chosen")
         self.style.value = f"<style>{rules}</style>"

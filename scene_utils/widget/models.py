@@ -104,10 +104,7 @@ class Models:
     _loaded: dict[Path, Answerer] = field(default_factory=dict, repr=False)
 
     def folder(self, model: str, kind: str) -> Path:
-        """Where the model lies that fits pictures of a kind, whether it is there or not.
-
-        Photos are asked of the models that ship, which real photos trained.
-        """
+        """Where the model for pictures of a kind lies: for photos the one that ships."""
         own = paths.cache(self.profile) / "models" / COMPARED[model]
         return SHIPPED[COMPARED[model]] if kind in (PHOTO, OWN) or not own.is_dir() else own
 
@@ -129,5 +126,4 @@ class Models:
         return self.folder(model, kind) in self._loaded
 
     def there(self, kind: str) -> list[str]:
-        """Those of `COMPARED` that are there."""
         return [name for name in COMPARED if (self.folder(name, kind) / "settings.json").is_file()]

@@ -42,21 +42,15 @@ def command(notebook: Path, *more: str) -> tuple[list[str], dict[str, str]]:
 
 
 def write_page(source: Path, target: Path, **parameters: str) -> Path:
-    """Write to `target` what a page needs of notebook 06: all up to the cell tagged `page`, but for
-    the cells tagged `example`.
+    """Write to `target` what a page needs of notebook 06: all but the cells tagged `example`.
 
-    `parameters` take the place of the notebook's own. The page runs the notebook by itself. Raises
-    ValueError for a notebook without such a cell.
+    `parameters` take the place of the notebook's own. The page runs the notebook by itself, and
+    shows the cell tagged `page`.
     """
     book = jupytext.read(source)
-    tags = [cell.metadata.get("tags", []) for cell in book.cells]
-    if not any("page" in tag for tag in tags):
-        raise ValueError(f"{source}: expected a notebook with a cell tagged 'page', found none")
-    book.cells = book.cells[: 1 + next(n for n, tag in enumerate(tags) if "page" in tag)]
-    for cell, tag in zip(book.cells, tags, strict=False):
-        if "example" in tag:
-            cell.source = ""
-        if "parameters" in tag:
+    book.cells = [cell for cell in book.cells if "example" not in cell.metadata.get("tags", [])]
+    for cell in book.cells:
+        if "parameters" in cell.metadata.get("tags", []):
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
     target.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(book, target)

@@ -16,7 +16,7 @@ from jupyter_bbox_widget import BBoxWidget
 
 from scene_utils import box_ops
 from scene_utils.plots import GUESS, TRUTH
-from scene_utils.widget.draw import YOU, Mark, legend_html, overlay_html, verdict_html
+from scene_utils.widget.draw import HTML, YOU, Mark, overlay_html
 from scene_utils.widget.models import View
 
 SIDES = {"x": "left", "y": "top", "width": "width", "height": "height"}  # and as they are labelled
@@ -145,8 +145,8 @@ class Play:
             Mark(models, "model", GUESS, corner=1),
             Mark(truth, "truth", TRUTH, dashed=True, corner=3),
         ]
-        rows = [(YOU, "you", verdict_html(mine)), (GUESS, "the model", verdict_html(its))]
-        legend = legend_html([*rows, (TRUTH, "truth", "")])
+        rows = [(YOU, "you", HTML.verdict(mine)), (GUESS, "the model", HTML.verdict(its))]
+        legend = HTML.legend([*rows, (TRUTH, "truth", "")])
         self.rounds.append((mine, its))
         self.parts.task.value = f"<b>{escape(self.asked)}</b>{legend}"
         self.parts.running.value = said = score_text(self.rounds)

@@ -41,12 +41,9 @@ def check_phrase(phrase: str, vocabulary: Vocabulary) -> str:
         raise ValueError(f"'{phrase[:40]}' has no words. Name a thing, such as 'a red cup'.")
     if all(word not in vocabulary.index for word in words):
         near = [near[0] for word in words[:4] if (near := did_you_mean(word, vocabulary.words))]
-        raise ValueError(
-            "The model reads English and knows none of these words: "
-            f"{', '.join(shorten(word, SHORT) for word in words[:6])}."
-            + f" Did you mean {', '.join(near)}?"
-            * bool(near)
-        )
+        strange = ", ".join(shorten(word, SHORT) for word in words[:6])
+        asks = f" Did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"The model reads English and knows none of these words: {strange}.{asks}")
     return phrase
 
 
@@ -57,8 +54,7 @@ def _check_length(text: str) -> None:
 
 @lru_cache(maxsize=512)
 def did_you_mean(word: str, words: tuple[str, ...]) -> tuple[str, ...]:
-    """The three of the `words` of a vocabulary nearest in spelling to one that it lacks, best
-    first."""
+    """At most three words of a vocabulary, nearest in spelling to one that it lacks."""
     if not 4 <= len(word) <= 30:
         return ()
     near = difflib.get_close_matches(word, words, 5, cutoff=0.75)
@@ -75,8 +71,6 @@ def split_sentence(text: str) -> list[str]:
 
     >>> split_sentence("[a man] on [the beach]")
     ['a man', 'the beach']
-    >>> split_sentence("a red cup, a spoon")
-    ['a red cup', 'a spoon']
 
     Raises ValueError, with a message for the user, for a text too long or with too many phrases.
     """
@@ -91,8 +85,6 @@ def split_sentence(text: str) -> list[str]:
 def whole_sentence(text: str) -> str:
     """The sentence that `split_sentence` splits, its phrases as words of their own.
 
-    >>> whole_sentence("[a man] on [the beach]")
-    'a man on the beach'
     >>> whole_sentence("a red cup, a spoon")
     'a red cup , a spoon'
     """
@@ -106,11 +98,8 @@ def whole_sentence(text: str) -> str:
 def notices(
     answers: Sequence[Grounding], vocabulary: Vocabulary
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """What to tell the user of a grid model's answers, and pairs (unknown word, word meant).
-
-    Told are phrases that are probably not in the picture, words that the model does not know, and
-    words that it does not read.
-    """
+    """What to tell the user of a grid model's answers: phrases that are probably not in the
+    picture, words that it does not know or read; and pairs (unknown word, word meant)."""
     told, meant = [], []
     for answer in answers:
         if answer.present is not None and answer.present < ABSENT:

@@ -1,14 +1,15 @@
-"""What each part of the models adds, row by row.
+"""What each part of the models adds, row by row: trained on train, scored on val.
 
-Every row is trained on train and scored on val, nothing on test. It is kept in
-`figures/<profile>/ablation.json` with its settings, seed, times, commit and date, so that the
-hours it takes can be spread over days; a stopped one goes on from its last saved step. Rows beside
+`figures/<profile>/ablation.json` keeps each row with its settings, seed, times, commit and date, so
+that the hours can be spread over days; a stopped one goes on from its last saved step. Rows beside
 `ROWS` were trained by the commit that they name: on a GPU, or with a part of the grid model left
 out, for which today's code has no switch.
 """
 
+import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -19,7 +20,7 @@ from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, words
+from scene_utils import box_ops, paths, words
 from scene_utils.analysis import metrics, metrics_file
 from scene_utils.features import encode
 from scene_utils.grid.batches import GridSettings, Mentions, open_sets
@@ -30,6 +31,7 @@ from scene_utils.grid.train import train_members
 from scene_utils.paths import PRETRAINED, write_text
 from scene_utils.source import train
 from scene_utils.study import ablation_table
+from scene_utils.study import settings as profiles
 
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
 LARGE = GridSettings(backbone="efficientnet_lite2", landmarks_shown=False, policy="mixed_bfloat16")
@@ -57,9 +59,9 @@ def run(
 ) -> list[dict]:
     """Train and score what `out` does not have yet; give all its rows. ValueError: no such row.
 
-    `cache` holds what notebooks 01 to 03 left. `epochs` are of the source rows, `changes` settings
-    of all the grid rows; of the rows asked for, those made otherwise are made anew. The row `SHIPS`
-    has the seed of what ships, and is passed over where that reads other words.
+    `cache` holds what notebooks 01 to 03 left. `epochs` are of the source rows, `changes` of the
+    grid rows; rows made otherwise are made anew. The row `SHIPS` has the seed of what ships, and
+    is passed over where that reads other words.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
@@ -115,9 +117,8 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
     )
     if folder != SHIPPED:
         made_with = vectors | {"untrained": False}
-        train_members(
-            *(settings, train_set, val_set, embeddings, vocabulary, made_with), folder=folder
-        )
+        given = (settings, train_set, val_set, embeddings, vocabulary, made_with)
+        train_members(*given, folder=folder)
     members = member_folders(folder)
     ensemble = Ensemble(tuple(map(load_grid, members)))
     seconds = [pd.read_csv(member / "history.csv")["seconds"].tolist() for member in members]
@@ -130,11 +131,8 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
 
 
 def score_grid(ensemble: Ensemble, size: int, val: Mentions, lengthened: bool = False) -> dict:
-    """Figures of grid models on val: mean IoU, accuracy at IoU .5, pointing.
-
-    With `lengthened` those mentions alone that `words.described` lengthens, so asked; the box to
-    find stays that of the mention.
-    """
+    """Figures of grid models on val; with `lengthened` of those mentions alone that
+    `words.described` lengthens, so asked: the box to find stays that of the mention."""
     kept = (val.tokens != val.longer).any(axis=1) if lengthened else np.full(len(val.rows), True)
     asked = (val.longer if lengthened else val.tokens)[kept]
     found, _ = Asker(ensemble, size).ask(val.pictures, val.picture_rows, val.rows[kept], asked)
@@ -147,3 +145,34 @@ def _figures(found: np.ndarray, truth: np.ndarray, pictures: np.ndarray) -> dict
     columns = np.stack([iou, iou >= 0.5, points], axis=1).astype(np.float64)
     names, figures = ("mean_iou", "accuracy_0.5", "pointing"), metrics.figures(columns, pictures)
     return dict(zip(names, figures, strict=True)) | {"mentions": len(iou)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.ablation", description=__doc__
+    )
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--changes", default="", help="settings that differ, as name=value")
+    parser.add_argument("--rows", default="", help="names with ; between them; default: all")
+    parser.add_argument("--seeds", default="0", help="with , between them")
+    given = parser.parse_args()
+    chosen = profiles.load(given.profile, changes=given.changes)
+    done = run(
+        paths.cache(given.profile),
+        chosen.root,
+        paths.figures(given.profile) / "ablation.json",
+        [name for name in given.rows.split(";") if name] or list(ROWS),
+        [int(seed) for seed in given.seeds.split(",")],
+        epochs=chosen.train.epochs,
+        pictures_per_step=chosen.grid.pictures_per_step,
+        progressive=chosen.grid.progressive,
+    )
+    print(ablation_table.table(done).to_string())
+    print("run notebook 04b for the figures")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
