@@ -69,7 +69,7 @@ def test_a_store_made_otherwise_and_an_unknown_engine_are_refused(whole, folder,
     ):
         cache(folder, untrained, whole, ["100"])
     with pytest.raises(ValueError, match="size = 320, got 224"):
-        encode.open_store(whole, encode.describe(replace(backbone, size=320)))
+        cache(folder, replace(backbone, size=320), whole)
     with pytest.raises(ValueError, match=r"pass = 'keras, bfloat16.*, got 'keras, float32, batch"):
         cache(folder, backbone, whole, precision="bfloat16")
     with pytest.raises(ValueError, match="got 'abacus' and 'float32'"):

@@ -13,8 +13,8 @@ from scene_utils.features.weights import Weights
 
 @lru_cache(maxsize=2)
 def encoder(weights: Weights, precision: str = "float32") -> Encode:
-    """As `keras_engine.encoder`. With the hint of throughput a batch is cut into one piece a core:
-    each works on its own, without waiting for the others after every layer."""
+    """As `keras_engine.encoder`. A batch is cut into one piece a core: each works on its own,
+    without waiting for the others after every layer."""
     network = exported.load(
         "backbone",
         weights.name,

@@ -1,14 +1,13 @@
 """Features by Ray's workers, on this machine or on a cluster: an optional extra, `ray[data]`.
 
 The driver sends each worker the ids of a shard, and the worker reads the pictures and writes the
-shard into the store's folder, which all machines see. Nothing but shard numbers passes through the
-driver. A worker runs the function that the engine `keras` runs, so the bits are the same. One that
-dies is started again and repeats the shard that it was at.
+shard into the store's folder, which all machines see. A worker runs the pass of the engine `keras`
+with one thread. Sums are then taken in another order, so features agree with those of `keras` to
+the rounding of float16, not to the last bit. A worker that dies is started again and repeats the
+shard that it was at.
 
 `RAY_ADDRESS` names a cluster; without it Ray starts here.
 """
-
-from pathlib import Path
 
 import numpy as np
 
@@ -40,15 +39,12 @@ def compute(
     parts: store.Parts,
     backbone: Backbone,
     precision: str,
-    images: Path,
-    made_with: dict,
-    folder: Path,
-    batch_size: int,
+    job: tuple,
     progress: bool,
-    workers: int = 0,
+    most: int = 0,
 ) -> None:
-    """Write the shards of `parts`, as `store.compute` does, by so many `workers`; 0 takes all
-    processors of the cluster. Raises ImportError that says what to install."""
+    """Write the shards of `parts`, as `store.compute` does of a `job` (images, made_with, folder,
+    batch_size), by all processors of the cluster, or by `most` of them. ImportError without Ray."""
     try:
         import ray
     except ImportError as error:
@@ -61,8 +57,7 @@ def compute(
     if not ray.is_initialized():
         ray.init(logging_level="warning", log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    workers = min(workers or int(ray.cluster_resources()["CPU"]), len(parts))
-    job = (images.resolve(), made_with, folder.resolve(), batch_size)
+    workers = min(most or int(ray.cluster_resources()["CPU"]), len(parts))
     rows = [{"number": number, "ids": ids} for number, ids in parts.items()]
     model = (backbone.name, backbone.size, backbone.model.get_weights())
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -12,7 +12,7 @@ CHANNELS = {"resnet50": 2048, "efficientnet_lite0": 1280, "efficientnet_lite2": 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published weights file: its name, size in bytes, hash and the way to get it."""
+    """A published weights file: name, size in bytes, hash, and the way to get it."""
 
     name: str
     size: int
@@ -70,8 +70,8 @@ class Weights:
 
 
 def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: str) -> Weights:
-    """The weights that a model was trained with, from `path` or where `find` looks. Raises as
-    `backbones.load_backbone`, and ValueError for a file of another `sha256`."""
+    """The weights that a model was trained with. Raises as `find`, and ValueError for a file of
+    another `sha256`."""
     file, found = (None, sha256) if untrained else find(name, path)
     if found != sha256:
         raise ValueError(
@@ -82,8 +82,8 @@ def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: st
 
 
 def find(name: str, weights: str | Path | None) -> tuple[Path, str]:
-    """The weights file and its SHA-256. FileNotFoundError with what to do when there is none,
-    ValueError unless it is the published one."""
+    """The weights file, `weights` or one of those places that are usual, and its SHA-256.
+    FileNotFoundError when there is none, ValueError unless it is the published one."""
     file = WEIGHTS_FILES[name]
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     places = [PRETRAINED / file.name, keras_home / "models" / file.name]

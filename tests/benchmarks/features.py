@@ -94,14 +94,13 @@ def _read_all(images: Path, ids: list[str], size: int = 224) -> float:
 def fake_store(folder: Path, pictures: int, channels: int = 1280, shard_size: int = 256) -> None:
     """A store of random features, to read from."""
     made_with = {"backbone": "random", "size": 224, "channels": channels}
-    folder.mkdir(parents=True, exist_ok=True)
-    feature_store.start(folder, made_with)
     rng = np.random.default_rng(0)
-    for number, first in enumerate(range(0, pictures, shard_size)):
-        ids = [f"{i:010d}" for i in range(first, min(first + shard_size, pictures))]
-        rows = rng.random((len(ids), channels), np.float32).astype(np.float16)
-        listing = {"pictures": dict.fromkeys(ids, "0" * 64), "unreadable": {}, "remarks": {}}
-        feature_store.write_shard(folder, number, rows, listing)
+    with feature_store.writing(folder, made_with):
+        for number, first in enumerate(range(0, pictures, shard_size)):
+            ids = [f"{i:010d}" for i in range(first, min(first + shard_size, pictures))]
+            rows = rng.random((len(ids), channels), np.float32).astype(np.float16)
+            listing = {"pictures": dict.fromkeys(ids, "0" * 64), "unreadable": {}, "remarks": {}}
+            feature_store.write_shard(folder, number, rows, listing)
 
 
 def _forget(folder: Path) -> None:
