@@ -310,37 +310,40 @@ def _compose(rng: np.random.Generator, width: int, height: int, first_id: int, e
             return things, background, *_sentences(rng, said, background, first_id)
 
 
-def describe(seed: int, split: str, index: int) -> Scene:
-    """Picture `index` of a split. It depends on these three alone, not on how many are made.
+def _number(split: str, index: int) -> int:
+    """A number of its own for each picture of a sample."""
+    return index * len(SPLITS) + SPLITS.index(split)
 
-    Raises ValueError for an unknown split or a negative seed or index.
-    """
-    if split not in SPLITS or seed < 0 or index < 0:
-        raise ValueError(
-            f"expected a split of {SPLITS}, seed >= 0, index >= 0, got {split!r}, {seed}, {index}"
-        )
+
+def image_id(seed: int, split: str, index: int) -> str:
+    # An odd factor modulo a power of two never gives two numbers the same id.
+    return str(1_000_000_000 + (_number(split, index) * 2_654_435_761 + seed * 40_503) % 2**32)
+
+
+def describe(seed: int, split: str, index: int) -> Scene:
+    """Picture `index` of a split. It depends on these three alone, not on how many are made."""
     part = SPLITS.index(split)
     rng = np.random.default_rng([seed, part, index])
     longer = int(rng.integers(280, 501))
     shorter = round(longer / pick(rng, (3 / 2, 3 / 2, 4 / 3, 4 / 3, 5 / 4)))
     width, height = (longer, shorter) if rng.random() < 0.6 else (shorter, longer)
-    number = index * len(SPLITS) + part
-    first_id = number * 64 + 1
+    first_id = _number(split, index) * 64 + 1
     easy = is_easy(index)
     things, background, lines, mentions = _compose(rng, width, height, first_id, easy)
     unrelated: tuple[int, ...] = ()
     if rng.random() < UNRELATED:
-        unrelated = (int(rng.integers(5)),)
+        odd = int(rng.integers(5))
+        unrelated = (odd,)
         *_, other_lines, other_mentions = _compose(rng, width, height, first_id + 32, easy)
-        lines[unrelated[0]] = other_lines[unrelated[0]]
-        mentions = [m for m in mentions if m.sentence not in unrelated] + [
+        lines[odd] = other_lines[odd]
+        mentions = [m for m in mentions if m.sentence != odd] + [
             replace(m, targets=(), mark="absent" if m.mark == "box" else m.mark)
             for m in other_mentions
-            if m.sentence in unrelated
+            if m.sentence == odd
         ]
         mentions.sort(key=lambda m: m.sentence)
     return Scene(
-        image_id=image_id(seed, number),
+        image_id=image_id(seed, split, index),
         width=width,
         height=height,
         background=background,
@@ -350,8 +353,3 @@ def describe(seed: int, split: str, index: int) -> Scene:
         sentences=tuple(lines),
         unrelated=unrelated,
     )
-
-
-def image_id(seed: int, number: int) -> str:
-    # An odd factor modulo a power of two never gives two numbers the same id.
-    return str(1_000_000_000 + (number * 2_654_435_761 + seed * 40_503) % 2**32)
