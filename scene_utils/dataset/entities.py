@@ -140,26 +140,23 @@ def read_entities(
             raise FileNotFoundError(f"{root}: expected train.txt, val.txt or test.txt, found none")
     read, unrelated = opener(root), _unrelated(root)
     mentions: list[tuple] = []
-    box_rows: list[tuple[str, int]] = []
+    boxed: list[tuple[str, int]] = []
     corners = [np.zeros((0, 4), np.float32)]
     problems: list[tuple[str, str]] = []
-    for image_id, split in progress_bar(
-        ids.items(), desc="annotations", unit="image", disable=not progress, mininterval=1
-    ):
-        width, height, scenes = 0, 0, frozenset()
-        name = f"Annotations/{image_id}.xml"
+    shown = {"desc": "annotations", "unit": "image", "disable": not progress, "mininterval": 1}
+    for image_id, split in progress_bar(ids.items(), **shown):
+        annotation, name = annotations.Annotation(), f"Annotations/{image_id}.xml"
         try:
             xml = read(name)
             if xml is not None:
                 annotation = annotations.parse_annotation(xml, boxes)
-                width, height, scenes = annotation.width, annotation.height, annotation.scenes
-                problems.extend((name, remark) for remark in annotation.remarks)
-                box_rows.extend((image_id, phrase_id) for phrase_id in annotation.phrase_ids)
-                corners.append(annotation.boxes)
             elif boxes:
                 problems.append((name, "missing: its phrases have no box"))
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))
+        problems += [(name, remark) for remark in annotation.remarks]
+        boxed += [(image_id, phrase_id) for phrase_id in annotation.phrase_ids]
+        corners.append(annotation.boxes)
         name = f"Sentences/{image_id}.txt"
         try:
             content = read(name)
@@ -176,10 +173,10 @@ def read_entities(
         sentences = [" ".join(annotations.MARK.sub(r"\1", s).split()) for s in text.splitlines()]
         for sentence_id, phrase_id, word, category, phrase in found:
             key = (image_id, split, sentence_id, phrase_id, word)
-            is_scene, is_odd = phrase_id in scenes, (image_id, sentence_id) in unrelated
             said = (phrase, sentences[sentence_id], category)
-            mentions.append((*key, *said, width, height, is_scene, is_odd))
-    table = pd.DataFrame(box_rows, columns=["image_id", "phrase_id"])
+            of_scene = phrase_id in annotation.scenes, (image_id, sentence_id) in unrelated
+            mentions.append((*key, *said, annotation.width, annotation.height, *of_scene))
+    table = pd.DataFrame(boxed, columns=["image_id", "phrase_id"])
     table[box_ops.COLUMNS] = np.concatenate(corners)
     table = table.astype({"image_id": "str", "phrase_id": "int32"})
     phrases = pd.DataFrame(mentions, columns=list(COLUMNS)).astype(COLUMNS)
@@ -228,10 +225,12 @@ def count(phrases: pd.DataFrame, at_hand: Iterable[str]) -> pd.DataFrame:
     """Counts a split: images and boxed mentions in the lists, and those with a picture at hand."""
     boxed = phrases[phrases.n_boxes > 0]
     here = boxed[boxed.image_id.isin(set(at_hand))]
-    images = {"images": phrases, "images at hand": here}
-    mentions = {"mentions": phrases, "boxed mentions": boxed, "boxed mentions at hand": here}
-    counts = {name: rows.groupby("split").image_id.nunique() for name, rows in images.items()}
-    counts |= {name: rows.groupby("split").size() for name, rows in mentions.items()}
-    columns = ["images", "mentions", "boxed mentions", "images at hand", "boxed mentions at hand"]
-    table = pd.DataFrame(counts, pd.Index(phrases.split.unique(), name="split"), columns)
-    return table.fillna(0).astype("int64")
+    counts = {
+        "images": phrases.groupby("split").image_id.nunique(),
+        "mentions": phrases.groupby("split").size(),
+        "boxed mentions": boxed.groupby("split").size(),
+        "images at hand": here.groupby("split").image_id.nunique(),
+        "boxed mentions at hand": here.groupby("split").size(),
+    }
+    splits = pd.Index(phrases.split.unique(), name="split")
+    return pd.DataFrame(counts, splits).fillna(0).astype("int64")
