@@ -74,10 +74,8 @@ def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: st
     another `sha256`."""
     file, found = (None, sha256) if untrained else find(name, path)
     if found != sha256:
-        raise ValueError(
-            f"{name}: expected the weights that the model was trained with, sha256 {sha256}, got "
-            f"{found}"
-        )
+        wanted = f"the weights that the model was trained with, sha256 {sha256}"
+        raise ValueError(f"{name}: expected {wanted}, got {found}")
     return Weights(name, SIZE, CHANNELS[name], untrained, file, sha256)
 
 
@@ -86,9 +84,8 @@ def find(name: str, weights: str | Path | None) -> tuple[Path, str]:
     FileNotFoundError when there is none, ValueError unless it is the published one."""
     file = WEIGHTS_FILES[name]
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    places = [PRETRAINED / file.name, keras_home / "models" / file.name]
-    if weights is not None:
-        places = [Path(weights)]
+    usual = [PRETRAINED / file.name, keras_home / "models" / file.name]
+    places = usual if weights is None else [Path(weights)]
     path = next(filter(Path.is_file, places), None)
     if path is None:
         looked = "\n".join(f"  {place}" for place in places)
