@@ -72,9 +72,9 @@ def check_phrases(phrases: str | Iterable[str]) -> list[str]:
     asked = [phrases] if isinstance(phrases, str) else list(phrases)
     for number, phrase in enumerate(asked, start=1):
         if not isinstance(phrase, str) or not tokenize(phrase):
+            wanted = "words that name a thing, such as 'a red cup'"
             raise ValueError(
-                f"phrase {number} of {len(asked)}: expected words that name a thing, such as "
-                f"'a red cup', got {phrase!r:.60}"
+                f"phrase {number} of {len(asked)}: expected {wanted}, got {phrase!r:.60}"
             )
     return asked
 
@@ -141,10 +141,8 @@ def load_vectors(name: str = "glove50") -> Vectors:
         return _packaged_glove()
     path = RAW / "glove.6B.300d.txt" if name == "glove300" else Path(name)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected GloVe vectors in text format for vectors={name!r}, found no such "
-            "file. Run `make data` to fetch GloVe 6B, name another file, or use glove50"
-        )
+        remedy = "Run `make data` to fetch GloVe 6B, name another file, or use glove50"
+        raise FileNotFoundError(f"{path}: expected GloVe vectors, found no such file. {remedy}")
     return read_glove_text(path, "glove300" if name == "glove300" else "")
 
 
@@ -199,9 +197,8 @@ class Vocabulary:
     def of(cls, words: Iterable[str]) -> "Vocabulary":
         words = tuple(words)
         if words[:2] != (PAD, UNKNOWN) or len(set(words)) != len(words):
-            raise ValueError(
-                f"vocabulary: expected {PAD}, {UNKNOWN}, then each word once, got {words[:4]}"
-            )
+            wanted = f"{PAD}, {UNKNOWN}, then each word once"
+            raise ValueError(f"vocabulary: expected {wanted}, got {words[:4]}")
         return cls(words, {word: row for row, word in enumerate(words)})
 
     def save(self, path: Path) -> None:
@@ -248,10 +245,8 @@ def build_vocabulary(
     table = pd.DataFrame(rows, columns=["word", "count", "found", "stands_for"])
     known = table[table.found != "unknown"]
     if known.empty:
-        raise ValueError(
-            f"vocabulary: expected phrases with words of {vectors.name}, got {len(table)} words, "
-            "none of them known"
-        )
+        wanted = f"phrases with words of {vectors.name}"
+        raise ValueError(f"vocabulary: expected {wanted}, got {len(table)}, none of them known")
     weights = known["count"].to_numpy(np.float64)
     mean = np.average(np.stack(matrix), axis=0, weights=weights)
     embeddings = np.stack([np.zeros(vectors.dim), mean, *matrix]).astype(np.float32)

@@ -58,10 +58,8 @@ def read_ids(root: Path, split: str) -> list[str]:
     """Image ids of `<split>.txt` in the data root, or of a list at the path `split`."""
     path = Path(split) if Path(split).suffix else Path(root) / f"{split}.txt"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected a list of image ids, one a line; found no such file. "
-            "Name a list NAME.txt of the data root as NAME, or give a path that ends in .txt"
-        )
+        remedy = "Name a list NAME.txt of the data root as NAME, or give a path that ends in .txt"
+        raise FileNotFoundError(f"{path}: expected a list of image ids, one a line. {remedy}")
     ids = decode(path.read_bytes())[0].split()
     for image_id in ids:
         if not re.fullmatch(r"[\w-]+", image_id):

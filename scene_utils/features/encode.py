@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scene_utils import runtime
+from scene_utils.features import engines
 from scene_utils.features import store as feature_store
 from scene_utils.features.store import BATCH_SIZE, SHARD_SIZE, FeatureStore, open_store
 from scene_utils.features.weights import Weights
@@ -19,12 +20,10 @@ def describe(backbone: Weights, engine: str = "keras", precision: str = "float32
     """What a store's features depend on; stores are equal only where all of it is, up to rounding:
     Ray runs the pass of Keras elsewhere, with other numbers of threads."""
     if engine not in ENGINES or precision not in PRECISIONS:
-        raise ValueError(
-            f"engine, precision: expected one of {ENGINES} and one of {PRECISIONS}, got "
-            f"{engine!r} and {precision!r}"
-        )
+        wanted = f"one of {ENGINES} and one of {PRECISIONS}"
+        raise ValueError(f"engine, precision: expected {wanted}, got {engine!r} and {precision!r}")
     passed_by = "openvino" if engine == "openvino" else "keras"
-    packages = ["keras", "numpy", "pillow"] + (["openvino"] if engine == "openvino" else [])
+    packages = ["keras", "numpy", "pillow"] + ["openvino"] * (engine == "openvino")
     found = runtime.versions()
     return {
         "backbone": backbone.name,
@@ -74,14 +73,9 @@ def cache_features(
         parts = feature_store.missing_parts(folder, images, ids, shard_size, drop=True)
         job = (images.resolve(), made_with, folder.resolve(), batch_size)
         if engine == "ray":
-            from scene_utils.features import ray_engine
-
-            ray_engine.compute(parts, backbone, precision, job, progress)
+            engines.compute_by_ray(parts, backbone, precision, job, progress)
         else:
-            if engine == "openvino":
-                from scene_utils.features.openvino_engine import encoder as make
-            else:
-                from scene_utils.features.keras_engine import encoder as make
+            make = engines.openvino_encoder if engine == "openvino" else engines.keras_encoder
             feature_store.compute(parts, make(backbone, precision), *job, progress)
     return open_store(folder)
 

@@ -1,12 +1,10 @@
 """A store of picture features: memory-mapped shards that survive whatever happens to a run.
 
-A store is a folder. `manifest.json` says how its features were made. Each shard is a pair of files:
-`00012.npy`, float16 rows, and `00012.json`, its listing: the pictures with their SHA-256, the
-shard's own SHA-256, and what could not be read and why. A file is written aside, synced and moved,
-the listing last, so a shard is there as a whole or not at all.
-
-Which pictures a shard holds follows from the sorted ids alone. So a run that is killed at any
-moment and started again ends bit for bit as an undisturbed one.
+`manifest.json` says how the features were made. Each shard is a pair of files: `00012.npy`, float16
+rows, and `00012.json`, its listing: the SHA-256 of each picture and of the shard, and what could not
+be read and why. A file is written aside, synced and moved, the listing last, so a shard is there as
+a whole or not at all. Which pictures it holds follows from the sorted ids alone. So a run that is
+killed at any moment and started again ends bit for bit as an undisturbed one.
 """
 
 import contextlib
@@ -32,6 +30,7 @@ from scene_utils.runtime import progress_bar
 
 MANIFEST = "manifest.json"
 FORMAT = 2
+ANEW = "Delete the folder to compute the features anew"
 # Shards, listings, and the temporary files of both and of the manifest.
 OURS = re.compile(r"\d{5,}\.(npy|json)|\.(\d{5,}|manifest)\.(npy|json)\..*")
 SHARD_SIZE, BATCH_SIZE = 256, 32
@@ -44,11 +43,8 @@ Parts = dict[int, list[str]]
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A store opened for reading.
-
-    `row` has the shard of each picture and its row there, `unreadable` a table of image_id and
-    reason, `remarks` one of pictures that were read but look odd: image_id and remark.
-    """
+    """A store opened for reading: the shard of each picture and its `row` there, a table of what
+    was `unreadable` (image_id, reason), and `remarks` on what looks odd (image_id, remark)."""
 
     folder: Path
     made_with: dict
@@ -61,10 +57,8 @@ class FeatureStore:
         """Features of `ids` in their order, `(n, channels)` float16; KeyError names a missing id"""
         missing = [image_id for image_id in ids if image_id not in self.row]
         if missing:
-            raise KeyError(
-                f"{self.folder}: expected features of {len(ids)} pictures, {len(missing)} are "
-                f"missing, first {missing[0]}"
-            )
+            wanted = f"features of {len(ids)} pictures, {len(missing)} are missing"
+            raise KeyError(f"{self.folder}: expected {wanted}, first {missing[0]}")
         out = np.empty((len(ids), self.made_with["channels"]), np.float16)
         for position, image_id in enumerate(ids):
             shard, row = self.row[image_id]
@@ -82,20 +76,14 @@ def read_manifest(folder: Path, expected: dict | None = None) -> dict:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found = {"format": manifest.get("format")} | manifest["made_with"]
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: expected a store's manifest, got {error!r}. Delete the folder to compute the "
-            "features anew"
-        ) from error
-    differs = [
+        raise ValueError(f"{path}: expected a store's manifest, got {error!r}. {ANEW}") from error
+    differs = "; ".join(
         f"{key} = {value!r}, got {found.get(key)!r}"
         for key, value in ({"format": FORMAT} | (expected or {})).items()
         if found.get(key) != value
-    ]
+    )
     if differs:
-        raise ValueError(
-            f"{folder}: expected features made with {'; '.join(differs)}. Delete the folder to "
-            "compute them anew"
-        )
+        raise ValueError(f"{folder}: expected features made with {differs}. {ANEW}")
     return manifest["made_with"]
 
 
@@ -162,10 +150,9 @@ def writing(folder: Path, made_with: dict) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(
-                f"{folder}: {lock.read().strip() or 'another process'} is writing this store; wait "
-                "until it has finished, then run again"
-            ) from None
+            owner = lock.read().strip() or "another process"
+            remedy = "wait until it has finished, then run again"
+            raise RuntimeError(f"{folder}: {owner} is writing this store; {remedy}") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
@@ -182,9 +169,8 @@ def missing_parts(
 ) -> Parts:
     """What is left to do, as parts of at most `shard_size` pictures with the lowest free numbers.
 
-    Done is a picture that a listing names and whose file has not changed since; a changed one takes
-    its whole shard with it. With `drop`, which only the holder of the lock may ask for, such shards
-    and the leftovers of killed runs are deleted.
+    A changed picture takes its whole shard with it. With `drop`, which only the holder of the lock
+    may ask for, such shards and the leftovers of killed runs are deleted.
     """
     asked = set(ids)
     hashes = {
