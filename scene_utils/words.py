@@ -283,9 +283,9 @@ def described(phrases: pd.DataFrame, between: int = 3, longest: int = 12) -> lis
     columns = ["image_id", "sentence_id", "first_word_index", "phrase", "sentence"]
     rows, spans = [], defaultdict(list)
     for *key, first, phrase, sentence in phrases[columns].itertuples(index=False, name=None):
-        span = first, first + len(phrase.split())
-        spans[tuple(key)].append(span)
-        rows.append((span, spans[tuple(key)], phrase, sentence.split()))
+        span, of_sentence = (first, first + len(phrase.split())), spans[tuple(key)]
+        of_sentence.append(span)
+        rows.append((span, of_sentence, phrase, sentence.split()))
     found = []
     for (first, end), others, phrase, words in rows:
         start, last = min((span for span in others if span[0] >= end), default=(end, end))

@@ -1,10 +1,9 @@
 """What stands in the embedded sample's pictures, and what its sentences say of it.
 
 Every boxed phrase is true of its boxes alone. Every other picture is easy, see `is_easy`. Others
-are hard: they hold objects that miss a phrase by a single word, so that neither the words nor the
-picture can be ignored. Relations come in pairs which mean two things, "the cup above the star" and
-"the cup above the hat" or "the cup left of the star", so that no part of them can be ignored.
-`sample` draws and writes what `describe` describes.
+hold objects that miss a phrase by a single word, so that neither words nor picture can be ignored.
+Relations come in pairs which mean two things, "the cup above the star" and "the cup above the hat"
+or "the cup left of the star", so that no part of them can be ignored.
 """
 
 import itertools
@@ -114,7 +113,7 @@ def scene_phrase_kind(phrase: str) -> str:
     text = f" {' '.join(words)} "
     if any(f" {relation} " in text for relation in RELATIONS):
         return "relation"
-    if not words or (words[-1] not in PLURALS and words[-1] not in PLURALS.values()):
+    if not words or words[-1] not in {*PLURALS, *PLURALS.values()}:
         return "other"
     return "plural" if words[0] in ("two", "three") or words[-1] not in PLURALS else "attribute"
 
@@ -126,11 +125,11 @@ def is_easy(index: int) -> bool:
 
 def _index(things: Sequence[Thing]) -> Index:
     """Every choice of properties that is true of an object -> all objects it is true of."""
-    found: dict[Words, list[int]] = {}
+    found: Index = {}
     for i, thing in enumerate(things):
         for words in itertools.product(*((None, word) for word in thing.words)):
-            found.setdefault(words, []).append(i)
-    return {words: tuple(indices) for words, indices in found.items()}
+            found[words] = (*found.get(words, ()), i)
+    return found
 
 
 def _needed(index: Index, words: Words, place: int) -> bool:
@@ -182,11 +181,9 @@ def _related(
 def _say(
     rng: np.random.Generator, things: Sequence[Thing], short: int, relations: Sequence[str]
 ) -> list[_Said] | None:
-    """7 to 10 boxed phrases; None if the objects do not offer enough.
-
-    Among them a pair that differs in the landmark alone, one that differs in the relation alone, or
-    both, the first of them with the first of the relations.
-    """
+    """7 to 10 boxed phrases, None if the objects do not offer enough. Among them is a pair that
+    differs in the landmark alone, or in the relation alone, or both; the first with the first of
+    the relations."""
     index = _index(things)
     related = [(r, *told) for r in relations for told in _related(things, index, r, short)]
     related = some(rng, related, len(related))
@@ -342,14 +339,6 @@ def describe(seed: int, split: str, index: int) -> Scene:
             if m.sentence == odd
         ]
         mentions.sort(key=lambda m: m.sentence)
-    return Scene(
-        image_id=image_id(seed, split, index),
-        width=width,
-        height=height,
-        background=background,
-        grain_seed=(seed, part, index, 1),
-        things=tuple(things),
-        mentions=tuple(mentions),
-        sentences=tuple(lines),
-        unrelated=unrelated,
-    )
+    name, grain_seed = image_id(seed, split, index), (seed, part, index, 1)
+    said = tuple(mentions), tuple(lines), unrelated
+    return Scene(name, width, height, background, grain_seed, tuple(things), *said)

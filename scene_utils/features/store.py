@@ -1,10 +1,10 @@
 """A store of picture features: memory-mapped shards that survive whatever happens to a run.
 
 `manifest.json` says how the features were made. Each shard is a pair of files: `00012.npy`, float16
-rows, and `00012.json`, its listing: the SHA-256 of each picture and of the shard, and what could not
-be read and why. A file is written aside, synced and moved, the listing last, so a shard is there as
-a whole or not at all. Which pictures it holds follows from the sorted ids alone. So a run that is
-killed at any moment and started again ends bit for bit as an undisturbed one.
+rows, and `00012.json`, its listing: the SHA-256 of each picture and of the shard, and what could
+not be read and why. A file is written aside, synced and moved, the listing last, so a shard is
+there as a whole or not at all. Which pictures it holds follows from the sorted ids alone. So a run
+that is killed at any moment and started again ends bit for bit as an undisturbed one.
 """
 
 import contextlib
