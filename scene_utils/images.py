@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 GREY = 128  # of a picture without content, of 0 to 255, in all three channels
 LARGEST_PIXELS = 100_000_000  # twice a camera's; past it a small file can unpack to gigabytes
 LARGEST_BYTES = 1_000_000_000  # more than such a picture takes with 16 bits a colour
-# Pillow knows more kinds; some of them start other programs (EPS) or are no pictures.
-KINDS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"]
 Image.init()
-KINDS = [kind for kind in KINDS if kind in Image.OPEN]  # a build may lack some
+# Pillow knows more kinds; some of them start other programs (EPS) or are no pictures. It may be
+# built without some of these.
+KINDS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"]
+KINDS = [kind for kind in KINDS if kind in Image.OPEN]
 _opening = threading.Lock()
 
 ENDINGS = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG")

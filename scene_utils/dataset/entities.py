@@ -126,9 +126,9 @@ def read_entities(
 ) -> Entities:
     """Read a data root's official files.
 
-    `ids` maps image ids to split names (default: train, val and test lists of the root). With
-    `boxes=False` no annotation box is read, only sentences and, where there is an XML file, the
-    original image's size. A file that is missing or damaged is listed in `problems`, not fatal.
+    `ids` maps image ids to split names (default: train, val and test lists of the root). Without
+    `boxes` only sentences are read and the original image's size. A file that is missing or damaged
+    is listed in `problems`, not fatal.
     """
     root = Path(root)
     if ids is None:
@@ -200,11 +200,9 @@ def _fingerprint(root: Path) -> str:
 
 
 def load_entities(root: Path | str, cache: Path, progress: bool = True) -> Entities:
-    """`read_entities` of the root's own splits, kept as parquet in the folder `cache`.
-
-    Files: phrases.parquet, boxes.parquet, problems.parquet, and entities.json, written last, with
-    the fingerprint of what was read; where that differs, the official files are read anew.
-    """
+    """`read_entities` of the root's own splits, kept as parquet in the folder `cache`. Beside the
+    tables, entities.json, written last, has the fingerprint of what was read; where that differs,
+    the official files are read anew."""
     tables = {name: cache / f"{name}.parquet" for name in ("phrases", "boxes", "problems")}
     stamp, made_of = cache / "entities.json", {"fingerprint": _fingerprint(Path(root))}
     if read_finished(stamp, made_of):

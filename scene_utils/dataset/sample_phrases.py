@@ -74,7 +74,7 @@ Index = dict[Words, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Mention:
-    """One bracketed phrase. `sentence`: 0..4; `targets`: indices into `Scene.things`; `mark`:
+    """One bracketed phrase of `sentence` 0..4; `targets`: indices into `Scene.things`; `mark`:
     "box", "scene", "nobndbox", or "absent" for an id that has no object in the XML."""
 
     sentence: int

@@ -21,10 +21,7 @@ class WeightsFile:
     remedy: str
 
 
-_RESTORE = (
-    "restore it from the repository, where it is committed, or make it again with "
-    "data/pretrained/convert_efficientnet_lite.py"
-)
+_RESTORE = "restore it from the repository, where it is committed"
 WEIGHTS_FILES = {
     "resnet50": WeightsFile(
         "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -52,9 +49,8 @@ WEIGHTS_FILES = {
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The weights of a backbone that takes pixels (n, size, size, 3) and gives pooled features
-    (n, channels): their file and its SHA-256, or for an untrained one None and that of its arrays.
-    """
+    """The weights of a backbone from pixels (n, size, size, 3) to pooled features (n, channels):
+    their file and its SHA-256, or for an untrained one None and that of its arrays."""
 
     name: str
     size: int
