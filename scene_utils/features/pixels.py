@@ -33,7 +33,7 @@ def squeeze_pictures(
     The list beside the file says which pictures it was made of; where that differs, it is made
     anew. OSError that names the file where the disk has no room for it.
     """
-    ids = sorted(ids)
+    ids = sorted(set(ids))
     check_folder(folder, ids)
     target, listing = cache / f"pictures_{size}.npy", cache / f"pictures_{size}.json"
     paths = {image_id: picture_file(folder, image_id) for image_id in ids}
