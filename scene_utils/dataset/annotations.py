@@ -1,8 +1,10 @@
 """One picture's two official files, Sentences/<id>.txt and Annotations/<id>.xml, to numbers."""
 
+import contextlib
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,11 +19,11 @@ class Annotation:
     """One picture's XML: size in pixels, boxes `(n, 4)` in the box type, their phrase ids, the ids
     of scenes, and what is odd about the boxes."""
 
-    width: int
-    height: int
-    phrase_ids: list[int]
-    boxes: np.ndarray
-    scenes: frozenset[int]
+    width: int = 0
+    height: int = 0
+    phrase_ids: tuple[int, ...] = ()
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    scenes: frozenset[int] = frozenset()
     remarks: tuple[str, ...] = ()
 
 
@@ -51,26 +53,10 @@ def parse_sentences(text: str) -> list[tuple[int, int, int, str, str]]:
     return found
 
 
-def _root_element(xml: bytes) -> ElementTree.Element:
-    if b"<!" in xml or b"\0" in xml:
-        # Entity bombs and external entities start with a declaration, which UTF-16 would hide from
-        # this search; real files have neither.
-        raise ValueError("expected a plain annotation, got a file with a <! declaration")
-    try:
-        return ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        reason = f"got one that ends or breaks: {error}"
-        raise ValueError(f"expected a whole XML file, {reason}") from error
-
-
 def _number(text: str | None, path: str, kind: type = int) -> int | float:
-    # The tables hold int32, hence the bound.
-    try:
-        number = kind(text)
-        if abs(number) < 2**31:
+    with contextlib.suppress(TypeError, ValueError):
+        if abs(number := kind(text)) < 2**31:  # the tables hold int32
             return number
-    except (TypeError, ValueError):
-        pass
     wanted = "an integer" if kind is int else "a number"
     raise ValueError(f"expected {wanted} in <{path}>, got {repr(text)[:60]}")
 
@@ -81,10 +67,18 @@ def parse_annotation(xml: bytes, boxes: bool = True) -> Annotation:
     A box is cut at the picture's edges; one that lies beyond them is left out. Raises ValueError
     that says what was expected: not XML, no number, a box without area.
     """
-    root = _root_element(xml)
+    if b"<!" in xml or b"\0" in xml:
+        # Entity bombs and external entities start with a declaration, which UTF-16 would hide from
+        # this search; real files have neither.
+        raise ValueError("expected a plain annotation, got a file with a <! declaration")
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        reason = f"got one that ends or breaks: {error}"
+        raise ValueError(f"expected a whole XML file, {reason}") from error
     width, height = (_number(root.findtext(p), p) for p in ("size/width", "size/height"))
     if not boxes:
-        return Annotation(width, height, [], np.zeros((0, 4), np.float32), frozenset())
+        return Annotation(width, height)
     phrase_ids: list[int] = []
     corners: list[list[float]] = []
     scenes: set[int] = set()
@@ -92,12 +86,10 @@ def parse_annotation(xml: bytes, boxes: bool = True) -> Annotation:
         names = [_number(name.text, "name") for name in item.findall("name")]
         if item.findtext("scene") == "1":
             scenes.update(names)
-        box = item.find("bndbox")
-        if box is None:
-            continue
-        corner = [_number(box.findtext(s), s, float) for s in ("xmin", "ymin", "xmax", "ymax")]
-        phrase_ids.extend(names)
-        corners.extend([corner] * len(names))
+        if (box := item.find("bndbox")) is not None:
+            corner = [_number(box.findtext(s), s, float) for s in ("xmin", "ymin", "xmax", "ymax")]
+            phrase_ids += names
+            corners += [corner] * len(names)
     whole = box_ops.from_inclusive(np.reshape(corners, (-1, 4)))
     box_ops.check(whole, "bndbox (as x_min, y_min, x_max, y_max, 0-based)")
     remarks = []
@@ -109,5 +101,5 @@ def parse_annotation(xml: bytes, boxes: bool = True) -> Annotation:
             f"expected boxes within {width} x {height} pixels, got {beyond} that reach beyond: cut"
         )
     kept = box_ops.area(inside) > 0
-    phrase_ids = [phrase_id for phrase_id, here in zip(phrase_ids, kept, strict=True) if here]
-    return Annotation(width, height, phrase_ids, inside[kept], frozenset(scenes), tuple(remarks))
+    ids = tuple(itertools.compress(phrase_ids, kept))
+    return Annotation(width, height, ids, inside[kept], frozenset(scenes), tuple(remarks))

@@ -58,10 +58,8 @@ def read_ids(root: Path, split: str) -> list[str]:
     """Image ids of `<split>.txt` in the data root, or of a list at the path `split`."""
     path = Path(split) if Path(split).suffix else Path(root) / f"{split}.txt"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected a list of image ids, one a line; found no such file. "
-            "Name a list NAME.txt of the data root as NAME, or give a path that ends in .txt"
-        )
+        remedy = "Name a list NAME.txt of the data root as NAME, or give a path that ends in .txt"
+        raise FileNotFoundError(f"{path}: expected a list of image ids, one a line. {remedy}")
     ids = decode(path.read_bytes())[0].split()
     for image_id in ids:
         if not re.fullmatch(r"[\w-]+", image_id):
@@ -128,9 +126,9 @@ def read_entities(
 ) -> Entities:
     """Read a data root's official files.
 
-    `ids` maps image ids to split names (default: train, val and test lists of the root). With
-    `boxes=False` no annotation box is read, only sentences and, where there is an XML file, the
-    original image's size. A file that is missing or damaged is listed in `problems`, not fatal.
+    `ids` maps image ids to split names (default: train, val and test lists of the root). Without
+    `boxes` only sentences are read and the original image's size. A file that is missing or damaged
+    is listed in `problems`, not fatal.
     """
     root = Path(root)
     if ids is None:
@@ -140,26 +138,23 @@ def read_entities(
             raise FileNotFoundError(f"{root}: expected train.txt, val.txt or test.txt, found none")
     read, unrelated = opener(root), _unrelated(root)
     mentions: list[tuple] = []
-    box_rows: list[tuple[str, int]] = []
+    boxed: list[tuple[str, int]] = []
     corners = [np.zeros((0, 4), np.float32)]
     problems: list[tuple[str, str]] = []
-    for image_id, split in progress_bar(
-        ids.items(), desc="annotations", unit="image", disable=not progress, mininterval=1
-    ):
-        width, height, scenes = 0, 0, frozenset()
-        name = f"Annotations/{image_id}.xml"
+    shown = {"desc": "annotations", "unit": "image", "disable": not progress, "mininterval": 1}
+    for image_id, split in progress_bar(ids.items(), **shown):
+        annotation, name = annotations.Annotation(), f"Annotations/{image_id}.xml"
         try:
             xml = read(name)
             if xml is not None:
                 annotation = annotations.parse_annotation(xml, boxes)
-                width, height, scenes = annotation.width, annotation.height, annotation.scenes
-                problems.extend((name, remark) for remark in annotation.remarks)
-                box_rows.extend((image_id, phrase_id) for phrase_id in annotation.phrase_ids)
-                corners.append(annotation.boxes)
             elif boxes:
                 problems.append((name, "missing: its phrases have no box"))
         except (ValueError, OSError) as error:
             problems.append((name, str(error)))
+        problems += [(name, remark) for remark in annotation.remarks]
+        boxed += [(image_id, phrase_id) for phrase_id in annotation.phrase_ids]
+        corners.append(annotation.boxes)
         name = f"Sentences/{image_id}.txt"
         try:
             content = read(name)
@@ -176,10 +171,10 @@ def read_entities(
         sentences = [" ".join(annotations.MARK.sub(r"\1", s).split()) for s in text.splitlines()]
         for sentence_id, phrase_id, word, category, phrase in found:
             key = (image_id, split, sentence_id, phrase_id, word)
-            is_scene, is_odd = phrase_id in scenes, (image_id, sentence_id) in unrelated
             said = (phrase, sentences[sentence_id], category)
-            mentions.append((*key, *said, width, height, is_scene, is_odd))
-    table = pd.DataFrame(box_rows, columns=["image_id", "phrase_id"])
+            of_scene = phrase_id in annotation.scenes, (image_id, sentence_id) in unrelated
+            mentions.append((*key, *said, annotation.width, annotation.height, *of_scene))
+    table = pd.DataFrame(boxed, columns=["image_id", "phrase_id"])
     table[box_ops.COLUMNS] = np.concatenate(corners)
     table = table.astype({"image_id": "str", "phrase_id": "int32"})
     phrases = pd.DataFrame(mentions, columns=list(COLUMNS)).astype(COLUMNS)
@@ -205,11 +200,9 @@ def _fingerprint(root: Path) -> str:
 
 
 def load_entities(root: Path | str, cache: Path, progress: bool = True) -> Entities:
-    """`read_entities` of the root's own splits, kept as parquet in the folder `cache`.
-
-    Files: phrases.parquet, boxes.parquet, problems.parquet, and entities.json, written last, with
-    the fingerprint of what was read; where that differs, the official files are read anew.
-    """
+    """`read_entities` of the root's own splits, kept as parquet in the folder `cache`. Beside the
+    tables, entities.json, written last, has the fingerprint of what was read; where that differs,
+    the official files are read anew."""
     tables = {name: cache / f"{name}.parquet" for name in ("phrases", "boxes", "problems")}
     stamp, made_of = cache / "entities.json", {"fingerprint": _fingerprint(Path(root))}
     if read_finished(stamp, made_of):
@@ -228,10 +221,12 @@ def count(phrases: pd.DataFrame, at_hand: Iterable[str]) -> pd.DataFrame:
     """Counts a split: images and boxed mentions in the lists, and those with a picture at hand."""
     boxed = phrases[phrases.n_boxes > 0]
     here = boxed[boxed.image_id.isin(set(at_hand))]
-    images = {"images": phrases, "images at hand": here}
-    mentions = {"mentions": phrases, "boxed mentions": boxed, "boxed mentions at hand": here}
-    counts = {name: rows.groupby("split").image_id.nunique() for name, rows in images.items()}
-    counts |= {name: rows.groupby("split").size() for name, rows in mentions.items()}
-    columns = ["images", "mentions", "boxed mentions", "images at hand", "boxed mentions at hand"]
-    table = pd.DataFrame(counts, pd.Index(phrases.split.unique(), name="split"), columns)
-    return table.fillna(0).astype("int64")
+    counts = {
+        "images": phrases.groupby("split").image_id.nunique(),
+        "mentions": phrases.groupby("split").size(),
+        "boxed mentions": boxed.groupby("split").size(),
+        "images at hand": here.groupby("split").image_id.nunique(),
+        "boxed mentions at hand": here.groupby("split").size(),
+    }
+    splits = pd.Index(phrases.split.unique(), name="split")
+    return pd.DataFrame(counts, splits).fillna(0).astype("int64")

@@ -15,12 +15,9 @@ PREDICTION_COLUMNS = [*MENTION_KEY, "phrase", "rank", "score", *box_ops.COLUMNS]
 def boxed_mentions(
     phrases: pd.DataFrame, split: str, known: Container[str]
 ) -> tuple[pd.DataFrame, np.ndarray, pd.Index, np.ndarray]:
-    """Boxed mentions of `split` whose picture is known, in the table's order.
-
-    Gives their n rows of the table, the picture of each as a number `(n,)`, the image id behind
-    each number, and the merged boxes `(n, 4)` as fractions of the picture. Raises ValueError where
-    there is none.
-    """
+    """Boxed mentions of `split` whose picture is known: their n rows of the table, the picture of
+    each as a number `(n,)`, the image id behind each number, and the merged boxes `(n, 4)` as
+    fractions of the picture. Raises ValueError where there is none."""
     chosen = phrases[(phrases.split == split) & (phrases.n_boxes > 0)]
     chosen = chosen[chosen.image_id.isin(known)]
     if chosen.empty:

@@ -4,7 +4,7 @@
 whole data set that goes through the same reader as the real one.
 """
 
-import io
+import contextlib
 import json
 import math
 import os
@@ -194,45 +194,36 @@ def annotation_xml(scene: Scene) -> str:
 
 def _expected(arguments: dict[str, int]) -> set[str]:
     """Relative names of all files of a sample."""
-    numbers = [
-        index * len(SPLITS) + part
-        for part, split in enumerate(SPLITS)
+    ids = [
+        image_id(arguments["seed"], split, index)
+        for split in SPLITS
         for index in range(arguments[split])
     ]
-    ids = [image_id(arguments["seed"], number) for number in numbers]
     kinds = ("Annotations/{}.xml", "Sentences/{}.txt", "flickr30k-images/{}.jpg")
     lists = (*(f"{split}.txt" for split in SPLITS), "UNRELATED_CAPTIONS", "sample.json")
     return {*lists, *(kind.format(image_id) for kind in kinds for image_id in ids)}
 
 
-def _sizes(root: Path) -> dict[str, int]:
-    """Relative name of every file or link under `root` -> its bytes."""
-    found = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
-    return {path.relative_to(root).as_posix(): path.lstat().st_size for path in found}
-
-
 def _whole(root: Path, arguments: dict[str, int]) -> bool:
     """Whether `root` holds the whole sample of these arguments. Raises FileExistsError if it
     holds anything that `generate` did not write."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        old = json.loads((root / "sample.json").read_text())
-        expected = _expected(old)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise FileExistsError(
-            f"{root} is no sample of ours (no valid sample.json): move it away, or give another "
-            "folder; nothing in it was changed"
-        ) from None
-    sizes = _sizes(root)
+    sizes = {
+        path.relative_to(root).as_posix(): path.lstat().st_size
+        for path in (root, *root.rglob("*"))
+        if path.is_symlink() or not path.is_dir()
+    }
     # A crash of the machine may leave files without their content; a list of ids may be empty.
     filled = {name for name, size in sizes.items() if size or "/" not in name}
-    if old == arguments and expected <= filled:
-        return True
+    expected: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        old = json.loads((root / "sample.json").read_text())
+        expected = _expected(old)
+        if old == arguments and expected <= filled:
+            return True
     if strange := sorted(sizes.keys() - expected):
         raise FileExistsError(
-            f"{root} is an older or damaged sample but also holds {strange[0]}, which is not of "
-            "it: move such files away, or give another folder; nothing in it was changed"
+            f"{root} holds {strange[0]}, which is not of a sample of ours: move it away, or give "
+            "another folder; nothing was changed"
         )
     return False
 
@@ -255,7 +246,7 @@ def generate(
     arguments = {"version": VERSION, "seed": seed, "train": train, "val": val, "test": test}
     if min(arguments.values()) < 0:
         raise ValueError(f"expected counts and seed >= 0, got {arguments}")
-    if _whole(root, arguments):
+    if root.exists() and _whole(root, arguments):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
@@ -268,25 +259,20 @@ def generate(
                 ids = []
                 for index in range(arguments[split]):
                     scene = describe(seed, split, index)
-                    _write(new, scene)
-                    ids.append(scene.image_id)
-                    unrelated += [f"{scene.image_id} {number + 1}" for number in scene.unrelated]
+                    name = scene.image_id
+                    render(scene).save(new / "flickr30k-images" / f"{name}.jpg", quality=88)
+                    (new / "Annotations" / f"{name}.xml").write_text(annotation_xml(scene))
+                    _write(new / "Sentences" / f"{name}.txt", scene.sentences)
+                    ids.append(name)
+                    unrelated += [f"{name} {number + 1}" for number in scene.unrelated]
                     bar.update()
-                _text(new / f"{split}.txt", ids)
-        _text(new / "UNRELATED_CAPTIONS", unrelated)
-        _text(new / "sample.json", [json.dumps(arguments)])
+                _write(new / f"{split}.txt", ids)
+        _write(new / "UNRELATED_CAPTIONS", unrelated)
+        _write(new / "sample.json", [json.dumps(arguments)])
         if root.exists():
             os.replace(root, Path(scratch, "old"))
         os.replace(new, root)
 
 
-def _text(path: Path, lines: Sequence[str]) -> None:
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
-
-
-def _write(root: Path, scene: Scene) -> None:
-    picture = io.BytesIO()
-    render(scene).save(picture, "JPEG", quality=88)
-    (root / "flickr30k-images" / f"{scene.image_id}.jpg").write_bytes(picture.getvalue())
-    (root / "Annotations" / f"{scene.image_id}.xml").write_bytes(annotation_xml(scene).encode())
-    _text(root / "Sentences" / f"{scene.image_id}.txt", scene.sentences)
+def _write(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))

@@ -92,11 +92,10 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
 def layout(
     rng: np.random.Generator, width: int, height: int, relations: Sequence[str]
 ) -> list[Thing] | None:
-    """Objects at most a tenth out of the picture and at most a quarter under later ones, in fives:
-    one at a uniform place; a landmark, to which that stands in the next of the relations; one more
-    of the first's kind, not so related to the landmark; a landmark of its own for that, to which
-    the first is not so related; one that tells the two of a kind apart by other relations. None if
-    there is no room."""
+    """Objects in fives, None if there is no room: one at a uniform place; a landmark, to which that
+    stands in the next of the relations; one more of the first's kind, not so related to the
+    landmark; a landmark of its own for that, to which the first is not so related; one that tells
+    the two of a kind apart by other relations. At most a quarter of each lies under later ones."""
     # Few values of each property in one picture: this is what makes near misses common.
     kinds, colours, textures = (
         some(rng, tuple(words), int(rng.integers(2, 4))) for words in (KINDS, COLOURS, TEXTURES)
@@ -117,16 +116,15 @@ def layout(
         for x, y in rng.random((40, 2)):
             center = (0.4 * w + x * (width - 0.8 * w), 0.4 * h + y * (height - 0.8 * h))
             if turn in (1, 3):
-                step, along = RELATIONS[relation], (0.13 + 0.4 * x) * short
+                step, last = RELATIONS[relation], things[-1].center
+                along = (0.13 + 0.4 * x) * short
                 across = (2 * y - 1) * along / 1.6
-                last = things[-1].center
                 center = (
                     last[0] - step[0] * along + step[1] * across,
                     last[1] - step[1] * along + step[0] * across,
                 )
-                if abs(2 * center[0] - width) > width - 0.8 * w or (
-                    abs(2 * center[1] - height) > height - 0.8 * h
-                ):
+                out = abs(2 * center[0] - width) > width - 0.8 * w
+                if out or abs(2 * center[1] - height) > height - 0.8 * h:
                     continue
             if turn == 2 and stands(center, things[-1].center, relation, short, LOOSE):
                 continue

@@ -1,10 +1,9 @@
 """What stands in the embedded sample's pictures, and what its sentences say of it.
 
 Every boxed phrase is true of its boxes alone. Every other picture is easy, see `is_easy`. Others
-are hard: they hold objects that miss a phrase by a single word, so that neither the words nor the
-picture can be ignored. Relations come in pairs which mean two things, "the cup above the star" and
-"the cup above the hat" or "the cup left of the star", so that no part of them can be ignored.
-`sample` draws and writes what `describe` describes.
+hold objects that miss a phrase by a single word, so that neither words nor picture can be ignored.
+Relations come in pairs which mean two things, "the cup above the star" and "the cup above the hat"
+or "the cup left of the star", so that no part of them can be ignored.
 """
 
 import itertools
@@ -75,7 +74,7 @@ Index = dict[Words, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Mention:
-    """One bracketed phrase. `sentence`: 0..4; `targets`: indices into `Scene.things`; `mark`:
+    """One bracketed phrase of `sentence` 0..4; `targets`: indices into `Scene.things`; `mark`:
     "box", "scene", "nobndbox", or "absent" for an id that has no object in the XML."""
 
     sentence: int
@@ -114,7 +113,7 @@ def scene_phrase_kind(phrase: str) -> str:
     text = f" {' '.join(words)} "
     if any(f" {relation} " in text for relation in RELATIONS):
         return "relation"
-    if not words or (words[-1] not in PLURALS and words[-1] not in PLURALS.values()):
+    if not words or words[-1] not in {*PLURALS, *PLURALS.values()}:
         return "other"
     return "plural" if words[0] in ("two", "three") or words[-1] not in PLURALS else "attribute"
 
@@ -126,11 +125,11 @@ def is_easy(index: int) -> bool:
 
 def _index(things: Sequence[Thing]) -> Index:
     """Every choice of properties that is true of an object -> all objects it is true of."""
-    found: dict[Words, list[int]] = {}
+    found: Index = {}
     for i, thing in enumerate(things):
         for words in itertools.product(*((None, word) for word in thing.words)):
-            found.setdefault(words, []).append(i)
-    return {words: tuple(indices) for words, indices in found.items()}
+            found[words] = (*found.get(words, ()), i)
+    return found
 
 
 def _needed(index: Index, words: Words, place: int) -> bool:
@@ -182,11 +181,9 @@ def _related(
 def _say(
     rng: np.random.Generator, things: Sequence[Thing], short: int, relations: Sequence[str]
 ) -> list[_Said] | None:
-    """7 to 10 boxed phrases; None if the objects do not offer enough.
-
-    Among them a pair that differs in the landmark alone, one that differs in the relation alone, or
-    both, the first of them with the first of the relations.
-    """
+    """7 to 10 boxed phrases, None if the objects do not offer enough. Among them is a pair that
+    differs in the landmark alone, or in the relation alone, or both; the first with the first of
+    the relations."""
     index = _index(things)
     related = [(r, *told) for r in relations for told in _related(things, index, r, short)]
     related = some(rng, related, len(related))
@@ -310,48 +307,38 @@ def _compose(rng: np.random.Generator, width: int, height: int, first_id: int, e
             return things, background, *_sentences(rng, said, background, first_id)
 
 
-def describe(seed: int, split: str, index: int) -> Scene:
-    """Picture `index` of a split. It depends on these three alone, not on how many are made.
+def _number(split: str, index: int) -> int:
+    """A number of its own for each picture of a sample."""
+    return index * len(SPLITS) + SPLITS.index(split)
 
-    Raises ValueError for an unknown split or a negative seed or index.
-    """
-    if split not in SPLITS or seed < 0 or index < 0:
-        raise ValueError(
-            f"expected a split of {SPLITS}, seed >= 0, index >= 0, got {split!r}, {seed}, {index}"
-        )
+
+def image_id(seed: int, split: str, index: int) -> str:
+    # An odd factor modulo a power of two never gives two numbers the same id.
+    return str(1_000_000_000 + (_number(split, index) * 2_654_435_761 + seed * 40_503) % 2**32)
+
+
+def describe(seed: int, split: str, index: int) -> Scene:
+    """Picture `index` of a split. It depends on these three alone, not on how many are made."""
     part = SPLITS.index(split)
     rng = np.random.default_rng([seed, part, index])
     longer = int(rng.integers(280, 501))
     shorter = round(longer / pick(rng, (3 / 2, 3 / 2, 4 / 3, 4 / 3, 5 / 4)))
     width, height = (longer, shorter) if rng.random() < 0.6 else (shorter, longer)
-    number = index * len(SPLITS) + part
-    first_id = number * 64 + 1
+    first_id = _number(split, index) * 64 + 1
     easy = is_easy(index)
     things, background, lines, mentions = _compose(rng, width, height, first_id, easy)
     unrelated: tuple[int, ...] = ()
     if rng.random() < UNRELATED:
-        unrelated = (int(rng.integers(5)),)
+        odd = int(rng.integers(5))
+        unrelated = (odd,)
         *_, other_lines, other_mentions = _compose(rng, width, height, first_id + 32, easy)
-        lines[unrelated[0]] = other_lines[unrelated[0]]
-        mentions = [m for m in mentions if m.sentence not in unrelated] + [
+        lines[odd] = other_lines[odd]
+        mentions = [m for m in mentions if m.sentence != odd] + [
             replace(m, targets=(), mark="absent" if m.mark == "box" else m.mark)
             for m in other_mentions
-            if m.sentence in unrelated
+            if m.sentence == odd
         ]
         mentions.sort(key=lambda m: m.sentence)
-    return Scene(
-        image_id=image_id(seed, number),
-        width=width,
-        height=height,
-        background=background,
-        grain_seed=(seed, part, index, 1),
-        things=tuple(things),
-        mentions=tuple(mentions),
-        sentences=tuple(lines),
-        unrelated=unrelated,
-    )
-
-
-def image_id(seed: int, number: int) -> str:
-    # An odd factor modulo a power of two never gives two numbers the same id.
-    return str(1_000_000_000 + (number * 2_654_435_761 + seed * 40_503) % 2**32)
+    name, grain_seed = image_id(seed, split, index), (seed, part, index, 1)
+    said = tuple(mentions), tuple(lines), unrelated
+    return Scene(name, width, height, background, grain_seed, tuple(things), *said)

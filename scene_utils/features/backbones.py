@@ -6,8 +6,7 @@ and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Ne
 squeeze-and-excitation, with ReLU6 and an unscaled stem and head; 1280 channels).
 
 Every model takes RGB pixels in 0..255. Colour order and scaling are the first layers of the graph,
-so that no caller can pair a network with the preprocessing of another. Weights come from a file
-whose hash is checked; random weights are given only to a caller who asks for them.
+so that no caller can pair a network with the preprocessing of another.
 """
 
 import hashlib
@@ -58,10 +57,9 @@ def load_backbone(
     `weights` is the path of the weights file; without it the file is looked for in
     `data/pretrained` and in the Keras models folder. `untrained=True` gives random weights instead,
     the same ones on every call. `size` is the side of the input in px, a multiple of 32; the
-    published weights were trained at 224 (`efficientnet_lite2`: 260).
-
-    Raises FileNotFoundError when the weights file is missing, and ValueError when it is not the
-    published one, for an unknown name or size, and for `weights` of an untrained encoder.
+    published weights were trained at 224 (`efficientnet_lite2`: 260). Raises FileNotFoundError when
+    the weights file is missing, ValueError when it is not the published one and for arguments that
+    do not fit.
     """
     if name not in WEIGHTS_FILES:
         raise ValueError(f"name: expected one of {', '.join(WEIGHTS_FILES)}, got {name!r}")
@@ -83,10 +81,7 @@ def load_backbone(
 
 def feature_maps(backbone: Backbone) -> keras.Model:
     """Model from the same pixels to the maps of strides 8, 16 and 32, (N, size / stride, size /
-    stride, channels); the last is `backbone.model`'s own output.
-
-    Layers and weights are shared with `backbone.model`: training one trains the other.
-    """
+    stride, channels). It shares its layers with `backbone.model`: training one trains the other."""
     layers = backbone.model.layers
     last = [
         [layer for layer in layers if layer.name.startswith(prefix)][-1].output
@@ -96,11 +91,8 @@ def feature_maps(backbone: Backbone) -> keras.Model:
 
 
 def resnet50(size: int = 224) -> keras.Model:
-    """ResNet50 without its classifier, random weights: (N, size, size, 3) to (N, s, s, 2048).
-
-    Input RGB in 0..255. The published weights expect BGR minus the ImageNet means and no scaling
-    (those of Caffe).
-    """
+    """ResNet50 without its classifier, random weights. The published weights expect BGR minus the
+    ImageNet means and no scaling (those of Caffe)."""
     pixels = keras.Input((size, size, 3), name="pixels")
     x = keras.ops.flip(pixels, axis=-1)
     x = keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="minus_mean")(x)
@@ -113,12 +105,8 @@ def scaled_repeats(stage: int, repeats: int, depth: float) -> int:
 
 
 def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> keras.Model:
-    """EfficientNet-Lite without its classifier, random weights: pixels to a map of stride 32.
-
-    In the Lite variants the stem, the head and the repeats of the first and last stage keep their
-    size. Input RGB in 0..255, scaled to (x - 127) / 128. Layers are named `stem_*`,
-    `stage<1-7>_block<n>_*` and `head_*`.
-    """
+    """EfficientNet-Lite without its classifier, random weights. In the Lite variants the stem, the
+    head and the repeats of the first and last stage keep their size."""
     width, depth = SCALES[name]
     pixels = keras.Input((size, size, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)
@@ -140,14 +128,17 @@ def _round_channels(channels: float) -> int:
 def _conv(
     x: keras.KerasTensor,
     prefix: str,
-    channels: int,
+    channels: int | None,
     kernel: int = 1,
     stride: int = 1,
     activate: bool = True,
 ) -> keras.KerasTensor:
-    x = keras.layers.Conv2D(
-        channels, kernel, stride, padding="same", use_bias=False, name=f"{prefix}_conv"
-    )(x)
+    """Filter, norm, ReLU6; without `channels` each channel is filtered by itself."""
+    how = {"padding": "same", "use_bias": False, "name": f"{prefix}_conv"}
+    if channels is None:
+        x = keras.layers.DepthwiseConv2D(kernel, stride, **how)(x)
+    else:
+        x = keras.layers.Conv2D(channels, kernel, stride, **how)(x)
     x = keras.layers.BatchNormalization(name=f"{prefix}_bn")(x)
     return keras.layers.ReLU(6.0, name=f"{prefix}_relu6")(x) if activate else x
 
@@ -159,11 +150,7 @@ def _block(
     shortcut, channels_in = x, x.shape[-1]
     if expansion != 1:
         x = _conv(x, f"{prefix}_expand", channels_in * expansion)
-    x = keras.layers.DepthwiseConv2D(
-        kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv"
-    )(x)
-    x = keras.layers.BatchNormalization(name=f"{prefix}_depthwise_bn")(x)
-    x = keras.layers.ReLU(6.0, name=f"{prefix}_depthwise_relu6")(x)
+    x = _conv(x, f"{prefix}_depthwise", None, kernel, stride)
     x = _conv(x, f"{prefix}_project", channels, activate=False)
     if stride == 1 and channels == channels_in:
         x = keras.layers.Add(name=f"{prefix}_add")([shortcut, x])
@@ -171,20 +158,20 @@ def _block(
 
 
 def _randomise(model: keras.Model, residual: bool) -> None:
-    """Draw every kernel anew, N(0, variance), by a generator of its own, not the caller's.
+    """Draw every kernel anew, N(0, variance), so that maps keep the order of magnitude of trained
+    ones; by the defaults of Keras those of EfficientNet-Lite0 shrink to 1e-12.
 
     The variance is 2 / fan in (He et al. 2015) for a plain chain of layers. Where most layers lie
-    on residual branches (`residual`), which add up, it is 2 / (fan in + fan out) (Glorot and Bengio
-    2010). So the maps keep the order of magnitude of trained ones, which the defaults of Keras do
-    not (EfficientNet-Lite0 shrinks to 1e-12).
+    on residual branches, which add up, it is 2 / (fan in + fan out) (Glorot and Bengio 2010).
     """
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
             continue
-        fan_in, fan_out = (math.prod(layer.kernel_size) * x for x in layer.kernel.shape[2:])
+        *sides, channels_in, channels_out = layer.kernel.shape
+        fans = channels_in + channels_out if residual else channels_in
         if isinstance(layer, keras.layers.DepthwiseConv2D):
-            fan_in = fan_out = math.prod(layer.kernel_size)
-        variance = 2 / (fan_in + fan_out) if residual else 2 / fan_in
+            fans = 1
+        variance = 2 / (math.prod(sides) * fans)
         kernel = rng.standard_normal(layer.kernel.shape, dtype=np.float32)
         layer.kernel.assign(kernel * np.float32(math.sqrt(variance)))

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scene_utils import runtime
+from scene_utils.features import engines
 from scene_utils.features import store as feature_store
 from scene_utils.features.store import BATCH_SIZE, SHARD_SIZE, FeatureStore, open_store
 from scene_utils.features.weights import Weights
@@ -16,17 +17,13 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def describe(backbone: Weights, engine: str = "keras", precision: str = "float32") -> dict:
-    """What a store's features depend on; stores are equal only where all of it is.
-
-    Ray runs the pass of Keras elsewhere, so it makes the same store.
-    """
+    """What a store's features depend on; stores are equal only where all of it is, up to rounding:
+    Ray runs the pass of Keras elsewhere, with other numbers of threads."""
     if engine not in ENGINES or precision not in PRECISIONS:
-        raise ValueError(
-            f"engine, precision: expected one of {ENGINES} and one of {PRECISIONS}, got "
-            f"{engine!r} and {precision!r}"
-        )
+        wanted = f"one of {ENGINES} and one of {PRECISIONS}"
+        raise ValueError(f"engine, precision: expected {wanted}, got {engine!r} and {precision!r}")
     passed_by = "openvino" if engine == "openvino" else "keras"
-    packages = ["keras", "numpy", "pillow"] + (["openvino"] if engine == "openvino" else [])
+    packages = ["keras", "numpy", "pillow"] + ["openvino"] * (engine == "openvino")
     found = runtime.versions()
     return {
         "backbone": backbone.name,
@@ -58,9 +55,8 @@ def cache_features(
     """Compute pooled features of `images/<id>.jpg` into the store `folder`; returns it open.
 
     Goes on where an earlier run stopped; computes anew what has changed. A picture that cannot be
-    read is listed with its reason and does not end the run. `engine` is `keras`, `openvino` (the
-    same network by that runtime) or `ray` (Keras in Ray's workers, see `ray_engine`); `precision`
-    `float32` or `bfloat16`.
+    read is listed with its reason and does not end the run. `engine` and `precision` are of
+    `ENGINES` and `PRECISIONS`.
 
     Raises ValueError for a store made otherwise, RuntimeError where another process writes it, and
     OSError that names the file where the disk is full or may not be written.
@@ -73,20 +69,14 @@ def cache_features(
         # A finished store may lie where nobody can write.
         if not feature_store.missing_parts(folder, images, ids, shard_size, drop=False):
             return open_store(folder)
-    with feature_store.writing(folder):
-        feature_store.start(folder, made_with)
+    with feature_store.writing(folder, made_with):
         parts = feature_store.missing_parts(folder, images, ids, shard_size, drop=True)
-        work = (images, made_with, folder, batch_size, progress)
+        job = (images.resolve(), made_with, folder.resolve(), batch_size)
         if engine == "ray":
-            from scene_utils.features import ray_engine
-
-            ray_engine.compute(parts, backbone, precision, *work)
+            engines.compute_by_ray(parts, backbone, precision, job, progress)
         else:
-            if engine == "openvino":
-                from scene_utils.features.openvino_engine import encoder as make
-            else:
-                from scene_utils.features.keras_engine import encoder as make
-            feature_store.compute(parts, make(backbone, precision), *work)
+            make = engines.openvino_encoder if engine == "openvino" else engines.keras_encoder
+            feature_store.compute(parts, make(backbone, precision), *job, progress)
     return open_store(folder)
 
 

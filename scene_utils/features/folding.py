@@ -20,11 +20,11 @@ def fold_norms(
     """A copy of `source` with each batch norm folded into the convolution before it.
 
     At inference a batch norm is a scale and a shift, so the function is the same. `policy` is the
-    copy's dtype policy: with `bfloat16` its weights too are kept so, which saves casting them
-    at each pass; layers that `exact` names stay in float32. `pixels` is the copy's input, where it
-    is to be another than the source's; no gradient passes the layer named `fixed`. Raises
-    ValueError for a batch norm that follows no convolution. After Jacob et al. 2018, "Quantization
-    and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2.
+    copy's dtype policy, of its weights too; layers that `exact` names stay in float32. `pixels` is
+    the copy's input, where it is to be another than the source's; no gradient passes the layer
+    named `fixed`. Raises ValueError for a batch norm that follows no convolution. After Jacob et
+    al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", section 3.2.
     """
     norms = {}
     for layer in source.layers:
@@ -58,13 +58,11 @@ def fold_norms(
     for layer in source.layers:
         if isinstance(layer, CONVOLUTIONS):
             kernel, bias = layer.kernel.numpy(), layer.bias.numpy() if layer.use_bias else 0.0
-            if layer.name in norms:
-                norm = norms[layer.name]
+            if norm := norms.get(layer.name):
                 scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
                 depthwise = isinstance(layer, layers.DepthwiseConv2D)
                 kernel = kernel * (scale[:, None] if depthwise else scale)
                 bias = (bias - norm.moving_mean.numpy()) * scale + norm.beta.numpy()
-            folded.get_layer(layer.name).set_weights(
-                [kernel, np.broadcast_to(bias, folded.get_layer(layer.name).bias.shape)]
-            )
+            target = folded.get_layer(layer.name)
+            target.set_weights([kernel, np.broadcast_to(bias, target.bias.shape)])
     return folded

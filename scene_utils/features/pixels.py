@@ -30,24 +30,20 @@ def squeeze_pictures(
 ) -> PictureStore:
     """Read `folder/<id>.jpg` once into `cache/pictures_<size>.npy`; later calls open that file.
 
-    A picture that cannot be read is listed with its reason. The list beside the file says which
-    pictures it was made of; where that differs, it is made anew. OSError that names the file where
-    the disk has no room for it.
+    The list beside the file says which pictures it was made of; where that differs, it is made
+    anew. OSError that names the file where the disk has no room for it.
     """
-    ids = sorted(ids)
+    ids = sorted(set(ids))
     check_folder(folder, ids)
     target, listing = cache / f"pictures_{size}.npy", cache / f"pictures_{size}.json"
-    sizes = [
-        path.stat().st_size if path.is_file() else 0
-        for path in (picture_file(folder, image_id) for image_id in ids)
-    ]
-    asked = dict(zip(ids, sizes, strict=True))
+    paths = {image_id: picture_file(folder, image_id) for image_id in ids}
+    asked = {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
     if target.is_file() and (known := read_finished(listing, {"asked": asked})):
         return _open(target, known)
 
-    def read(image_id: str):
+    def read(path: Path):
         try:
-            return read_squeezed(picture_file(folder, image_id), size)[0]
+            return read_squeezed(path, size)[0]
         except ImageError as error:
             return str(error)
 
@@ -61,7 +57,7 @@ def squeeze_pictures(
             with open(temporary, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         shown = {"desc": "pictures", "unit": "image", "disable": not progress}
-        found = progress_bar(pool.map(read, ids), total=len(ids), **shown)
+        found = progress_bar(pool.map(read, paths.values()), total=len(ids), **shown)
         for image_id, pixels in zip(ids, found, strict=True):
             if isinstance(pixels, str):
                 unreadable[image_id] = pixels

@@ -1,13 +1,10 @@
 """A store of picture features: memory-mapped shards that survive whatever happens to a run.
 
-A store is a folder. `manifest.json` says how its features were made. Each shard is a pair of files:
-`00012.npy`, float16 rows, and `00012.json`, its listing: the pictures with their SHA-256, the
-shard's own SHA-256, and what could not be read and why. A file is written aside, synced and moved,
-the listing last, so a shard is there as a whole or not at all.
-
-Which pictures a shard holds follows from the sorted ids alone. So a run that is killed at any
-moment, or whose shards come from several workers in any order, ends bit for bit as an undisturbed
-one. A picture whose file changed takes its shard with it, which is computed anew.
+`manifest.json` says how the features were made. Each shard is a pair of files: `00012.npy`, float16
+rows, and `00012.json`, its listing: the SHA-256 of each picture and of the shard, and what could
+not be read and why. A file is written aside, synced and moved, the listing last, so a shard is
+there as a whole or not at all. Which pictures it holds follows from the sorted ids alone. So a run
+that is killed at any moment and started again ends bit for bit as an undisturbed one.
 """
 
 import contextlib
@@ -31,8 +28,9 @@ from scene_utils.images import ImageError, open_image, picture_file, read_file, 
 from scene_utils.paths import file_hash, write_array, write_text
 from scene_utils.runtime import progress_bar
 
-MANIFEST, LOCK = "manifest.json", ".lock"
+MANIFEST = "manifest.json"
 FORMAT = 2
+ANEW = "Delete the folder to compute the features anew"
 # Shards, listings, and the temporary files of both and of the manifest.
 OURS = re.compile(r"\d{5,}\.(npy|json)|\.(\d{5,}|manifest)\.(npy|json)\..*")
 SHARD_SIZE, BATCH_SIZE = 256, 32
@@ -45,11 +43,8 @@ Parts = dict[int, list[str]]
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A store opened for reading: `array(ids)` gives float16 rows.
-
-    `row` has the shard of each picture and its row there, `unreadable` a table of image_id and
-    reason, `remarks` one of pictures that were read but look odd: image_id and remark.
-    """
+    """A store opened for reading: the shard of each picture and its `row` there, a table of what
+    was `unreadable` (image_id, reason), and `remarks` on what looks odd (image_id, remark)."""
 
     folder: Path
     made_with: dict
@@ -62,10 +57,8 @@ class FeatureStore:
         """Features of `ids` in their order, `(n, channels)` float16; KeyError names a missing id"""
         missing = [image_id for image_id in ids if image_id not in self.row]
         if missing:
-            raise KeyError(
-                f"{self.folder}: expected features of {len(ids)} pictures, {len(missing)} are "
-                f"missing, first {missing[0]}"
-            )
+            wanted = f"features of {len(ids)} pictures, {len(missing)} are missing"
+            raise KeyError(f"{self.folder}: expected {wanted}, first {missing[0]}")
         out = np.empty((len(ids), self.made_with["channels"]), np.float16)
         for position, image_id in enumerate(ids):
             shard, row = self.row[image_id]
@@ -73,127 +66,101 @@ class FeatureStore:
         return out
 
 
-def _shard(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.npy"
-
-
 def read_manifest(folder: Path, expected: dict | None = None) -> dict:
-    """How a store's features were made; see `open_store` for `expected` and errors."""
-    path = Path(folder) / MANIFEST
+    """How a store's features were made. FileNotFoundError where there is none, ValueError where it
+    is damaged or differs from `expected`, with what differs."""
+    path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a feature store; run notebook 03 to make it")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found = {"format": manifest.get("format")} | manifest["made_with"]
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: expected a store's manifest, got {error!r}. Delete the folder to compute the "
-            "features anew"
-        ) from error
-    differs = [
+        raise ValueError(f"{path}: expected a store's manifest, got {error!r}. {ANEW}") from error
+    differs = "; ".join(
         f"{key} = {value!r}, got {found.get(key)!r}"
         for key, value in ({"format": FORMAT} | (expected or {})).items()
         if found.get(key) != value
-    ]
+    )
     if differs:
-        raise ValueError(
-            f"{folder}: expected features made with {'; '.join(differs)}. Delete the folder to "
-            "compute them anew"
-        )
+        raise ValueError(f"{folder}: expected features made with {differs}. {ANEW}")
     return manifest["made_with"]
 
 
-def read_listings(folder: Path) -> dict[int, dict]:
-    """The listing of each shard, by its number. Raises ValueError that names a damaged one."""
+def _damaged(path: Path, expected: str, got: object) -> ValueError:
+    remedy = f"Delete {path.stem}.json to compute this shard anew"
+    return ValueError(f"{path}: expected {expected}, got {got}. {remedy}")
+
+
+def read_listings(folder: Path) -> dict[Path, dict]:
+    """The listing of each shard, by the shard's path. ValueError that names a damaged one."""
     listings = {}
-    for path in sorted(Path(folder).glob("[0-9]*.json")):
+    for path in sorted(folder.glob("[0-9]*.json")):
         try:
-            listings[int(path.stem)] = json.loads(path.read_text(encoding="utf-8"))
+            listings[path.with_suffix(".npy")] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(
-                f"{path}: expected a shard's listing, got {error}. Delete it to compute this shard "
-                "anew"
-            ) from error
+            raise _damaged(path, "a shard's listing", error) from error
     return listings
 
 
-def open_store(folder: Path, expected: dict | None = None) -> FeatureStore:
-    """Open a store. `expected` is how its features should have been made.
-
-    Raises FileNotFoundError where there is none, ValueError that names what differs or is damaged.
-    """
-    folder = Path(folder)
-    made_with = read_manifest(folder, expected)
-    row, shards, reasons, remarks = {}, [], [], []
-    for number, listing in read_listings(folder).items():
-        path, shape = _shard(folder, number), (len(listing["pictures"]), made_with["channels"])
+def open_store(folder: Path) -> FeatureStore:
+    """FileNotFoundError where there is no store, ValueError that names what is damaged."""
+    made_with = read_manifest(folder)
+    row, shards, unreadable, remarks = {}, [], {}, {}
+    for path, listing in read_listings(folder).items():
+        shape = len(listing["pictures"]), made_with["channels"]
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if (array.shape, array.dtype) != (shape, np.float16):
                 raise ValueError(f"{array.dtype} {array.shape}")
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{path}: expected float16 {shape} as its listing says, got {error}. Delete "
-                f"{path.stem}.json to compute this shard anew"
-            ) from error
-        row.update({image_id: (len(shards), n) for n, image_id in enumerate(listing["pictures"])})
+            raise _damaged(path, f"float16 {shape} as its listing says", error) from error
+        row |= {image_id: (len(shards), n) for n, image_id in enumerate(listing["pictures"])}
         # A plain array: indexing a memmap object makes a new one each time, which is slow.
         shards.append(np.asarray(array))
-        reasons += [(image_id, item["reason"]) for image_id, item in listing["unreadable"].items()]
-        remarks += listing["remarks"].items()
-    return FeatureStore(
-        folder,
-        made_with,
-        row,
-        shards,
-        pd.DataFrame(reasons, columns=["image_id", "reason"], dtype="str"),
-        pd.DataFrame(remarks, columns=["image_id", "remark"], dtype="str"),
+        unreadable |= {name: item["reason"] for name, item in listing["unreadable"].items()}
+        remarks |= listing["remarks"]
+    tables = (
+        pd.DataFrame(found.items(), columns=["image_id", what], dtype="str")
+        for what, found in (("reason", unreadable), ("remark", remarks))
     )
+    return FeatureStore(folder, made_with, row, shards, *tables)
 
 
 def verify(folder: Path, progress: bool = True) -> list[str]:
     """Read a whole store and compare each shard with its SHA-256; a line for each that differs.
-
-    Raises as `open_store` does where the store has no manifest, or a listing is damaged.
-    """
+    Raises as `open_store`, but for shards."""
     read_manifest(folder)
     problems, listings = [], read_listings(folder).items()
     shown = {"desc": "verify", "unit": "shard", "disable": not progress}
-    for number, listing in progress_bar(listings, **shown):
-        path = _shard(folder, number)
+    for path, listing in progress_bar(listings, **shown):
         found = file_hash(path) if path.is_file() else "no such file"
         if found != listing["sha256"]:
-            problems.append(
-                f"{path}: expected sha256 {listing['sha256']}, got {found}. Delete "
-                f"{path.stem}.json to compute this shard anew"
-            )
+            problems.append(str(_damaged(path, f"sha256 {listing['sha256']}", found)))
     return problems
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Hold the store's lock; RuntimeError where another process does. A kill releases it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644), "r+")
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write to the store: {error.strerror}; choose another folder or change its "
-            "permissions",
-            str(folder),
-        ) from error
-    with lock:
+def writing(folder: Path, made_with: dict) -> Iterator[None]:
+    """Hold the lock of a store of features so made, new or old. RuntimeError where another process
+    holds it (a kill releases it), ValueError where the store was made otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
+        lock.seek(0)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(
-                f"{folder}: {lock.read().strip() or 'another process'} is writing this store; wait "
-                "until it has finished, then run again"
-            ) from None
+            owner = lock.read().strip() or "another process"
+            remedy = "wait until it has finished, then run again"
+            raise RuntimeError(f"{folder}: {owner} is writing this store; {remedy}") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
+        if (folder / MANIFEST).is_file():
+            read_manifest(folder, made_with)
+        else:
+            manifest = {"format": FORMAT, "made_with": made_with}
+            write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         yield
 
 
@@ -202,15 +169,14 @@ def missing_parts(
 ) -> Parts:
     """What is left to do, as parts of at most `shard_size` pictures with the lowest free numbers.
 
-    Done is a picture that a listing names and whose file has not changed since. With `drop`, which
-    only the holder of the lock may ask for, shards with a changed picture and the leftovers of
-    killed runs are deleted.
+    A changed picture takes its whole shard with it. With `drop`, which only the holder of the lock
+    may ask for, such shards and the leftovers of killed runs are deleted.
     """
     asked = set(ids)
     hashes = {
-        number: listing["pictures"]
+        int(path.stem): listing["pictures"]
         | {image_id: item["sha256"] for image_id, item in listing["unreadable"].items()}
-        for number, listing in read_listings(folder).items()
+        for path, listing in read_listings(folder).items()
     }
 
     def is_as_it_was(number: int) -> bool:
@@ -232,8 +198,9 @@ def missing_parts(
     again = {image_id for number in hashes.keys() - kept for image_id in hashes[number]}
     todo = sorted((asked | again) - done)
     free = (number for number in itertools.count() if number not in kept)
-    starts = range(0, len(todo), shard_size)
-    return {next(free): todo[start : start + shard_size] for start in starts}
+    return {
+        next(free): todo[start : start + shard_size] for start in range(0, len(todo), shard_size)
+    }
 
 
 def _hash_now(images: Path, image_id: str) -> str:
@@ -242,15 +209,6 @@ def _hash_now(images: Path, image_id: str) -> str:
         return hashlib.sha256(read_file(picture_file(images, image_id))).hexdigest()
     except ImageError:
         return ""
-
-
-def start(folder: Path, made_with: dict) -> None:
-    """Write the manifest of a new store, or check that of an old one."""
-    if (folder / MANIFEST).is_file():
-        read_manifest(folder, made_with)
-    else:
-        manifest = {"format": FORMAT, "made_with": made_with}
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def read_picture(images: Path, image_id: str, size: int) -> tuple[str, np.ndarray | None, str]:
@@ -280,7 +238,7 @@ def compute(
     """Write the shards of `parts`: pictures decode in threads while those before them are encoded.
 
     `passes` batches are in `encode` at once: one fills the pauses in which another's threads wait
-    for each other. A thread holds one batch, so memory does not depend on the number of pictures.
+    for each other.
     """
     size, turn = made_with["size"], threading.Semaphore(passes)
 
@@ -325,6 +283,6 @@ def compute(
 
 def write_shard(folder: Path, number: int, rows: np.ndarray, listing: dict) -> None:
     """Write float16 `rows` and, after them, the listing, completed by their SHA-256."""
-    path = _shard(folder, number)
+    path = folder / f"{number:05d}.npy"
     listing["sha256"] = write_array(path, rows)
     write_text(path.with_suffix(".json"), json.dumps(listing, indent=0) + "\n")

@@ -12,7 +12,7 @@ CHANNELS = {"resnet50": 2048, "efficientnet_lite0": 1280, "efficientnet_lite2": 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published weights file: its name, size in bytes, hash and the way to get it."""
+    """A published weights file: name, size in bytes, hash, and the way to get it."""
 
     name: str
     size: int
@@ -21,10 +21,7 @@ class WeightsFile:
     remedy: str
 
 
-_RESTORE = (
-    "restore it from the repository, where it is committed, or make it again with "
-    "data/pretrained/convert_efficientnet_lite.py"
-)
+_RESTORE = "restore it from the repository, where it is committed"
 WEIGHTS_FILES = {
     "resnet50": WeightsFile(
         "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -52,9 +49,8 @@ WEIGHTS_FILES = {
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The weights of a backbone that takes pixels (n, size, size, 3) and gives pooled features
-    (n, channels): their file and its SHA-256, or for an untrained one None and that of its arrays.
-    """
+    """The weights of a backbone from pixels (n, size, size, 3) to pooled features (n, channels):
+    their file and its SHA-256, or for an untrained one None and that of its arrays."""
 
     name: str
     size: int
@@ -70,25 +66,22 @@ class Weights:
 
 
 def find_weights(path: str | Path | None, name: str, untrained: bool, sha256: str) -> Weights:
-    """The weights that a model was trained with, from `path` or where `find` looks. Raises as
-    `backbones.load_backbone`, and ValueError for a file of another `sha256`."""
+    """The weights that a model was trained with. Raises as `find`, and ValueError for a file of
+    another `sha256`."""
     file, found = (None, sha256) if untrained else find(name, path)
     if found != sha256:
-        raise ValueError(
-            f"{name}: expected the weights that the model was trained with, sha256 {sha256}, got "
-            f"{found}"
-        )
+        wanted = f"the weights that the model was trained with, sha256 {sha256}"
+        raise ValueError(f"{name}: expected {wanted}, got {found}")
     return Weights(name, SIZE, CHANNELS[name], untrained, file, sha256)
 
 
 def find(name: str, weights: str | Path | None) -> tuple[Path, str]:
-    """The weights file and its SHA-256. FileNotFoundError with what to do when there is none,
-    ValueError unless it is the published one."""
+    """The weights file, `weights` or one of those places that are usual, and its SHA-256.
+    FileNotFoundError when there is none, ValueError unless it is the published one."""
     file = WEIGHTS_FILES[name]
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    places = [PRETRAINED / file.name, keras_home / "models" / file.name]
-    if weights is not None:
-        places = [Path(weights)]
+    usual = [PRETRAINED / file.name, keras_home / "models" / file.name]
+    places = usual if weights is None else [Path(weights)]
     path = next(filter(Path.is_file, places), None)
     if path is None:
         looked = "\n".join(f"  {place}" for place in places)

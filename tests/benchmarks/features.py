@@ -34,7 +34,7 @@ def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
     Reading and the pass share the processors, so caching cannot be faster than one after the other
     with all processors busy: `ceiling` is that share of the pass.
     """
-    from scene_utils.features import backbones, encode, keras_engine
+    from scene_utils.features import backbones, encode, engines
 
     result = {"pictures": pictures, "repeats": repeats, "rows": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -44,7 +44,7 @@ def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
         pixels = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), np.uint8)
         for backbone_name, precision in KINDS:
             backbone = backbones.load_backbone(backbone_name, untrained=True)
-            run = keras_engine.encoder(backbone, precision)
+            run = engines.keras_encoder(backbone, precision)
             run(pixels)
 
             def alone(run=run) -> float:
@@ -94,14 +94,13 @@ def _read_all(images: Path, ids: list[str], size: int = 224) -> float:
 def fake_store(folder: Path, pictures: int, channels: int = 1280, shard_size: int = 256) -> None:
     """A store of random features, to read from."""
     made_with = {"backbone": "random", "size": 224, "channels": channels}
-    folder.mkdir(parents=True, exist_ok=True)
-    feature_store.start(folder, made_with)
     rng = np.random.default_rng(0)
-    for number, first in enumerate(range(0, pictures, shard_size)):
-        ids = [f"{i:010d}" for i in range(first, min(first + shard_size, pictures))]
-        rows = rng.random((len(ids), channels), np.float32).astype(np.float16)
-        listing = {"pictures": dict.fromkeys(ids, "0" * 64), "unreadable": {}, "remarks": {}}
-        feature_store.write_shard(folder, number, rows, listing)
+    with feature_store.writing(folder, made_with):
+        for number, first in enumerate(range(0, pictures, shard_size)):
+            ids = [f"{i:010d}" for i in range(first, min(first + shard_size, pictures))]
+            rows = rng.random((len(ids), channels), np.float32).astype(np.float16)
+            listing = {"pictures": dict.fromkeys(ids, "0" * 64), "unreadable": {}, "remarks": {}}
+            feature_store.write_shard(folder, number, rows, listing)
 
 
 def _forget(folder: Path) -> None:

@@ -15,7 +15,7 @@ def measure(repeats: int = 3, pictures: int = 1024) -> dict:
     """
     import ray
 
-    from scene_utils.features import backbones, encode, ray_engine
+    from scene_utils.features import backbones, encode, engines
     from scene_utils.features import store as feature_store
 
     ray.init(include_dashboard=False, logging_level="error", log_to_driver=False)
@@ -28,12 +28,10 @@ def measure(repeats: int = 3, pictures: int = 1024) -> dict:
         def run(workers: int, ids: list[str]) -> float:
             with tempfile.TemporaryDirectory(dir=scratch) as store:
                 folder = Path(store)
-                feature_store.start(folder, made_with)
                 parts = feature_store.missing_parts(folder, images, ids, 64, drop=True)
                 start = time.perf_counter()
-                ray_engine.compute(
-                    *(parts, backbone, "bfloat16", images, made_with, folder, 32, False), workers
-                )
+                job = (images, made_with, folder, 32)
+                engines.compute_by_ray(parts, backbone, "bfloat16", job, False, workers)
                 return time.perf_counter() - start
 
         seconds = interleave(
