@@ -108,18 +108,13 @@ def mirror(boxes: np.ndarray) -> np.ndarray:
     return np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], axis=-1)
 
 
-def to_relative(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndarray:
-    """Pixels to fractions of the image, `(n, 4)` float32; width and height `(n,)` or numbers."""
-    return np.asarray(boxes / _scale(width, height), np.float32)
-
-
 def relative(table: pd.DataFrame) -> np.ndarray:
     """Boxes of a table's rows as fractions of their pictures, `(n, 4)` float32.
 
     The table has `COLUMNS`, and `width` and `height` of the picture, in pixels.
     """
     corners = table[COLUMNS].to_numpy(np.float32)
-    return to_relative(corners, table.width.to_numpy(), table.height.to_numpy())
+    return corners / _scale(table.width.to_numpy(), table.height.to_numpy())
 
 
 def to_pixels(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndarray:

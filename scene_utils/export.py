@@ -13,6 +13,11 @@ import openvino as ov
 import tensorflow as tf
 
 
+def specs(model: keras.Model) -> list[tf.TensorSpec]:
+    """Arrays that the model takes."""
+    return [tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs]
+
+
 def frozen(function: Callable, models: Sequence[keras.Model], *inputs: tf.TensorSpec) -> ov.Model:
     """`function` of arrays like `inputs`, with the weights of `models` as constants."""
     weights = [(v, v.numpy()) for model in models for v in model.variables]
@@ -38,13 +43,13 @@ def grid(folder: str) -> dict[str, ov.Model]:
     members = network.load_members(path, policy="float32")
     networks = network.load_presence(path, members)
     asked = ensemble.Ensemble(members, networks)
-    pixels = tf.TensorSpec((1, settings["size"], settings["size"], 3), tf.float32, "pixels")
-    cells = settings["size"] // STRIDE
+    size, cells = settings["size"], settings["size"] // STRIDE
+    pixels = tf.TensorSpec((1, size, size, 3), tf.float32, "pixels")
     maps = [
         tf.TensorSpec((1, cells, cells, member.visual.output_shape[-1]), tf.float32, f"map{number}")
         for number, member in enumerate(members)
     ]
-    tokens = tf.TensorSpec((None, asked.length), tf.int32, "tokens")
+    tokens = tf.TensorSpec((None, settings["length"]), tf.int32, "tokens")
     made = {
         "see": frozen(asked.see, [member.visual for member in members], pixels),
         "ask": frozen(
@@ -56,7 +61,8 @@ def grid(folder: str) -> dict[str, ov.Model]:
     }
     pairs = sentence_network.load_networks(path)
     if pairs is not None:
-        made["context"] = frozen(pairs.said, [pairs.reads, pairs.lies], *sentence_network.SAID)
+        inputs = specs(pairs.reads) + specs(pairs.lies)
+        made["context"] = frozen(pairs.said, [pairs.reads, pairs.lies], *inputs)
     return made
 
 
@@ -65,8 +71,8 @@ def source(folder: str) -> dict[str, ov.Model]:
     from scene_utils.source.train import load_regressor
 
     network = load_regressor(Path(folder))
-    inputs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in network.inputs]
-    return {"regress": frozen(lambda *x: network(list(x), training=False), [network], *inputs)}
+    answer = frozen(lambda *x: network(list(x), training=False), [network], *specs(network))
+    return {"regress": answer}
 
 
 def backbone(name: str, weights: str, sha256: str, size: str) -> dict[str, ov.Model]:

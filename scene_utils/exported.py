@@ -5,7 +5,6 @@ networks to `data/cache/exported`, in a process of its own; from then on they ar
 A folder is named by a hash of all that its networks were made of, and lists the hash of each file.
 """
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scene_utils import imports, paths
+from scene_utils import paths, runtime
 
 LISTING = "networks.json"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
@@ -49,11 +48,14 @@ def load(
 ) -> dict[str, Network]:
     """Networks by name that `export.KINDS[kind](*arguments)` makes of `files`; `how` as `Network`.
 
-    They are made anew where the files or the code differ from those that made them, or where a
-    network is damaged. Where nothing may be written they are made for this process alone. Raises
-    RuntimeError with the reason where they cannot be made.
+    They are made anew where the files or the code differ, or where a network is damaged; where
+    nothing may be written, for this process alone. RuntimeError with the reason where they cannot
+    be made.
     """
-    digest = _fingerprint(kind, arguments, files)
+    # Where the files lie is no matter.
+    said = json.dumps([kind, *(part for part in arguments if isinstance(part, str))])
+    made_by = str(Path(__file__).with_name("export.py")), version("openvino")
+    digest = runtime.fingerprint(*made_by, said, *map(paths.file_hash, files))
     folder = paths.DATA / "cache" / "exported" / f"{kind}-{digest[:16]}"
     if not _whole(folder):
         with tempfile.TemporaryDirectory(prefix="exported.") as scratch:
@@ -85,16 +87,6 @@ def _forget(folder: Path) -> None:
     folders = sorted(folder.iterdir(), key=lambda path: path.stat().st_atime, reverse=True)
     for path in folders[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _fingerprint(kind: str, arguments: Iterable, files: Iterable[Path]) -> str:
-    """Hash of all that networks depend on, but for the place where the files lie."""
-    said = [str(part) for part in arguments if not isinstance(part, Path)]
-    digest = hashlib.sha256(json.dumps([kind, said, version("openvino")]).encode())
-    digest.update(imports.code_hash(Path(__file__).with_name("export.py")).encode())
-    for path in files:
-        digest.update(paths.file_hash(path).encode())
-    return digest.hexdigest()
 
 
 def _export(kind: str, arguments: tuple, target: Path) -> None:

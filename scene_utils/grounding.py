@@ -20,10 +20,9 @@ class Grounding:
     `boxes (k, 4)`, best first and no copies, in pixels of the picture as given; `scores (k,)`, the
     probability that the box has an IoU of .5 with the right one (a grid model without
     `presence.json` gives expected IoUs); `present`, the probability that the phrase is about this
-    picture at all, if that is as likely as not; `heat (cells, cells)`, where the model looks,
-    summing to 1; `landmark (cells, cells)`, the same of where it looks for what the phrase tells
-    the thing by; each word's weight; the words that the model does not know; and those behind as
-    many as it reads.
+    picture at all, if that is as likely as not; where the model looks, `heat (cells, cells)`,
+    summing to 1, and the same for what the phrase tells the thing by, `landmark`; each word's
+    weight; the words that the model does not know; and those behind as many as it reads.
     """
 
     phrase: str

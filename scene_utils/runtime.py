@@ -1,14 +1,17 @@
-"""The environment that the study runs in, and its progress bars."""
+"""The environment that the study runs in, what a run is known by, and its progress bars."""
 
+import hashlib
 import os
 import platform
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
 from tqdm.auto import tqdm as at_home
 from tqdm.std import tqdm
 
+from scene_utils import imports
 from scene_utils.paths import ROOT
 
 # Set by the notebook runner: the terminal that it was started from, or the null device.
@@ -51,6 +54,18 @@ def progress_bar(*args, **kwargs) -> tqdm:
     if not terminal:
         return at_home(*args, **kwargs)
     return tqdm(*args, file=open(terminal, "w"), dynamic_ncols=True, **kwargs)
+
+
+def fingerprint(module: str, *parts: str | bytes | np.ndarray) -> str:
+    """Hash of all code that the file `module` runs, and of the parts that a run depends on beside
+    it: arrays with their types and shapes."""
+    digest = hashlib.sha256(imports.code_hash(module).encode())
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(str((part.dtype, part.shape)).encode())
+            part = np.ascontiguousarray(part).tobytes()
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
 
 
 def make_deterministic(seed: int) -> None:

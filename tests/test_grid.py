@@ -1,7 +1,5 @@
 """The grid model's parts compute what they say: its network, its batches and its losses."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import tensorflow as tf
 
 from scene_utils import box_ops
 from scene_utils.features import backbones
-from scene_utils.grid import batches, layers, losses, network, ranking, train
+from scene_utils.grid import batches, layers, losses, network, ranking
 from scene_utils.words import PAD, UNKNOWN, Vocabulary
 from tests.makers import random_boxes
 
@@ -253,27 +251,6 @@ def test_a_batch_says_which_pictures_have_no_phrase_with_the_last_word(twenty):
             assert missing.tolist() == [last not in words for words in used]
             assert not missing[own]
     assert batch.absent.any()
-
-
-def test_teachers_are_as_many_as_asked_for_finished_and_of_the_same_words(twenty, tmp_path):
-    settings, sets = batches.GridSettings(teachers=1), (twenty.mentions, twenty.mentions)
-    backbone = backbones.load_backbone("efficientnet_lite0", untrained=True, size=64)
-
-    def described(*teachers):
-        given = settings, sets, twenty.embeddings, twenty.vocabulary, {}, backbone
-        return train.described_run(*given, teachers)
-
-    with pytest.raises(ValueError, match="expected 1 folders, got 0"):
-        described()
-    with pytest.raises(FileNotFoundError, match="expected a finished grid model as a teacher"):
-        described(tmp_path)
-    kept = {"epochs": 36, "seed": 4, "fingerprint": "abcdef0123"}
-    (tmp_path / "settings.json").write_text(json.dumps(kept))
-    (tmp_path / "vocabulary.txt").write_text("<pad>\n<unk>\nb\n")
-    with pytest.raises(ValueError, match="expected a teacher of the same vocabulary"):
-        described(tmp_path)
-    twenty.vocabulary.save(tmp_path / "vocabulary.txt")
-    assert described(tmp_path)["taught_by"] == ["36 epochs, seed 4, abcdef01"]
 
 
 # Losses.

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from scene_utils import paths, words
+from scene_utils.box_tensors import iou_and_giou
 from scene_utils.dataset import entities
 from scene_utils.features import encode
 from scene_utils.features.pixels import squeeze_pictures
@@ -38,9 +39,10 @@ answered, told = (
     script.network.Answered(*[z.get(kind + name) for name in fields]) for kind in ("", "told_")
 )
 given = [z[name] for name in ("truth", "landmarks", "absent")]
-total, parts = script.total_loss(z["map"], answered, [told], *given, True)
+total, parts = script.total_loss(z["map"], answered, *given, True)
+taught = script.distillation_loss(answered, [told, told])
 seen = script.seen_at(32, z["pixels"], z["windows"], z["light"])
-np.savez(sys.argv[3], seen=seen, losses=script.jnp.stack([total, *parts]))
+np.savez(sys.argv[3], seen=seen, losses=script.jnp.stack([total, *parts, taught]))
 """
 
 
@@ -74,13 +76,14 @@ def test_views_and_losses_are_those_of_tensorflow(tmp_path):
     subprocess.run(command, check=True, cwd=paths.ROOT, timeout=300)
     found = np.load(tmp_path / "found.npz")
     t = {name: tf.constant(value) for name, value in given.items()}
-    answered, told = (
-        network.Answered(*[t.get(kind + name) for name in network.Answered._fields])
-        for kind in ("", "told_")
-    )
+    answered = network.Answered(*map(t.get, network.Answered._fields))
     given = [t[name] for name in ("truth", "landmarks", "absent")]
-    total, parts = losses.total_loss(t["map"], answered, [told], *given, True)
-    np.testing.assert_allclose(found["losses"], [total, *parts], rtol=1e-4)
+    total, parts = losses.total_loss(t["map"], answered, *given, True)
+    shares = tf.nn.softmax(t["told_scores"])
+    apart = tf.math.log(shares) - tf.nn.log_softmax(t["scores"])
+    _, giou = iou_and_giou(t["boxes"], t["told_boxes"])
+    taught = tf.reduce_mean(tf.reduce_sum(shares * (apart + 1 - giou), axis=-1))
+    np.testing.assert_allclose(found["losses"], [total, *parts, taught], rtol=1e-4)
     seen = trainer.seen_at(32, t["pixels"], t["windows"], t["light"])
     np.testing.assert_allclose(found["seen"], seen, atol=0.02)
 
@@ -99,7 +102,8 @@ def run(folder, root, *arguments):
 
 def test_what_jax_trained_answers_in_tensorflow_as_it_did_and_teaches(root, tmp_path):
     run(tmp_path / "first", root, "epochs=2")
-    run(tmp_path / "second", root, "epochs=1", "seed=1", "--teacher", tmp_path / "first")
+    taught = "epochs=1", "seed=1", "--teacher", tmp_path / "first"
+    run(tmp_path / "second", root, *taught)
     settings = json.loads((tmp_path / "second" / "settings.json").read_text())
     assert settings["taught_by"][0].startswith("2 epochs, seed 0, ")
     cache = paths.cache("smoke")
@@ -109,10 +113,16 @@ def test_what_jax_trained_answers_in_tensorflow_as_it_did_and_teaches(root, tmp_
         entities.image_folder(root), encode.open_chosen(cache).row, 64, cache / "squeezed"
     )
     val = batches.make_mentions(phrases, "val", store, vocabulary, 12)
+    with (tmp_path / "first" / "vocabulary.txt").open("a") as known:
+        known.write("another\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        run(tmp_path / "third", root, *taught)
+    assert not (tmp_path / "third").exists()
+    vocabulary.save(tmp_path / "first" / "vocabulary.txt")
     for name in ("first", "second"):
         history = pd.read_csv(tmp_path / name / "history.csv")
         best = history.loc[history.val_mean_iou.idxmax()]
         model = network.load_grid(tmp_path / name)
-        found = ablation.score_grid(Ensemble((model,)), 64, val)
+        found = ablation.score_grid(Ensemble((model,)), val)
         assert found["mean_iou"]["value"] == pytest.approx(best.val_mean_iou, abs=2e-3)
         assert found["accuracy_0.5"]["value"] == pytest.approx(best["val_accuracy_0.5"], abs=0.02)

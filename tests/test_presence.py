@@ -7,7 +7,7 @@ import pytest
 from scene_utils import stats
 from scene_utils.analysis import breakdown, perturbations
 from scene_utils.dataset import entities
-from scene_utils.grid import presence
+from scene_utils.grid import ranking
 from scene_utils.study import tables
 
 
@@ -81,12 +81,12 @@ def test_a_rarer_word_is_trusted_less_at_the_same_expected_iou():
     tokens[:, 0] = np.where(np.arange(4000) % 2, 20, 9000)
     expected_iou = rng.uniform(0.5, 0.8, (4000, 1))
     hits = rng.random(4000) < np.where(tokens[:, 0] == 20, 0.9, 0.5)
-    rare = presence.rarity(tokens, 16_000)
+    rare = ranking.rarity(tokens, 16_000)
     curve = stats.fit_logistic(hits, stats.log_odds(expected_iou[:, 0]), rare)
-    found = presence.hit_probability(curve, expected_iou, rare)[:, 0]
+    found = ranking.hit_probability(curve, expected_iou, rare)[:, 0]
     for word in (20, 9000):
         assert found[tokens[:, 0] == word].mean() == pytest.approx(
             hits[tokens[:, 0] == word].mean(), abs=0.01
         )
     # What is not known at all counts as rarer than any word.
-    assert presence.rarity(np.array([[1, 0, 0]]), 16_000)[0] > rare.max()
+    assert ranking.rarity(np.array([[1, 0, 0]]), 16_000)[0] > rare.max()

@@ -278,7 +278,7 @@ def test_words_alone_do_not_tell_the_place(described):
         for mention in boxed(scene):
             if len(mention.targets) == 1:
                 box = box_ops.from_inclusive([scene.things[mention.targets[0]].box])
-                boxes.append(box_ops.to_relative(box, scene.width, scene.height)[0])
+                boxes.append(box[0] / np.float32([scene.width, scene.height] * 2))
                 noun, relation, _ = parse(mention.phrase)
                 size = next((word for word in noun if word in sample_layout.SIZES), None)
                 words.append([str(relation), str(size), noun[-1]])

@@ -7,7 +7,8 @@
 It needs what notebooks 01 to 03 leave in `data/cache/<profile>`; settings are those of
 `batches.GridSettings`. Model, batches, losses and rates are the project's own, by Keras's JAX
 backend; `seen_at` and the step over them say the same in JAX. Random numbers differ from
-TensorFlow's, so the weights do. With EfficientNet-Lite2 at 320 px an NVIDIA H200 makes a step in
+TensorFlow's, so the weights do. What finished models, the teachers, say of each view can be learned
+too; this is done here alone. With EfficientNet-Lite2 at 320 px an NVIDIA H200 makes a step in
 8 ms, where two CPU cores take about a second. A stopped run starts anew. `join_grids.py` has the
 commands that made what ships.
 """
@@ -29,6 +30,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import paths, words
+from scene_utils.box_tensors import iou_and_giou
 from scene_utils.features import encode
 from scene_utils.features.backbones import load_backbone
 from scene_utils.grid import network, train
@@ -38,11 +40,10 @@ from scene_utils.grid.batches import (
     epoch_batches,
     open_sets,
     opposite_tokens,
-    phrase_batches,
     prefetched,
 )
+from scene_utils.grid.folders import read_settings
 from scene_utils.grid.losses import total_loss
-from scene_utils.grid.ranking import ranked_boxes
 
 
 def seen_at(size: int, pixels: jax.Array, windows: jax.Array, light: jax.Array) -> jax.Array:
@@ -63,6 +64,20 @@ def seen_at(size: int, pixels: jax.Array, windows: jax.Array, light: jax.Array) 
     return jnp.clip(grey + (seen - grey) * light[..., 2:], 0, 255)
 
 
+def distillation_loss(answered: network.Answered, told: Sequence[network.Answered]) -> jax.Array:
+    """Mean over phrases of how far the answer is from the mean of what the teachers told.
+
+    Of scores the Kullback-Leibler divergence from the teachers' (Hinton et al. 2015, "Distilling
+    the Knowledge in a Neural Network"); of boxes 1 - GIoU with theirs, weighted by their shares of
+    probability.
+    """
+    shares = jnp.mean(jnp.stack([jax.nn.softmax(one.scores) for one in told]), axis=0)
+    boxes = jnp.mean(jnp.stack([one.boxes for one in told]), axis=0)
+    apart = jnp.log(shares + 1e-9) - jax.nn.log_softmax(answered.scores)
+    _, giou = iou_and_giou(answered.boxes, boxes)
+    return jnp.mean(jnp.sum(shares * (apart + 1 - giou), axis=-1))
+
+
 class Trainer:
     """Model, optimisers and averaged weights, as of `trainer.Trainer`, and many steps a call.
 
@@ -74,11 +89,7 @@ class Trainer:
         self.trained = train.fast_and_slow(model)
         self.other = [v for part in model.parts() for v in part.non_trainable_variables]
         self.teachers = [(teacher, self._variables(teacher)) for teacher in teachers]
-        rates = (settings.learning_rate, settings.backbone_rate)
-        self.optimizers = [
-            train.make_optimizer(rate, settings.weight_decay, steps, variables)
-            for rate, variables in zip(rates, self.trained, strict=True)
-        ]
+        self.optimizers = train.make_optimizers(settings, steps, *self.trained)
         self.state = jax.tree.map(
             jnp.array,  # copies, since each call gives the last state's memory away
             {
@@ -128,7 +139,9 @@ class Trainer:
                 answered = self.model.ask(grid, tokens, training=True)
                 other = [scope.get_current_value(v) for v in self.other]
             given = truth, landmarks, absent, self.settings.landmarks_shown
-            loss, parts = total_loss(grid, answered, told, *given)
+            loss, parts = total_loss(grid, answered, *given)
+            if told:
+                loss = loss + distillation_loss(answered, told)
             return loss, (jnp.stack(parts), other)
 
         slopes, (losses, other) = jax.grad(total, has_aux=True)(state["trained"])
@@ -153,17 +166,9 @@ class Trainer:
             found, share = network.candidates(answered.scores, answered.boxes)
         return found, share
 
-    def ask(self, pictures, picture_rows, rows, tokens):
-        """As `ensemble.Asker.ask` with one rank, by the averaged weights."""
-        boxes, expected_iou = np.zeros((len(rows), 1, 4), "f4"), np.zeros((len(rows), 1), "f4")
-        for index in phrase_batches(rows, batch=32):
-            numbers = pictures[picture_rows[rows[index[:, 0]]]]
-            found = map(np.asarray, self._answer(self.state, numbers, tokens[index], self.pictures))
-            found = ranked_boxes(*found, 1)
-            boxes[index], expected_iou[index] = (
-                f.reshape(*index.shape, *f.shape[1:]) for f in found
-            )
-        return boxes, expected_iou
+    def answer(self, numbers, tokens):
+        """As `ensemble.Ensemble.answer`, by the averaged weights."""
+        return self._answer(self.state, numbers, tokens, self.pictures)
 
     def save(self, folder: Path) -> None:
         """Write the averaged weights as `GridModel.save` does."""
@@ -176,7 +181,8 @@ class Trainer:
 def train_here(
     folder: Path, cache: Path, root: Path, settings: GridSettings, teachers: Sequence[Path]
 ):
-    """Train into the folder; a line an epoch."""
+    """Train into the folder; a line an epoch. FileNotFoundError for a teacher that is not finished,
+    ValueError for one that reads other words."""
     phrases = pd.read_parquet(cache / "phrases.parquet")
     vocabulary = words.Vocabulary.load(cache / "vocabulary.txt")
     embeddings = np.load(cache / "embeddings.npy", allow_pickle=False)
@@ -185,9 +191,14 @@ def train_here(
     asked = phrases, rows, root, cache, vocabulary, settings.size, settings.length
     store, sets = open_sets(*asked)
     backbone = load_backbone(settings.backbone)
-    made_with |= {"untrained": False}
-    given = settings, sets, embeddings, vocabulary, made_with, backbone, teachers
-    wanted = train.described_run(*given)
+    made_with |= {"untrained": False, "teachers": len(teachers), "taught_by": []}
+    for path in teachers:
+        known = read_settings(path)
+        if words.Vocabulary.load(path / "vocabulary.txt").words != vocabulary.words:
+            raise ValueError(f"{path}: expected a teacher of the same vocabulary, got another")
+        mark = f"{known['epochs']} epochs, seed {known['seed']}, {known['fingerprint'][:8]}"
+        made_with["taught_by"].append(mark)
+    wanted = train.described_run(settings, sets, embeddings, made_with, backbone)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").unlink(missing_ok=True)
     vocabulary.save(folder / "vocabulary.txt")
@@ -211,7 +222,7 @@ def train_here(
                 losses.append(trainer.steps(settings.size_in(epoch), batches, done))
                 batches = []
         losses, seconds = np.concatenate(losses).mean(axis=0), time.perf_counter() - began
-        row = train._val_row(epoch + 1, losses, trainer, numbered[1], seconds)
+        row = train.val_row(epoch + 1, losses, trainer.answer, numbered[1], seconds)
         print(json.dumps(row), flush=True)
         if row["val_mean_iou"] > max((r["val_mean_iou"] for r in history), default=-1):
             trainer.save(folder)
@@ -230,7 +241,6 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     ships = {"backbone": "efficientnet_lite2", "landmarks_shown": False, "policy": "mixed_bfloat16"}
     settings = GridSettings(**ships)
-    settings = dataclasses.replace(settings, teachers=len(arguments.teacher))
     known = dataclasses.asdict(settings)
     for change in arguments.changes:
         name, _, value = change.partition("=")

@@ -1,8 +1,8 @@
 """What the grid model is trained on: mentions with their pictures, in batches of random views."""
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from scene_utils import box_ops
 from scene_utils.dataset import entities
 from scene_utils.dataset.mentions import boxed_mentions
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
-from scene_utils.grid.presence import last_tokens
+from scene_utils.grid.ranking import last_tokens, ranked_boxes
 from scene_utils.words import DETERMINERS, Vocabulary, described, names_two, tokenize
 
 # Ends of the random gain of brightness, its shift in pixel values, and the gain of colour, which
@@ -25,70 +25,57 @@ LANDMARKS = 4
 # Share of a box that must lie in a view for its phrase to be asked there, or to be looked for.
 VISIBLE = 0.6
 OPPOSITES = (("left", "right"), ("leftmost", "rightmost"))
+WHOLE = np.float32([0, 0, 1, 1])  # a view of all of a picture
 
 
 @dataclass(frozen=True)
 class GridSettings:
-    """What a run of the grid model depends on beside its data; rates are peaks of a cosine.
-
-    A `progressive` run sees pictures at about .7 of `size` in the first half of its epochs, which
-    takes half the time (after Tan and Le 2021, "EfficientNetV2", section 4). `lengthened` is how
-    often a phrase is read with what its sentence says of it next, see `words.described`.
-    `landmarks_shown`: the second reading is shown where to look, see `losses.landmark_loss`.
-    `augmented`: random views. `members` models are trained, the others from the seeds that follow,
-    and answer together, see `ensemble`. `teachers` finished models are asked about each view too,
-    and their answers learned, see `losses.distillation_loss`.
-    """
+    """What a run of the grid model depends on beside its data; rates are peaks of a cosine."""
 
     backbone: str = "efficientnet_lite0"
     size: int = 320
     epochs: int = 12
-    progressive: bool = True
+    progressive: bool = True  # see `size_in`
     pictures_per_step: int = 16
     phrases_per_picture: int = 8
     length: int = 12
     learning_rate: float = 1e-3
     backbone_rate: float = 1.5e-4
     weight_decay: float = 0.05
-    lengthened: float = 0.3
-    landmarks_shown: bool = True
-    augmented: bool = True
+    lengthened: float = 0.3  # how often a phrase is read as `words.described` gives it
+    landmarks_shown: bool = True  # to the second reading, see `losses.landmark_loss`
+    augmented: bool = True  # random views
     channels: int = 128
     blocks: int = 3
-    members: int = 1
-    teachers: int = 0
+    members: int = 1  # models, of seeds one after the other, that answer together; see `ensemble`
     policy: str = "float32"
     seed: int = 0
 
     def size_in(self, epoch: int) -> int:
-        """Side in px at which epoch number `epoch`, from 0, sees pictures."""
+        """Side in px at which epoch number `epoch`, from 0, sees pictures: in the first half of a
+        progressive run .7 of the whole, which takes half the time (after Tan and Le 2021,
+        "EfficientNetV2", section 4)."""
         small = max(32, round(0.7 * self.size / 32) * 32)
         return small if self.progressive and epoch < self.epochs // 2 else self.size
 
 
 @dataclass(frozen=True)
 class Mentions:
-    """Boxed mentions of one split with their pictures.
+    """Boxed mentions of one split with their pictures; boxes are fractions of these."""
 
-    `rows (n,)` index `picture_rows (p,)`, and these `pictures (., size, size, 3)`;
-    `tokens (n, length)`; `boxes (n, 4)` relative; `longer (n, length)` the tokens of the same
-    phrases as `words.described` gives them. `landmarks (n, 2, LANDMARKS, 4)` are relative boxes
-    where the second reading is to look, of the phrase and of its longer form, see `landmark_boxes`.
-    """
+    pictures: np.ndarray  # (., size, size, 3) uint8, of all splits
+    picture_rows: np.ndarray  # (p,), which of these are of the split
+    rows: np.ndarray  # (n,), the place in `picture_rows` of each mention's picture
+    tokens: np.ndarray  # (n, length)
+    boxes: np.ndarray  # (n, 4)
+    longer: np.ndarray  # (n, length), of the same phrases as `words.described` gives them
+    landmarks: np.ndarray  # (n, 2, LANDMARKS, 4), see `landmark_boxes`
 
-    pictures: np.ndarray
-    picture_rows: np.ndarray
-    rows: np.ndarray
-    tokens: np.ndarray
-    boxes: np.ndarray
-    longer: np.ndarray
-    landmarks: np.ndarray
 
-    def of_picture(self) -> list[np.ndarray]:
-        """Mention numbers of each picture, in order."""
-        order = np.argsort(self.rows, kind="stable")
-        starts = np.searchsorted(self.rows[order], np.arange(1, len(self.picture_rows)))
-        return np.split(order, starts)
+def by_picture(rows: np.ndarray) -> list[np.ndarray]:
+    """The numbers, in order, of those that have the same picture, for each of `rows (n,)`."""
+    order = np.argsort(rows, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
 
 
 def make_mentions(
@@ -119,18 +106,14 @@ def open_sets(
     length: int,
 ) -> tuple[PictureStore, list[Mentions]]:
     """The pictures `ids` of the data in `root` at `size` px, squeezed once into `cache`, and the
-    mentions of train and val in them; see `pictures.squeeze_pictures` and `make_mentions`."""
+    mentions of train and val in them."""
     store = squeeze_pictures(entities.image_folder(root), ids, size, cache / "squeezed")
     splits = ("train", "val")
     return store, [make_mentions(phrases, split, store, vocabulary, length) for split in splits]
 
 
 def landmark_boxes(
-    rows: np.ndarray,
-    phrases: Sequence[str],
-    longer: Sequence[str],
-    boxes: np.ndarray,
-    length: int,
+    rows: np.ndarray, phrases: Sequence[str], longer: Sequence[str], boxes: np.ndarray, length: int
 ) -> np.ndarray:
     """Where the second reading of phrases is to look, and of their longer forms.
 
@@ -143,26 +126,26 @@ def landmark_boxes(
     """
     found = np.full((len(rows), 2, LANDMARKS, 4), np.nan, np.float32)
     found[:, :, 0] = boxes[:, None]
-    keys = list(map(tuple, boxes.tolist()))
-    named: dict[int, list[tuple[set[str], int]]] = {}
-    asked = []
-    for number, (row, phrase, long) in enumerate(zip(rows, phrases, longer, strict=True)):
-        two = names_two(phrase)
-        if two:
-            asked.append((number, 0, phrase))
-        else:
-            named.setdefault(row, []).append((set(tokenize(phrase)), number))
-        if two or long != phrase:
-            asked.append((number, 1, long))
+    corners = list(map(tuple, boxes.tolist()))
+    named = defaultdict(list)  # words and boxes of what names one thing, by picture
+    for row, phrase, box in zip(rows, phrases, corners, strict=True):
+        if not names_two(phrase):
+            named[row].append((set(tokenize(phrase)), box))
+    asked = [
+        (number, form, phrase)
+        for number, forms in enumerate(zip(phrases, longer, strict=True))
+        for form, phrase in enumerate(forms)
+        if phrase != forms[0] or names_two(phrase)
+    ]
     for number, form, phrase in asked:
         words = tokenize(phrase)[:length]
         start = max((place for place, word in enumerate(words) if word in DETERMINERS), default=0)
         others: dict[tuple, None] = {}
         for told in (set(words[start + 1 :]), set(words[-1:]) - DETERMINERS):
             others = others or {
-                keys[other]: None
-                for held, other in named.get(rows[number], [])
-                if told and told <= held and keys[other] != keys[number]
+                box: None
+                for held, box in named[rows[number]]
+                if told and told <= held and box != corners[number]
             }
         found[number, form] = np.nan
         if len(others) <= LANDMARKS:
@@ -191,7 +174,7 @@ def words_of_pictures(mentions: Mentions, size: int) -> np.ndarray:
 def _window(rng: np.random.Generator) -> np.ndarray:
     """A random view, `xyxy` in fractions of the picture: a crop, or a step back past its edges."""
     if rng.random() > 0.8:
-        return np.float32([0, 0, 1, 1])
+        return WHOLE
     scale, aspect = rng.uniform(0.5, 1.25), np.exp(rng.uniform(-0.2, 0.2))
     size = np.array([scale * aspect, scale / aspect])
     corner = rng.uniform(np.minimum(0, 1 - size), np.maximum(0, 1 - size))
@@ -209,22 +192,14 @@ def _view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray
 class Batch(NamedTuple):
     """A step's b pictures with p phrases each, as `Trainer.step` takes them."""
 
-    pictures: np.ndarray
-    """Numbers of the pictures among those of the split `(b,)`."""
-    pixels: np.ndarray
-    """`(b, size, size, 3)` uint8."""
-    windows: np.ndarray
-    """What is seen of them, `(b, 4)` as y, x, y, x; x swapped where the picture is mirrored."""
-    light: np.ndarray
-    """Gain and shift of brightness and gain of colour, `(b, 3)`."""
-    tokens: np.ndarray
-    """`(b, p, length)`."""
-    boxes: np.ndarray
-    """In the window, `(b, p, 4)`."""
-    landmarks: np.ndarray
-    """Likewise, `(b, p, LANDMARKS, 4)`, see `landmark_boxes`."""
-    absent: np.ndarray
-    """Whether no phrase of a picture has a phrase's last word, `(b, p, b)`."""
+    pictures: np.ndarray  # (b,), numbers among those of the split
+    pixels: np.ndarray  # (b, size, size, 3) uint8
+    windows: np.ndarray  # (b, 4), what is seen, as y, x, y, x; x swapped in a mirrored picture
+    light: np.ndarray  # (b, 3), gain and shift of brightness, gain of colour
+    tokens: np.ndarray  # (b, p, length)
+    boxes: np.ndarray  # (b, p, 4), in the window
+    landmarks: np.ndarray  # (b, p, LANDMARKS, 4), likewise, see `landmark_boxes`
+    absent: np.ndarray  # (b, p, b), whether no phrase of a picture has a phrase's last word
 
 
 def epoch_batches(
@@ -232,21 +207,22 @@ def epoch_batches(
 ) -> Iterator[Batch]:
     """Batches of one epoch from number `first` on."""
     per, count = settings.phrases_per_picture, settings.pictures_per_step
-    groups = mentions.of_picture()
+    groups = by_picture(mentions.rows)
     held = words_of_pictures(mentions, len(mirrored))
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(groups))
     for number in range(first, len(order) // count):
         rng = np.random.default_rng([settings.seed, epoch, number])
         chosen = order[number * count : (number + 1) * count]
         light = np.stack([rng.uniform(*ends, count) for ends in LIGHT], axis=1)
-        windows, parts = np.zeros((count, 4), np.float32), []
-        for place, picture in enumerate(chosen):
-            group = groups[picture]
-            window = _window(rng) if settings.augmented else np.float32([0, 0, 1, 1])
+        if not settings.augmented:
+            light = np.tile([1.0, 0.0, 1.0], (count, 1))
+        parts = []
+        for group in (groups[picture] for picture in chosen):
+            window = _window(rng) if settings.augmented else WHOLE
             boxes, seen = _view(mentions.boxes[group], window)
             usable = np.flatnonzero(seen >= VISIBLE)
             if len(usable) < min(3, len(group)):
-                window, boxes = np.float32([0, 0, 1, 1]), mentions.boxes[group]
+                window, boxes = WHOLE, mentions.boxes[group]
                 usable = np.arange(len(group))
             pick = rng.permutation(usable)[:per]
             pick = np.concatenate([pick, rng.choice(usable, per - len(pick))])
@@ -260,56 +236,41 @@ def epoch_batches(
                 window = window[[2, 1, 0, 3]]
                 boxes, landmarks = box_ops.mirror(boxes), box_ops.mirror(landmarks)
                 tokens = mirrored[tokens]
-            windows[place] = window[[1, 0, 3, 2]]
-            parts.append((tokens, boxes, landmarks))
-        if not settings.augmented:
-            light = np.tile([1.0, 0.0, 1.0], (count, 1))
-        tokens, boxes, landmarks = (np.stack(part) for part in zip(*parts, strict=True))
+            parts.append((window[[1, 0, 3, 2]], tokens, boxes, landmarks))
+        windows, tokens, boxes, landmarks = map(np.stack, zip(*parts, strict=True))
         pixels = mentions.pictures[mentions.picture_rows[chosen]]
-        yield Batch(
-            chosen,
-            pixels,
-            windows,
-            light.astype(np.float32),
-            tokens.astype(np.int32),
-            boxes.astype(np.float32),
-            landmarks.astype(np.float32),
-            ~held[chosen][:, last_tokens(tokens)].transpose(1, 2, 0),
-        )
+        absent = ~held[chosen][:, last_tokens(tokens)].transpose(1, 2, 0)
+        light, tokens = light.astype(np.float32), tokens.astype(np.int32)
+        yield Batch(chosen, pixels, windows, light, tokens, boxes, landmarks, absent)
 
 
 def prefetched(batches: Iterable, ahead: int = 4) -> Iterator:
     """The same batches, made by a thread while the model works."""
-    waiting: queue.Queue = queue.Queue(ahead)
-    end = object()
-
-    def run() -> None:
-        try:
-            for batch in batches:
-                waiting.put(batch)
-            waiting.put(end)
-        except BaseException as error:
-            waiting.put(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    while (batch := waiting.get()) is not end:
-        if isinstance(batch, BaseException):
-            raise batch
-        yield batch
+    batches = iter(batches)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, batches, None) for _ in range(ahead))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, batches, None))
+            yield batch
 
 
-def phrase_batches(rows: np.ndarray, per_picture: int = 16, batch: int = 8) -> Iterator[np.ndarray]:
-    """Numbers of the phrases of pictures `rows (n,)`, in arrays `(batch, per_picture)` whose rows
-    are of one picture each. Short rows repeat their phrases, a short array its first row, so that
-    every call of a model has the same shape."""
-    order = np.argsort(rows, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
+def best_boxes(answer: Callable, mentions: Mentions, batch: int = 8) -> np.ndarray:
+    """The best relative box `(n, 4)` of each mention.
+
+    `answer` takes pictures `(batch, ...)` and `tokens (batch, 16, length)` and gives candidates of
+    all these phrases, see `network.candidates`. A picture's phrases are repeated, and a batch's
+    first picture, so that every call has the same shape.
+    """
     jobs = [
-        group[start : start + per_picture]
-        for group in groups
-        for start in range(0, len(group), per_picture)
+        np.resize(group[start : start + 16], 16)
+        for group in by_picture(mentions.rows)
+        for start in range(0, len(group), 16)
     ]
+    found = np.zeros((len(mentions.rows), 4), np.float32)
     for start in range(0, len(jobs), batch):
         part = jobs[start : start + batch]
-        index = np.stack([np.resize(job, per_picture) for job in part])
-        yield np.concatenate([index, np.repeat(index[:1], batch - len(part), axis=0)])
+        index = np.stack(part + part[:1] * (batch - len(part)))
+        pictures = mentions.pictures[mentions.picture_rows[mentions.rows[index[:, 0]]]]
+        boxes, _ = ranked_boxes(*map(np.asarray, answer(pictures, mentions.tokens[index])), 1)
+        found[index] = boxes.reshape(*index.shape, 4)
+    return found

@@ -3,15 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 STRIDE = 16
 PARTS = ("visual", "text", "head")
 # In what members may differ.
 OWN = ("seed", "epochs", "teachers", "taught_by", "fingerprint")
-
-
-def files(folder: Path) -> list[Path]:
-    """What the networks of one model are made of."""
-    return [folder / "settings.json", folder / "vocabulary.txt", *sorted(folder.glob("*.h5"))]
 
 
 def read_settings(folder: Path) -> dict:
@@ -25,9 +22,21 @@ def read_settings(folder: Path) -> dict:
     return json.loads((folder / "settings.json").read_text(encoding="utf-8"))
 
 
-def count_words(folder: Path) -> int:
-    """Words that a model knows, padding and the unknown one among them."""
-    return len((folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
+def read_fitted(folder: Path, name: str) -> dict | None:
+    """What was fitted to a model, `presence` or `context`, or None where it has not been.
+
+    Both have the curve `hit` of `ranking.hit_probability`; `presence` has that of the mean logit
+    of the networks of `train_presence`, `context` the `weight` of what phrases of a sentence say of
+    each other.
+    """
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def blank_vectors(folder: Path) -> np.ndarray:
+    """Zeros `(words, d)`, of the shape of the word vectors that a model was built with."""
+    words = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    return np.zeros((len(words), read_settings(folder)["word_dim"]), np.float32)
 
 
 def member_folder(folder: Path, number: int) -> Path:
@@ -41,21 +50,17 @@ def member_folders(folder: Path) -> list[Path]:
     Raises FileNotFoundError where one is no finished training, ValueError where one differs from
     the first in more than `OWN`.
     """
-    found: list[dict] = []
-    while not found or len(found) < found[0]["members"]:
-        path = member_folder(folder, len(found)) / "settings.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path.parent}: expected a finished grid model, found no settings.json"
-            )
-        found.append(json.loads(path.read_text(encoding="utf-8")))
-        for name, value in found[0].items():
-            if name not in OWN and found[-1][name] != value:
+    first = read_settings(folder)
+    found = [member_folder(folder, number) for number in range(first["members"])]
+    for member in found:
+        settings = read_settings(member)
+        for name, value in first.items():
+            if name not in OWN and settings[name] != value:
                 raise ValueError(
-                    f"{path}: expected {name} {value!r} as of the first member, got "
-                    f"{found[-1][name]!r}; train the members anew"
+                    f"{member}: expected {name} {value!r} as of the first member, got "
+                    f"{settings[name]!r}; train the members anew"
                 )
-    return [member_folder(folder, number) for number in range(len(found))]
+    return found
 
 
 def record(folder: Path) -> bytes:

@@ -7,7 +7,7 @@ import math
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 
 def small() -> keras.initializers.Initializer:
@@ -16,7 +16,7 @@ def small() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-def cell_centres(cells: int | keras.KerasTensor) -> keras.KerasTensor:
+def cell_centres(cells: int | KerasTensor) -> KerasTensor:
     """Centres of the grid's cells as fractions, x then y, `(cells, cells, 2)` float32."""
     centres = (ops.arange(cells, dtype="float32") + 0.5) / ops.cast(cells, "float32")
     y, x = ops.meshgrid(centres, centres, indexing="ij")
@@ -75,16 +75,10 @@ class PhraseConvolution(layers.Layer):
         shift = ops.cast(shift, grid.dtype)[:, :, None, None]
         return ops.reshape(out + shift, (-1, cells, cells, self.channels))
 
-    def get_config(self):
-        return super().get_config() | {"channels": self.channels}
 
-
-def log_fits(places: keras.KerasTensor, words: keras.KerasTensor) -> keras.KerasTensor:
-    """Log probability that each word fits each place.
-
-    Features (..., n, d) and keys (..., w, d + 1), whose last number is an offset, to (..., n, w)
-    float32.
-    """
+def log_fits(places: KerasTensor, words: KerasTensor) -> KerasTensor:
+    """Log probability that each word fits each place: features (..., n, d) and keys
+    (..., w, d + 1), whose last number is an offset, to (..., n, w) float32."""
     turned = ops.swapaxes(ops.cast(words[..., :-1], places.dtype), -1, -2)
     fits = ops.cast(ops.matmul(places, turned), "float32") / places.shape[-1] ** 0.5
     return ops.log_sigmoid(fits + words[..., None, :, -1])
@@ -94,10 +88,9 @@ def log_fits(places: keras.KerasTensor, words: keras.KerasTensor) -> keras.Keras
 class WordsFit(layers.Layer):
     """How well the words of each phrase fit each cell together: sums of log probabilities.
 
-    Map (b, c, c, d); keys (b, p, length, d + 1) as for `log_fits`; and gates (b, p, length, 2),
-    how much a word counts in each of two readings of its phrase. Gives (b * p, c, c, 2) float32:
-    for each reading the sum over words of gate times `log_fits`. So a cell must fit all words that
-    count, and words that were never seen together can be asked together.
+    Map (b, c, c, d), keys (b, p, length, d + 1) and gates (b, p, length, 2), how much a word counts
+    in each of two readings of its phrase, to (b * p, c, c, 2) float32: the sum over words of gate
+    times `log_fits`. So words that were never seen together can be asked together.
     """
 
     def __init__(self, **kwargs):
@@ -119,10 +112,9 @@ class FromThere(layers.Layer):
     """Look for one place in a map (n, c, c, k) and tell every cell how it lies from there.
 
     Where it looks is a softmax over cells of a linear function of the map, plus `fits (n, c, c)`.
-    Gives (n, c, c, channels), the shares of places `(n, c, c)` and their logarithms `(n, c²)`: what
-    each cell is told is a linear function of the place's features, of its own, and of the way from
-    the place: in fractions of the picture, in their size, and in spreads of the attention that
-    found it.
+    What each cell is told (n, c, c, channels) is a linear function of the place's features, of its
+    own, and of the way from the place: in fractions of the picture, in their size, and in spreads
+    of the attention. Beside it the shares of places (n, c, c) and their logarithms (n, c²).
     """
 
     def __init__(self, channels: int, **kwargs):
@@ -157,11 +149,8 @@ class FromThere(layers.Layer):
         looked = ops.log_softmax(look[..., 0], axis=1)
         return told, ops.reshape(share, (-1, cells, cells)), looked
 
-    def get_config(self):
-        return super().get_config() | {"channels": self.channels}
 
-
-def relative_offsets(cells: int | keras.KerasTensor) -> keras.KerasTensor:
+def relative_offsets(cells: int | KerasTensor) -> KerasTensor:
     """Seven features of each way from cell to cell, `(2 * cells, 2 * cells, 7)` float32.
 
     Row and column say how many cells down and to the right; those from `cells` on stand for ways up
@@ -174,7 +163,7 @@ def relative_offsets(cells: int | keras.KerasTensor) -> keras.KerasTensor:
     return ops.stack([x, y, ops.abs(x), ops.abs(y), ops.tanh(20 * x), ops.tanh(20 * y), near], -1)
 
 
-def circular_convolution(kernel: keras.KerasTensor, x: keras.KerasTensor) -> keras.KerasTensor:
+def circular_convolution(kernel: KerasTensor, x: KerasTensor) -> KerasTensor:
     """Convolution `(n, c, c)` of `x (n, c, c)` with `kernel (n, 2 c, 2 c)`, whose places from c on
     stand for steps up and to the left.
 
@@ -189,7 +178,7 @@ def circular_convolution(kernel: keras.KerasTensor, x: keras.KerasTensor) -> ker
     half = cells + 1
     twice = 2 - ops.cast((step[:half] == 0) | (step[:half] == step[half - 1]), "float32")
 
-    def transform(a: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    def transform(a: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
         size = ops.shape(a)[1]
         real = ops.matmul(a, cos[:size, :half])
         imaginary = -ops.matmul(a, sin[:size, :half])

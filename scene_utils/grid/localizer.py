@@ -7,7 +7,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,40 +15,33 @@ import pandas as pd
 from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
-from scene_utils.grid.folders import files, member_folders, read_settings
-from scene_utils.grid.presence import Presence, hit_probability, load_presence, rarity
-from scene_utils.grid.ranking import distinct, ranked_boxes
-from scene_utils.grid.sentences import (
-    Context,
-    Pairs,
-    agree,
-    factors,
-    load_context,
-    pairs_of,
-    phrases_of,
-)
+from scene_utils.grid.folders import member_folders, read_fitted, read_settings
+from scene_utils.grid.ranking import distinct, hit_probability, ranked_boxes, rarity
+from scene_utils.grid.sentences import Pairs, agree, factors, pairs_of, phrases_of
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, open_image, squeeze
+from scene_utils.stats import logistic
 from scene_utils.words import Vocabulary, check_phrases, tokenize
 
-RANKS = 10
 PICTURES_REMEMBERED = 16
 
 
 @dataclass(frozen=True)
 class GridLocalizer:
-    """A trained grid model with its vocabulary.
+    """A trained grid model.
 
     Its networks are `see`, from pixels `(1, size, size, 3)` to the map of each member; `ask`, from
     the maps and tokens `(n, length)` to what `ensemble.Asked` tells of n phrases; and, if it reads
-    sentences, `context`, see `sentences.Said`.
+    sentences, `context`, see `sentences.factors`. `presence` and `context` are what
+    `folders.read_fitted` gives.
     """
 
     settings: dict
     vocabulary: Vocabulary
     networks: dict[str, exported.Network] = field(repr=False)
-    presence: Presence | None = field(repr=False)
-    context: Context | None = field(repr=False, default=None)
+    presence: dict | None = field(repr=False)
+    context: dict | None = field(repr=False)
+    _maps: OrderedDict = field(init=False, repr=False, default_factory=OrderedDict)
     sees = True
     from_pixels = True
 
@@ -67,44 +59,40 @@ class GridLocalizer:
         """Side in px at which the model sees a picture."""
         return self.settings["size"]
 
-    @cached_property
-    def _maps(self) -> OrderedDict:
-        return OrderedDict()
-
     def _see(self, pixels: np.ndarray) -> list[np.ndarray]:
         return self.networks["see"](pixels[None].astype(np.float32))
 
-    def _weighed(self, boxes: np.ndarray, shares: np.ndarray, pairs: Pairs | None) -> np.ndarray:
-        if pairs is None:
-            return shares
-        if self.context is None:
-            raise ValueError(
-                "sentence: expected a model that weighs the phrases of a sentence together, got "
-                "one without context.json; notebook 04b trains it on real data"
-            )
-        return agree(factors(self.said, boxes, pairs), shares, pairs, self.context.weight)
-
     def said(self, *arrays: np.ndarray) -> np.ndarray:
-        """What boxes of one phrase say for those of another, see `sentences.Said`."""
+        """What boxes of one phrase say for those of another, see `sentences.factors`."""
         return self.networks["context"](*arrays)[0]
 
-    def _probabilities(
-        self, expected_iou: np.ndarray, tokens: np.ndarray, pairs: Pairs | None
-    ) -> np.ndarray:
+    def _ranked(self, found: list, tokens: np.ndarray, count: int, pairs: Pairs | None) -> tuple:
+        """The `count` best of what `candidates` found: boxes `(n, count, 4)`, scores `(n, count)`
+        and `present (n,)`, NaN where the model does not say it; see `Grounding`."""
+        likely, shares, logits = found
         fitted = self.presence if pairs is None else self.context
-        if fitted is None:
-            return expected_iou
-        return hit_probability(fitted.hit, expected_iou, rarity(tokens, len(self.vocabulary.words)))
+        if pairs is not None:
+            if self.context is None:
+                raise ValueError(
+                    "sentence: expected a model that weighs the phrases of a sentence together, "
+                    "got one without context.json; notebook 04b trains it on real data"
+                )
+            said = factors(self.said, likely, pairs)
+            shares = agree(said, shares, pairs, self.context["weight"])
+        boxes, scores = ranked_boxes(likely, shares, count)
+        if fitted is not None:
+            rare = rarity(tokens, len(self.vocabulary.words))
+            scores = hit_probability(fitted["hit"], scores, rare)
+        if self.presence is not None:
+            # As if it were as likely as not beforehand.
+            logits = logistic(self.presence["presence"], np.asarray(logits, np.float64))
+        return boxes, scores, logits
 
     def ground(
-        self,
-        image: ImageSource,
-        phrases: str | Sequence[str],
-        top_k: int = 5,
-        sentence: str = "",
+        self, image: ImageSource, phrases: str | Sequence[str], top_k: int = 5, sentence: str = ""
     ) -> Grounding | list[Grounding]:
-        """Boxes for a phrase, or a list of answers for a list of phrases, in one picture: at most
-        `top_k`, fewer where others would be copies of these, see `ranking.distinct`.
+        """An answer to a phrase, or a list of answers to a list, in one picture: at most `top_k`
+        boxes, fewer where others would be copies of these, see `ranking.distinct`.
 
         `image` is whatever `images.open_image` takes. A picture asked before is not seen again.
         With a `sentence` that the phrases stand in, they help each other, see `sentences`; `heat`
@@ -126,26 +114,23 @@ class GridLocalizer:
             self._maps[key] = self._see(squeeze(picture, self.size))
             if len(self._maps) > PICTURES_REMEMBERED:
                 self._maps.popitem(last=False)
-        tokens = self.vocabulary.encode(asked, self.settings["length"])
+        length = self.settings["length"]
+        tokens = self.vocabulary.encode(asked, length)
         found = self.networks["ask"](*self._maps[key], tokens)
         likely, shares, heat, weights, logits, landmark = found
-        shares = self._weighed(likely, shares, pairs)
-        boxes, expected_iou = ranked_boxes(likely, shares, top_k)
-        scores = self._probabilities(expected_iou, tokens, pairs)
-        present = self.presence and self.presence.present_probability(logits)
+        boxes, scores, present = self._ranked([likely, shares, logits], tokens, top_k, pairs)
         answers, cells = [], round(heat.shape[1] ** 0.5)
         for row, phrase in enumerate(asked):
-            length, kept = self.settings["length"], distinct(boxes[row])
-            words = tokenize(phrase)[:length]
+            kept = distinct(boxes[row])
             answers.append(
                 Grounding(
                     phrase,
                     box_ops.to_pixels(boxes[row, kept], width, height),
                     scores[row, kept],
-                    None if present is None else float(present[row]),
+                    None if self.presence is None else float(present[row]),
                     heat[row].reshape(cells, cells),
                     landmark[row].reshape(cells, cells),
-                    tuple((word, float(weights[row, place])) for place, word in enumerate(words)),
+                    tuple(zip(tokenize(phrase), map(float, weights[row]), strict=False)),
                     **self.vocabulary.passed_over(phrase, length),
                 )
             )
@@ -154,7 +139,7 @@ class GridLocalizer:
     def candidates(
         self, tokens: np.ndarray, pictures: np.ndarray, rows: np.ndarray
     ) -> list[np.ndarray]:
-        """Candidates `(n, k, 4)`, their shares `(n, k)` and the logits `(n,)` of `presence` of n
+        """Candidates `(n, k, 4)`, their shares `(n, k)` and the logits `(n,)` of presence of n
         phrases `tokens (n, length)`; `rows (n,)` says which of `pictures (p, size, size, 3)` each
         is about."""
         found: list[np.ndarray] = []
@@ -166,27 +151,6 @@ class GridLocalizer:
             for whole, part in zip(found, answers, strict=True):
                 whole[asked] = part
         return found or [np.zeros((0, 1, 4), "f4"), np.zeros((0, 1), "f4"), np.zeros(0, "f4")]
-
-    def relative_boxes(
-        self,
-        phrases: Sequence[str],
-        pictures: np.ndarray,
-        rows: np.ndarray,
-        ranks: int = RANKS,
-        pairs: Pairs | None = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes `(n, ranks, 4)` as fractions of the picture, scores `(n, ranks)` and probabilities
-        `(n,)` that the phrases are about their pictures, NaN where the model has none; `Grounding`.
-
-        `pictures (p, size, size, 3)` uint8 RGB; `rows (n,)` says which one each phrase is about.
-        Phrases with `pairs` among them help each other.
-        """
-        tokens = self.vocabulary.encode(phrases, self.settings["length"])
-        likely, shares, logits = self.candidates(tokens, pictures, rows)
-        shares = self._weighed(likely, shares, pairs)
-        boxes, expected_iou = ranked_boxes(likely, shares, ranks)
-        present = self.presence.present_probability(logits) if self.presence else logits
-        return boxes, self._probabilities(expected_iou, tokens, pairs), present
 
     def pictures(
         self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True
@@ -201,15 +165,13 @@ class GridLocalizer:
 
     def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:
         """The best box `(n, 4)` as fractions and `present (n,)` of phrases in what is `seen`."""
-        boxes, _, present = self.relative_boxes(phrases, seen, rows, 1)
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])
+        found = self.candidates(tokens, seen, rows)
+        boxes, _, present = self._ranked(found, tokens, 1, None)
         return boxes[:, 0], present
 
     def predict(
-        self,
-        phrases: pd.DataFrame,
-        store: PictureStore,
-        ranks: int = RANKS,
-        sentences: bool = False,
+        self, phrases: pd.DataFrame, store: PictureStore, ranks: int = 10, sentences: bool = False
     ) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table, `ranks` boxes a mention.
 
@@ -219,21 +181,19 @@ class GridLocalizer:
         phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
         rows = phrases.image_id.map(store.row).to_numpy(int)
         pairs = pairs_of(phrases, self.vocabulary) if sentences else None
-        texts = phrases.phrase.tolist()
-        boxes, scores, _ = self.relative_boxes(texts, store.pictures, rows, ranks, pairs)
+        tokens = self.vocabulary.encode(phrases.phrase, self.settings["length"])
+        found = self.candidates(tokens, store.pictures, rows)
+        boxes, scores, _ = self._ranked(found, tokens, ranks, pairs)
         return prediction_table(phrases, boxes, scores)
 
 
-def load_grid_localizer(folder: Path | str) -> GridLocalizer:
-    """Load a grid model that `train.train_grid` finished.
-
-    Raises FileNotFoundError for a folder that is no finished training.
-    """
-    folder = Path(folder)
+def load_grid_localizer(folder: Path) -> GridLocalizer:
+    """The grid model that `train.train_members` finished in the folder. Raises FileNotFoundError
+    for a folder that is no finished training."""
     settings = read_settings(folder)
-    made_of = [path for member in member_folders(folder) for path in files(member)]
+    members, kept = member_folders(folder), ("settings.json", "vocabulary.txt", "*.h5")
+    made_of = [f for member in members for name in kept for f in sorted(member.glob(name))]
     networks = exported.load("grid", folder.resolve(), files=made_of)
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    return GridLocalizer(
-        settings, vocabulary, networks, load_presence(folder), load_context(folder)
-    )
+    fitted = (read_fitted(folder, name) for name in ("presence", "context"))
+    return GridLocalizer(settings, vocabulary, networks, *fitted)

@@ -1,14 +1,12 @@
-"""Losses of the grid model: scores, boxes, words against other pictures, teachers, landmarks.
+"""Losses of the grid model: scores, boxes, words against other pictures, landmarks.
 
 n phrases of b pictures with cells² places each; boxes are fractions of the picture, `xyxy`.
 """
 
 import math
-from collections.abc import Sequence
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
-import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from scene_utils.box_tensors import iou_and_giou
 from scene_utils.grid.layers import cell_centres, log_fits
@@ -17,9 +15,7 @@ from scene_utils.grid.network import Answered
 LANDMARK_WEIGHT = 0.5
 
 
-def cells_inside(
-    truth: keras.KerasTensor, cells: int
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+def cells_inside(truth: KerasTensor, cells: int) -> tuple[KerasTensor, KerasTensor]:
     """Whether each cell's centre lies in the box, `(n, cells²)` bool, and the way there from the
     box's middle `(n, cells², 2)`, of boxes `(n, 4)`. The nearest cell counts as inside."""
     centres = ops.reshape(cell_centres(cells), (1, -1, 2))
@@ -30,9 +26,7 @@ def cells_inside(
     return inside | ops.one_hot(nearest, cells**2, dtype="bool"), offset
 
 
-def grid_loss(
-    scores: keras.KerasTensor, boxes: keras.KerasTensor, truth: keras.KerasTensor, cells: int
-) -> tuple:
+def grid_loss(scores: KerasTensor, boxes: KerasTensor, truth: KerasTensor, cells: int) -> tuple:
     """Means over phrases of the score loss and the box loss; scores `(n, cells²)`, truth `(n, 4)`.
 
     Boxes: 1 - GIoU of the cells inside the truth, the nearer its middle the more. Scores: cross
@@ -52,21 +46,19 @@ def grid_loss(
 
 
 def contrast_loss(
-    grid: keras.KerasTensor,
+    grid: KerasTensor,
     answered: Answered,
-    truth: keras.KerasTensor,
-    absent: keras.KerasTensor,
+    truth: KerasTensor,
+    absent: KerasTensor,
     cells: int,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Mean over phrases of how little their words prefer their own place to all others, of their
     picture and of pictures where the thing is absent.
 
     Maps `(b, cells, cells, d)`, truth `(n, 4)`, and absent `(n, b)` bool, with n = b * p phrases.
-    By score each picture alone decides where a phrase is; here its words are held against the whole
-    batch, so that a cell's features tell things apart that never share a picture. A place's fit is
-    the sum over words of the first gate times `log_fits`; the loss is that of noise-contrastive
-    estimation (van den Oord et al. 2018) with the mean over the box's cells as the one that is
-    right.
+    So a cell's features tell things apart that never share a picture. A place's fit is that of the
+    first reading in `layers.WordsFit`; the loss is that of noise-contrastive estimation (van den
+    Oord et al. 2018) with the mean over the box's cells as the one that is right.
     """
     count, phrases, length = ops.shape(grid)[0], ops.shape(truth)[0], answered.gates.shape[1]
     own = ops.repeat(ops.eye(count, dtype="bool"), phrases // count, axis=0)
@@ -84,23 +76,9 @@ def contrast_loss(
     return ops.mean(ops.softplus(wrong - math.log(cells**2) - right))
 
 
-def distillation_loss(
-    answered: Answered, shares: keras.KerasTensor, boxes: keras.KerasTensor
-) -> keras.KerasTensor:
-    """Mean over phrases of how far the answer is from that of teachers, whose probability of each
-    cell is `shares (n, cells²)` and whose box there is `boxes (n, cells², 4)`.
-
-    Of scores the Kullback-Leibler divergence from the teachers' (Hinton et al. 2015, "Distilling
-    the Knowledge in a Neural Network"); of boxes 1 - GIoU with theirs, weighted by their shares.
-    """
-    apart = ops.log(shares + 1e-9) - ops.log_softmax(answered.scores)
-    _, giou = iou_and_giou(answered.boxes, boxes)
-    return ops.mean(ops.sum(shares * (apart + 1 - giou), axis=-1))
-
-
 def landmark_loss(
-    answered: Answered, truth: keras.KerasTensor, landmarks: keras.KerasTensor, cells: int
-) -> keras.KerasTensor:
+    answered: Answered, truth: KerasTensor, landmarks: KerasTensor, cells: int
+) -> KerasTensor:
     """How far the second reading is from looking where it is to look, and what is meant from lying
     as the phrase says from there: a mean over the phrases for which the first is known.
 
@@ -116,7 +94,7 @@ def landmark_loss(
     there = ops.reshape(there, (-1, landmarks.shape[1], cells**2)) & known[..., None]
     meant, _ = cells_inside(truth, cells)
 
-    def total(logs: keras.KerasTensor, where: keras.KerasTensor) -> keras.KerasTensor:
+    def total(logs: KerasTensor, where: KerasTensor) -> KerasTensor:
         return ops.logsumexp(ops.where(where, logs, -1e9), axis=-1)
 
     size = ops.log(ops.mean(ops.cast(meant, "float32"), axis=-1))
@@ -128,18 +106,17 @@ def landmark_loss(
 
 
 def total_loss(
-    grid: keras.KerasTensor,
+    grid: KerasTensor,
     answered: Answered,
-    told: Sequence[Answered],
-    truth: keras.KerasTensor,
-    landmarks: keras.KerasTensor,
-    absent: keras.KerasTensor,
+    truth: KerasTensor,
+    landmarks: KerasTensor,
+    absent: KerasTensor,
     landmarks_shown: bool,
 ) -> tuple:
     """What training minimises, and the score and box loss in it.
 
-    Maps of b pictures, the answers to p phrases of each and what teachers were `told`, truth
-    `(b, p, 4)`, landmarks `(b, p, k, 4)` and absent `(b, p, b)`.
+    Maps of b pictures, the answers to p phrases of each, truth `(b, p, 4)`, landmarks
+    `(b, p, k, 4)` and absent `(b, p, b)`.
     """
     truth, cells = ops.reshape(truth, (-1, 4)), grid.shape[1]
     score_loss, box_loss = grid_loss(answered.scores, answered.boxes, truth, cells)
@@ -149,8 +126,4 @@ def total_loss(
     if landmarks_shown:
         landmarks = ops.reshape(landmarks, (-1, *landmarks.shape[2:]))
         total = total + LANDMARK_WEIGHT * landmark_loss(answered, truth, landmarks, cells)
-    if told:
-        shares = ops.mean(ops.stack([ops.softmax(one.scores) for one in told]), axis=0)
-        boxes = ops.mean(ops.stack([one.boxes for one in told]), axis=0)
-        total = total + distillation_loss(answered, shares, boxes)
     return total, (score_loss, box_loss)

@@ -19,12 +19,12 @@ from typing import NamedTuple
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from scene_utils.features import backbones
 from scene_utils.features.backbones import Backbone
 from scene_utils.features.folding import fold_norms
-from scene_utils.grid.folders import PARTS, count_words, member_folders, read_settings
+from scene_utils.grid.folders import PARTS, blank_vectors, member_folders, read_settings
 from scene_utils.grid.layers import (
     AddPlace,
     Beside,
@@ -45,17 +45,19 @@ DESIGN = ("length", "channels", "blocks", "policy")
 
 
 class Answered(NamedTuple):
-    """What n phrases get from the cells of their pictures; see `GridModel` for the shapes."""
+    """What n phrases get from the cells of their pictures."""
 
-    scores: keras.KerasTensor
-    boxes: keras.KerasTensor
-    seen: keras.KerasTensor
-    phrases: keras.KerasTensor
-    weights: keras.KerasTensor
-    keys: keras.KerasTensor
-    gates: keras.KerasTensor
-    looked: keras.KerasTensor
-    lies: keras.KerasTensor
+    scores: KerasTensor  # (n, cells²)
+    boxes: KerasTensor  # (n, cells², 4)
+    # The map both are read from (n, cells, cells, channels); its last three are what single words
+    # and places add to the scores.
+    seen: KerasTensor
+    phrases: KerasTensor  # (n, 2 d), one after the other what is named and what is said beside it
+    weights: KerasTensor  # (n, length), of the words in the first of these, summing to 1
+    keys: KerasTensor  # (n, length, d + 1), of the words, see `layers.WordsFit`
+    gates: KerasTensor  # (n, length, 2), likewise
+    looked: KerasTensor  # (n, cells²), log shares of the places where it looked for what is beside
+    lies: KerasTensor  # (n, cells²), log probability that a cell lies as the phrase says from there
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,9 @@ class GridModel:
     """The three parts, apart because a picture is seen once and asked many times.
 
     `visual`: pixels (b, size, size, 3), RGB 0-255, to a map (b, cells, cells, d), of size / 16
-    cells a side.
-    `text`: tokens (n, length) to phrase vectors (n, 2 d), one after the other of what is named and
-    of what is said beside it, the word weights of the first (n, length), and each word's key
-    (n, length, d + 1) and gates (n, length, 2).
-    `head`: maps (b, cells, cells, d), and vectors, keys and gates, each by picture (b, p, ...), to
-    scores (b * p, cells²), boxes (b * p, cells², 4), and the map they are read from
-    (b * p, cells, cells, channels), whose last three are what single words and places add to the
-    scores; log shares of the places where it looked for what is beside (b * p, cells²); and the
-    log probability that a cell lies as the phrase says from there (b * p, cells²).
+    cells a side. `text`: tokens (n, length), 0 for padding, to phrases, weights, keys and gates of
+    `Answered`. `head`: the map, and phrases, keys and gates by picture (b, p, ...), to scores,
+    boxes, seen, looked and lies of b * p phrases.
     """
 
     length: int
@@ -82,9 +78,7 @@ class GridModel:
     def parts(self) -> list[keras.Model]:
         return [self.visual, self.text, self.head]
 
-    def ask(
-        self, grid: keras.KerasTensor, tokens: keras.KerasTensor, training: bool = False
-    ) -> Answered:
+    def ask(self, grid: KerasTensor, tokens: KerasTensor, training: bool = False) -> Answered:
         """Phrases `tokens (b, p, length)` of pictures' maps `grid`; n = b * p, by picture."""
         by_picture = ops.shape(tokens)[:2]
         read = self.text(ops.reshape(tokens, (-1, self.length)), training=training)
@@ -105,9 +99,8 @@ class GridModel:
 def folded_maps(backbone: Backbone, policy: str) -> keras.Model:
     """The backbone's C3, C4, C5 with each batch norm folded into the convolution before it.
 
-    With its statistics frozen a batch norm is a scale and a shift, so the function is the same and
-    a pass on CPU takes half the time. Layers up to C3 are not trained: their maps are large, their
-    features general. Depthwise kernels of 5 and more stay in
+    The function is the same, and a pass on CPU takes half the time. Layers up to C3 are not
+    trained: their maps are large, their features general. Depthwise kernels of 5 and more stay in
     float32, whose gradients TensorFlow computes five times as fast as bfloat16's.
     """
     source = backbones.feature_maps(backbone)
@@ -149,25 +142,26 @@ def build_visual(backbone: Backbone, policy: str, depth: int) -> keras.Model:
     return keras.Model(pixels, x, name="visual")
 
 
+def word_vectors(
+    tokens: KerasTensor, embeddings: np.ndarray, own: int, stddev: float
+) -> KerasTensor:
+    """Tokens `(n, length)` to vectors that start from `embeddings (words, d)`, and `own` numbers
+    more of each frequent word: words that are used alike have nearly the same vector (red and blue,
+    man and woman, above and below have cosines of .9 in GloVe 50-d)."""
+    kwargs = {"dtype": "float32"}
+    table = keras.initializers.Constant(embeddings)
+    given = layers.Embedding(*embeddings.shape, table, name="words", **kwargs)(tokens)
+    frequent = min(len(embeddings), FREQUENT)
+    spread = keras.initializers.RandomNormal(stddev=stddev)
+    own = layers.Embedding(frequent, own, spread, name="own", **kwargs)
+    return layers.Concatenate(**kwargs)([given, own(ops.where(tokens < frequent, tokens, 1))])
+
+
 def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160) -> keras.Model:
-    """Tokens `(n, length)`, 0 for padding, to the phrase's two vectors `(n, 2 * depth)`; its words'
-    weights in the first `(n, length)`, which sum to 1; and each word's key `(n, length, depth + 1)`
-    and gates `(n, length, 2)`, see `layers.WordsFit`."""
+    """The text part of `GridModel`, with vectors of `depth` numbers."""
     kwargs = {"dtype": "float32"}
     tokens = keras.Input((length,), dtype="int32", name="tokens")
-    table = keras.initializers.Constant(embeddings)
-    x = layers.Embedding(*embeddings.shape, embeddings_initializer=table, name="words", **kwargs)(
-        tokens
-    )
-    # Words that are used alike have nearly the same vector (red and blue, man and woman, above and
-    # below have cosines of .9 in GloVe 50-d), so each frequent word also gets one of its own.
-    frequent = min(len(embeddings), FREQUENT)
-    own = keras.initializers.RandomNormal(stddev=0.5)
-    own = layers.Embedding(frequent, 64, embeddings_initializer=own, name="own", **kwargs)(
-        ops.where(tokens < frequent, tokens, 1)
-    )
-    x = layers.Concatenate(**kwargs)([x, own])
-    x = layers.Dropout(0.2, **kwargs)(x)
+    x = layers.Dropout(0.2, **kwargs)(word_vectors(tokens, embeddings, 64, 0.5))
     x = layers.Dense(units, activation="relu", name="word", **kwargs)(x)
     gru = {"return_sequences": True, "unroll": True, **kwargs}
     forward = layers.GRU(units, name="forward", **gru)(x)
@@ -186,8 +180,7 @@ def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160
 
 
 def build_head(depth: int, length: int, policy: str, channels: int, blocks: int) -> keras.Model:
-    """Map, phrase vectors, keys and gates to each cell's score and box, the map before, where it
-    looked for what is beside, and how cells lie from there; see `GridModel`."""
+    """The head of `GridModel`: what each cell answers."""
     grid = keras.Input((None, None, depth), dtype=keras.DTypePolicy(policy).compute_dtype)
     phrases = keras.Input((None, 2 * depth), dtype="float32", name="phrases")
     keys = keras.Input((None, length, depth + 1), dtype="float32", name="keys")
@@ -258,7 +251,7 @@ def load_grid(folder: Path, policy: str = "") -> GridModel:
     # The trained files hold all weights; the backbone's own are only the shape to put them in.
     model = build_grid(
         backbones.load_backbone(settings["backbone"], untrained=True),
-        np.zeros((count_words(folder), settings["word_dim"]), np.float32),
+        blank_vectors(folder),
         **design | ({"policy": policy} if policy else {}),
     )
     model.load(folder)
@@ -271,8 +264,8 @@ def load_members(folder: Path, policy: str = "") -> tuple[GridModel, ...]:
 
 
 def candidates(
-    scores: keras.KerasTensor, boxes: keras.KerasTensor, count: int = CANDIDATES
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    scores: KerasTensor, boxes: KerasTensor, count: int = CANDIDATES
+) -> tuple[KerasTensor, KerasTensor]:
     """The boxes `(n, k, 4)` of each phrase's `count` best cells, or of all if there are fewer, and
     their shares of probability `(n, k)`, which sum to 1, best first."""
     share, cell = ops.top_k(ops.softmax(scores), min(count, scores.shape[-1]))

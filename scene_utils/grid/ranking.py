@@ -1,8 +1,16 @@
-"""Which candidates are the answer: those with the highest expected IoU."""
+"""Which candidates are the answer, those with the highest expected IoU, and how far to trust it.
+
+Expected IoU becomes a probability by a logistic curve fitted on val (Platt 1999, "Probabilistic
+Outputs for Support Vector Machines"). A rare word promises too much, so the curve takes the word's
+rarity too.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from scene_utils import box_ops
+from scene_utils.stats import log_odds, logistic
 
 
 def ranked_boxes(
@@ -21,15 +29,6 @@ def ranked_boxes(
     return tuple(np.concatenate(found) for found in zip(*parts, strict=True))
 
 
-def distinct(boxes: np.ndarray) -> np.ndarray:
-    """Numbers of those of the boxes `(k, 4)`, best first, that overlap none before by over .8."""
-    kept: list[int] = []
-    for number, box in enumerate(boxes):
-        if not kept or box_ops.iou(boxes[kept], box).max() <= 0.8:
-            kept.append(number)
-    return np.array(kept)
-
-
 def _ranked(boxes: np.ndarray, shares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     overlap = box_ops.iou(boxes[:, :, None], boxes[:, None]).astype(np.float32)
     expected = (overlap @ shares[..., None])[..., 0]
@@ -41,3 +40,33 @@ def _ranked(boxes: np.ndarray, shares: np.ndarray, count: int) -> tuple[np.ndarr
         left[every, best] -= 10
     rows = every[:, None]
     return boxes[rows, chosen], expected[rows, chosen]
+
+
+def distinct(boxes: np.ndarray) -> np.ndarray:
+    """Numbers of those of the boxes `(k, 4)`, best first, that overlap none before by over .8."""
+    kept: list[int] = []
+    for number, box in enumerate(boxes):
+        if not kept or box_ops.iou(boxes[kept], box).max() <= 0.8:
+            kept.append(number)
+    return np.array(kept)
+
+
+def last_tokens(tokens: np.ndarray) -> np.ndarray:
+    """The last word of each phrase, mostly the thing it names: `(..., length)` to `(...)`."""
+    last = np.maximum((tokens > 0).sum(axis=-1) - 1, 0)
+    return np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0]
+
+
+def rarity(tokens: np.ndarray, words: int) -> np.ndarray:
+    """Logarithm of the rank by frequency in train of each phrase's last word, `(n, length)` to
+    `(n,)`; one that is not among the `words` known has the rank after them."""
+    last = last_tokens(tokens)
+    return np.log1p(np.where(last > 1, last, words).astype(np.float64))
+
+
+def hit_probability(
+    curve: Sequence[float], expected_iou: np.ndarray, rarity: np.ndarray
+) -> np.ndarray:
+    """Probability `(n, k)` that boxes of expected IoU `(n, k)` for phrases of `rarity (n,)` have an
+    IoU of .5 with the truth; the `curve` has a slope for each, and an offset."""
+    return logistic(curve, log_odds(expected_iou), rarity[:, None])

@@ -9,17 +9,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from scene_utils.grid.folders import count_words, read_settings
-from scene_utils.grid.network import FREQUENT
+from scene_utils.grid.folders import blank_vectors
+from scene_utils.grid.network import word_vectors
 from scene_utils.grid.sentences import JOINT, LOUDEST, PHRASE
 
 WEIGHTS = "context.weights.h5"
-SAID = [
-    tf.TensorSpec((None, PHRASE + JOINT + PHRASE), tf.int32, "tokens"),
-    tf.TensorSpec((None, 3), tf.float32, "order"),
-    tf.TensorSpec((None, None, 4), tf.float32, "one"),
-    tf.TensorSpec((None, None, 4), tf.float32, "other"),
-]
 
 
 def _place(box: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -53,7 +47,7 @@ class HowTheyLie(layers.Layer):
 
 @dataclass(frozen=True)
 class PairNetworks:
-    """Trained networks, and how much they count.
+    """What is learned of pairs of phrases.
 
     `reads`: tokens (m, 21) and order (m, 3) of `Pairs` to (m, d). `lies`: boxes (m, k, 4) and
     (m, l, 4) to (m, k, l, d). Their product is what the other's box says for the one's, a log
@@ -66,22 +60,16 @@ class PairNetworks:
     prior: keras.Model = field(repr=False)
 
     def said(self, tokens, order, one, other):
-        """What the other's boxes say for those of the one, `(m, k, l)`; see `sentences.Said`."""
+        """What the other's boxes say for those of the one, `(m, k, l)`; `sentences.factors`."""
         read, lie = self.reads([tokens, order]), self.lies([one, other])
         return tf.clip_by_value(tf.einsum("md,mkld->mkl", read, lie), -2 * LOUDEST, 2 * LOUDEST)
 
 
 def build_networks(embeddings: np.ndarray, units: int = 256, depth: int = 64) -> PairNetworks:
     """Untrained networks whose words start from `embeddings (words, d)`."""
-    count, width = embeddings.shape
     tokens = keras.Input((PHRASE + JOINT + PHRASE,), dtype="int32", name="tokens")
     order = keras.Input((3,), name="order")
-    table = keras.initializers.Constant(embeddings)
-    x = layers.Embedding(count, width, embeddings_initializer=table, name="words")(tokens)
-    own = keras.initializers.RandomNormal(stddev=0.3)
-    frequent = min(count, FREQUENT)
-    own = layers.Embedding(frequent, 32, embeddings_initializer=own, name="own")
-    x = layers.Concatenate()([x, own(ops.where(tokens < frequent, tokens, 1))])
+    x = word_vectors(tokens, embeddings, 32, 0.3)
     held = ops.cast(tokens > 0, "float32")[..., None]
     x = layers.Dropout(0.1)(x) * held
 
@@ -115,16 +103,15 @@ def build_networks(embeddings: np.ndarray, units: int = 256, depth: int = 64) ->
 
 def saved(networks: PairNetworks) -> keras.Model:
     """The networks that answering needs, as one model."""
-    inputs = networks.reads.inputs + networks.lies.inputs
-    return keras.Model(inputs, networks.reads.outputs + networks.lies.outputs, name="context")
+    parts = networks.reads, networks.lies
+    inputs, outputs = parts[0].inputs + parts[1].inputs, parts[0].outputs + parts[1].outputs
+    return keras.Model(inputs, outputs, name="context")
 
 
 def load_networks(folder: Path) -> PairNetworks | None:
     """What `train_context` left in the folder, or None where it has not been."""
     if not (folder / WEIGHTS).is_file():
         return None
-    networks = build_networks(
-        np.zeros((count_words(folder), read_settings(folder)["word_dim"]), np.float32)
-    )
+    networks = build_networks(blank_vectors(folder))
     saved(networks).load_weights(folder / WEIGHTS)
     return networks

@@ -4,10 +4,10 @@ Every step is a function of (state before it, seed, epoch, number), so a run tha
 started again goes on from its last saved step.
 """
 
-import hashlib
 import json
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,20 +16,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, imports
+from scene_utils import box_ops
 from scene_utils.features.backbones import Backbone, load_backbone
-from scene_utils.grid import network
-from scene_utils.grid.batches import (
-    GridSettings,
-    Mentions,
-    epoch_batches,
-    opposite_tokens,
-    prefetched,
-)
+from scene_utils.grid import batches
+from scene_utils.grid.batches import GridSettings, Mentions
 from scene_utils.grid.folders import member_folder
-from scene_utils.grid.network import GridModel, build_grid
-from scene_utils.paths import write_text
-from scene_utils.runtime import make_deterministic, progress_bar
+from scene_utils.grid.network import DESIGN, GridModel, build_grid
+from scene_utils.paths import read_finished, write_text
+from scene_utils.runtime import fingerprint, make_deterministic, progress_bar
 from scene_utils.words import Vocabulary
 
 SAVE_SECONDS = 240
@@ -43,22 +37,25 @@ def fast_and_slow(model: GridModel) -> tuple[list, list]:
     return [variable for variable in every if id(variable) not in known], slow
 
 
-def make_optimizer(rate: float, weight_decay: float, steps: int, variables: list):
-    """AdamW over the variables, its rate a cosine with a warm-up to the peak `rate`."""
-    warm = min(200, steps // 10)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 30, max(1, steps - warm), alpha=0.01, warmup_target=rate, warmup_steps=warm
-    )
-    made = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=5.0)
-    made.build(variables)
-    return made
+def make_optimizers(settings: GridSettings, steps: int, fast: list, slow: list) -> list:
+    """AdamW over either list of variables; its rate is a cosine with a warm-up to the peak."""
+    warm, found = min(200, steps // 10), []
+    for rate, variables in ((settings.learning_rate, fast), (settings.backbone_rate, slow)):
+        schedule = keras.optimizers.schedules.CosineDecay(
+            rate / 30, max(1, steps - warm), alpha=0.01, warmup_target=rate, warmup_steps=warm
+        )
+        how = {"weight_decay": settings.weight_decay, "global_clipnorm": 5.0}
+        found.append(keras.optimizers.AdamW(schedule, **how))
+        found[-1].build(variables)
+    return found
 
 
-def _val_row(epoch: int, losses: np.ndarray, asker, val: Mentions, seconds: float) -> dict:
-    found, _ = asker.ask(val.pictures, val.picture_rows, val.rows, val.tokens)
-    iou = box_ops.iou(found[:, 0], val.boxes)
-    middle = (found[:, 0, :2] + found[:, 0, 2:]) / 2
-    hit = ((middle >= val.boxes[:, :2]) & (middle < val.boxes[:, 2:])).all(axis=1)
+def val_row(
+    epoch: int, losses: np.ndarray, answer: Callable, val: Mentions, seconds: float
+) -> dict:
+    """A row of the history; `answer` as `batches.best_boxes` takes it."""
+    found = batches.best_boxes(answer, val)
+    iou, hit = box_ops.iou(found, val.boxes), box_ops.holds_centre(val.boxes, found)
     return {
         "epoch": epoch,
         "score_loss": round(float(losses[0]), 5),
@@ -70,49 +67,24 @@ def _val_row(epoch: int, losses: np.ndarray, asker, val: Mentions, seconds: floa
     }
 
 
-def _fingerprint(embeddings: np.ndarray, *sets: Mentions) -> str:
-    """Hash of all code that the training runs, the vectors and the mentions."""
-    digest = hashlib.sha256(imports.code_hash(__file__).encode())
-    arrays = [embeddings]
-    for mentions in sets:
-        arrays += [mentions.picture_rows, mentions.rows, mentions.tokens, mentions.longer]
-        arrays += [mentions.boxes, mentions.landmarks]
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def described_run(
     settings: GridSettings,
     sets: tuple[Mentions, Mentions],
     embeddings: np.ndarray,
-    vocabulary: Vocabulary,
     made_with: dict,
     backbone: Backbone,
-    teachers: Sequence[Path],
 ) -> dict:
-    """What settings.json says of a finished run on `sets`, those of train and val; see `train_grid`
-    for the rest. ValueError for teachers that are not as many as the settings say, or read other
-    words; FileNotFoundError for one that is not finished."""
-    if len(teachers) != settings.teachers:
-        raise ValueError(f"teachers: expected {settings.teachers} folders, got {len(teachers)}")
-    taught_by = []
-    for path in teachers:
-        if not (path / "settings.json").is_file():
-            raise FileNotFoundError(
-                f"{path}: expected a finished grid model as a teacher, got none"
-            )
-        if Vocabulary.load(path / "vocabulary.txt").words != vocabulary.words:
-            raise ValueError(f"{path}: expected a teacher of the same vocabulary, got another")
-        teacher = json.loads((path / "settings.json").read_text(encoding="utf-8"))
-        mark = f"{teacher['epochs']} epochs, seed {teacher['seed']}, {teacher['fingerprint'][:8]}"
-        taught_by.append(mark)
+    """What settings.json says of a finished run on `sets`, those of train and val."""
+    arrays = [embeddings]
+    for one in sets:
+        # The pictures are those of the mentions; all of them would take long to read.
+        arrays += [array for name, array in vars(one).items() if name != "pictures"]
     return (
         made_with
         | asdict(settings)
         | {"model": "grid", "word_dim": embeddings.shape[1]}
         | {"label": backbone.label, "weights_sha256": backbone.sha256}
-        | {"taught_by": taught_by, "fingerprint": _fingerprint(embeddings, *sets)}
+        | {"fingerprint": fingerprint(__file__, *arrays)}
     )
 
 
@@ -126,90 +98,68 @@ def train_grid(
     folder: Path,
     weights: str | Path | None = None,
     progress: bool = True,
-    teachers: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Train into `folder` and return the history, a row an epoch; see `source.train.train`.
 
     Writes history.csv, the averaged weights of the epoch with the highest val mean IoU as
     visual, text and head .weights.h5, vocabulary.txt, and at the end settings.json.
     `made_with` has `untrained`, whether the backbone starts from random weights, and what else is
-    to be remembered. `teachers` are as many folders of finished models with the same vocabulary as
-    the settings say, see `described_run`. The state is saved every four minutes and after each
-    epoch; a stopped run goes on from there.
+    to be remembered. The state is saved every four minutes and after each epoch; a stopped run goes
+    on from there.
     """
     # Training on a GPU uses the rest of this module without TensorFlow.
-    from scene_utils.grid.ensemble import Asker, Ensemble
+    from scene_utils.grid.ensemble import Ensemble
     from scene_utils.grid.trainer import Trainer
 
-    finished, state = folder / "settings.json", folder / "state.json"
+    finished, started = folder / "settings.json", folder / "started.json"
     backbone = load_backbone(settings.backbone, weights, made_with["untrained"])
     sets = (train_set, val_set)
-    wanted = described_run(settings, sets, embeddings, vocabulary, made_with, backbone, teachers)
-    if finished.is_file() and json.loads(finished.read_text()) == wanted:
+    wanted = described_run(settings, sets, embeddings, made_with, backbone)
+    if read_finished(finished, wanted):
         return pd.read_csv(folder / "history.csv")
-    finished.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not read_finished(started, wanted):
+        shutil.rmtree(folder / "state", ignore_errors=True)
+        write_text(started, json.dumps(wanted))
     vocabulary.save(folder / "vocabulary.txt")
     make_deterministic(settings.seed)
-    model = build_grid(
-        backbone, embeddings, **{name: getattr(settings, name) for name in network.DESIGN}
-    )
+    model = build_grid(backbone, embeddings, **{name: getattr(settings, name) for name in DESIGN})
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
     total = settings.epochs * per_epoch
-    trainer = Trainer(model, settings, total, [network.load_grid(path) for path in teachers])
-    asker = Asker(Ensemble((model,)), settings.size)
-    step, rows = 0, []
-    if state.is_file():
-        known = json.loads(state.read_text())
-        if known["settings"] == wanted:
-            step, rows = known["step"], known["rows"]
-            trainer.checkpoint.read(str(folder / known["file"])).expect_partial()
-
-    def save() -> None:
-        name = f"state-{step}"
-        trainer.checkpoint.write(str(folder / name))
-        write_text(
-            state, json.dumps({"settings": wanted, "step": step, "rows": rows, "file": name})
-        )
-        for path in folder.glob("state-*"):
-            if path.name.split(".")[0] != name:
-                path.unlink()
-
-    mirrored = opposite_tokens(vocabulary)
-    with progress_bar(
-        initial=step, total=total, desc="grid", unit="step", disable=not progress
-    ) as bar:
+    trainer = Trainer(model, settings, total)
+    alone = Ensemble((model,))
+    step = trainer.resume(folder / "state")
+    log = folder / "history.csv"
+    rows = pd.read_csv(log).to_dict("records")[: step // per_epoch] if step >= per_epoch else []
+    mirrored = batches.opposite_tokens(vocabulary)
+    shown = {"desc": "grid", "unit": "step", "disable": not progress}
+    with progress_bar(initial=step, total=total, **shown) as bar:
         while step < total:
             epoch, first = divmod(step, per_epoch)
             size = settings.size_in(epoch)
             began, saved, losses = time.perf_counter(), time.perf_counter(), []
-            batches = epoch_batches(train_set, settings, mirrored, epoch, first)
-            for batch in prefetched(batches):
-                losses.append(
-                    [
-                        float(loss)
-                        for loss in trainer.step(size, *map(keras.ops.convert_to_tensor, batch[1:]))
-                    ]
-                )
+            left = batches.epoch_batches(train_set, settings, mirrored, epoch, first)
+            for batch in batches.prefetched(left):
+                lost = trainer.step(size, *map(keras.ops.convert_to_tensor, batch[1:]))
+                losses.append([float(loss) for loss in lost])
                 step += 1
                 bar.update()
                 if time.perf_counter() - saved > SAVE_SECONDS and step % per_epoch:
-                    save()
+                    trainer.save(step)
                     saved = time.perf_counter()
             trainer.swap()
             seconds = time.perf_counter() - began
-            row = _val_row(epoch + 1, np.mean(losses, axis=0), asker, val_set, seconds)
+            row = val_row(epoch + 1, np.mean(losses, axis=0), alone.answer, val_set, seconds)
             if row["val_mean_iou"] > max((r["val_mean_iou"] for r in rows), default=-1):
                 model.save(folder)
             trainer.swap()
             rows.append(row)
-            write_text(folder / "history.csv", pd.DataFrame(rows).to_csv(index=False))
-            save()
+            write_text(log, pd.DataFrame(rows).to_csv(index=False))
+            trainer.save(step)
             bar.set_postfix(val_iou=row["val_mean_iou"], val_accuracy=row["val_accuracy_0.5"])
     write_text(finished, json.dumps(wanted, indent=1) + "\n")
-    for path in folder.glob("state*"):
-        path.unlink()
-    return pd.read_csv(folder / "history.csv")
+    started.unlink()
+    shutil.rmtree(folder / "state")
+    return pd.read_csv(log)
 
 
 def train_members(settings: GridSettings, *data, folder: Path, **options) -> list[pd.DataFrame]:
@@ -217,17 +167,8 @@ def train_members(settings: GridSettings, *data, folder: Path, **options) -> lis
 
     `data` and `options` are those of `train_grid` between its settings and its folder, and after.
     """
-    for number in range(1, settings.members):
-        finished = member_folder(folder, number) / "settings.json"
-        # Else one of a former training might be taken for a member while the first is trained.
-        if finished.is_file() and json.loads(finished.read_text())["epochs"] != settings.epochs:
-            finished.unlink()
-    return [
-        train_grid(
-            replace(settings, seed=settings.seed + number),
-            *data,
-            member_folder(folder, number),
-            **options,
-        )
-        for number in range(settings.members)
-    ]
+    histories = []
+    for number in range(settings.members):
+        member = replace(settings, seed=settings.seed + number)
+        histories.append(train_grid(member, *data, member_folder(folder, number), **options))
+    return histories

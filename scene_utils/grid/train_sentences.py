@@ -1,6 +1,10 @@
-"""Train what the phrases of a sentence say of each other's boxes; see `sentences`."""
+"""Train what the phrases of a sentence say of each other's boxes; see `sentences`.
 
-import hashlib
+Of the entities of a picture that are of a phrase's category, which is the one, given the box of
+another phrase of the sentence? No picture is looked at, so all annotated train pictures serve, also
+those that are not at hand, and no picture can be learned by heart.
+"""
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +15,17 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from scene_utils import box_ops, imports
+from scene_utils import box_ops
 from scene_utils.features.pixels import PictureStore
 from scene_utils.grid.batches import opposite_tokens
 from scene_utils.grid.folders import record
 from scene_utils.grid.localizer import GridLocalizer, load_grid_localizer
-from scene_utils.grid.presence import rarity
-from scene_utils.grid.ranking import ranked_boxes
+from scene_utils.grid.ranking import ranked_boxes, rarity
 from scene_utils.grid.sentence_network import WEIGHTS, PairNetworks, build_networks, saved
 from scene_utils.grid.sentences import Pairs, agree, factors, pairs_of
+from scene_utils.grid.trainer import descend
 from scene_utils.paths import read_finished, write_text
-from scene_utils.runtime import make_deterministic, progress_bar
+from scene_utils.runtime import fingerprint, make_deterministic, progress_bar
 from scene_utils.stats import fit_logistic, log_odds
 from scene_utils.words import Vocabulary
 
@@ -44,9 +48,7 @@ class _Annotated:
 
 def _annotated(phrases: pd.DataFrame, split: str, vocabulary: Vocabulary) -> _Annotated:
     boxed = phrases[(phrases.split == split) & (phrases.n_boxes > 0)].reset_index(drop=True)
-    boxes = box_ops.to_relative(
-        boxed[box_ops.COLUMNS].to_numpy(), boxed.width.to_numpy(), boxed.height.to_numpy()
-    )
+    boxes = box_ops.relative(boxed)
     entities = np.tile(np.arange(len(boxed))[:, None], (1, ENTITIES))
     known = np.zeros((len(boxed), ENTITIES), bool)
     known[:, 0] = True
@@ -118,18 +120,15 @@ def train_context(
 ) -> dict:
     """Train beside the finished grid model of `folder`, and return what context.json holds.
 
-    The networks see the annotations of the train split alone, whose pictures need not be at hand.
-    How much they count, and the curve from expected IoU to the probability of a hit, are chosen on
-    the val pictures of the store. Beside these context.json has the figures on val: how often the
-    right one of a picture's like entities is chosen, from the phrase alone (`alone`) and with the
-    box of another phrase of its sentence (`with_another`), and mean IoU and accuracy at IoU .5 of
-    the grid model by weight, 0 first. A finished training is returned as it is.
+    The networks see the train split's annotations alone. How much they count (`weight`), and the
+    curve `hit`, are chosen on the val pictures of the store. On val are, too: how often the right
+    one is chosen from the phrase `alone` and `with_another`'s box, and mean IoU and accuracy at
+    IoU .5 of the grid model by weight, 0 first. A finished training is returned as it is.
     """
     finished = folder / "context.json"
-    digest = hashlib.sha256(imports.code_hash(__file__).encode() + embeddings.tobytes())
-    digest.update(phrases[["image_id", "phrase_id", "phrase", "split"]].to_csv().encode())
-    digest.update(record(folder))
-    wanted = {"seed": seed, "steps": steps, "fingerprint": digest.hexdigest()}
+    said = phrases[["image_id", "phrase_id", "phrase", "split"]].to_csv()
+    digest = fingerprint(__file__, embeddings, said, record(folder))
+    wanted = {"seed": seed, "steps": steps, "fingerprint": digest}
     if known := read_finished(finished, wanted):
         return known
     make_deterministic(seed)
@@ -154,34 +153,28 @@ def learn(
     train_set, val_set = (_annotated(phrases, split, vocabulary) for split in ("train", "val"))
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.02)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01)
-    variables = {
-        id(variable): variable
-        for part in (networks.reads, networks.lies, networks.prior)
-        for variable in part.trainable_variables
-    }
-    variables = list(variables.values())
+    parts = (networks.reads, networks.lies, networks.prior)
+    every = (variable for part in parts for variable in part.trainable_variables)
+    variables = list({id(variable): variable for variable in every}.values())
+    mirrored = opposite_tokens(vocabulary)
+    bar = progress_bar(range(steps), desc="context", unit="step", disable=not progress)
+    chosen = (rng.choice(train_set.usable, PAIRS_PER_STEP) for _ in bar)
+    batches = (_batch(train_set, pairs, mirrored, rng) for pairs in chosen)
 
-    @tf.function
-    def step(*batch):
-        with tf.GradientTape() as tape:
-            first, _, second, _ = _losses(networks, *batch, training=True)
-            total = first + second
-        gradients = tape.gradient(total, variables)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    def loss(*batch):
+        alone, _, with_another, _ = _losses(networks, *batch, training=True)
+        return alone + with_another
+
+    descend(loss, variables, optimizer, batches)
 
     @tf.function(reduce_retracing=True)
     def hits(*batch):
         _, alone, _, both = _losses(networks, *batch, training=False)
         return tf.stack([alone, both])
 
-    mirrored = opposite_tokens(vocabulary)
-    for _ in progress_bar(range(steps), desc="context", unit="step", disable=not progress):
-        chosen = rng.choice(train_set.usable, PAIRS_PER_STEP)
-        step(*map(tf.constant, _batch(train_set, chosen, mirrored, rng)))
-    parts = np.array_split(val_set.usable, -(-len(val_set.usable) // 1000))
     right = [
         len(part) * hits(*map(tf.constant, _batch(val_set, part, mirrored, None))).numpy()
-        for part in parts
+        for part in np.array_split(val_set.usable, -(-len(val_set.usable) // 1000))
     ]
     alone, both = np.sum(right, axis=0) / max(1, len(val_set.usable))
     return {
@@ -197,9 +190,7 @@ def fit_curves(asked: GridLocalizer, phrases: pd.DataFrame, pictures: PictureSto
     val = phrases[(phrases.split == "val") & phrases.image_id.isin(pictures.row)]
     val = val.reset_index(drop=True)
     boxed = (val.n_boxes > 0).to_numpy()
-    truth = box_ops.to_relative(
-        val[box_ops.COLUMNS].to_numpy(), val.width.to_numpy(), val.height.to_numpy()
-    )[boxed]
+    truth = box_ops.relative(val)[boxed]
     rows = val.image_id.map(pictures.row).to_numpy(int)
     tokens = asked.vocabulary.encode(val.phrase, asked.settings["length"])
     boxes, shares, _ = asked.candidates(tokens, pictures.pictures, rows)

@@ -1,15 +1,17 @@
-"""A step of training the grid model, compiled by TensorFlow."""
+"""Steps of training the grid model and what is trained beside it, compiled by TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
+import keras
 import tensorflow as tf
 
 from scene_utils.grid.batches import GridSettings
 from scene_utils.grid.folders import PARTS
 from scene_utils.grid.losses import total_loss
 from scene_utils.grid.network import GridModel
-from scene_utils.grid.train import fast_and_slow, make_optimizer
+from scene_utils.grid.train import fast_and_slow, make_optimizers
 
 
 def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) -> tf.Tensor:
@@ -28,27 +30,14 @@ def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) 
 
 
 class Trainer:
-    """Model, optimisers and averaged weights of one run, and the compiled step over them.
+    """Model, optimisers and averaged weights of one run, and the compiled step over them."""
 
-    What the `teachers` say of a view is learned too.
-    """
-
-    def __init__(
-        self,
-        model: GridModel,
-        settings: GridSettings,
-        steps: int,
-        teachers: Sequence[GridModel] = (),
-    ):
-        self.model, self.settings, self.teachers = model, settings, teachers
+    def __init__(self, model: GridModel, settings: GridSettings, steps: int):
+        self.model, self.settings = model, settings
         self.fast, self.slow = fast_and_slow(model)
         self.variables = [*self.slow, *self.fast]
         self.averaged = [tf.Variable(v.value, trainable=False) for v in self.variables]
-        rates = (settings.learning_rate, settings.backbone_rate)
-        self.optimizers = [
-            make_optimizer(rate, settings.weight_decay, steps, variables)
-            for rate, variables in zip(rates, (self.fast, self.slow), strict=True)
-        ]
+        self.optimizers = make_optimizers(settings, steps, self.fast, self.slow)
         parts = dict(zip(PARTS, model.parts(), strict=True))
         self.checkpoint = tf.train.Checkpoint(
             optimizers=self.optimizers, averaged=self.averaged, **parts
@@ -58,21 +47,29 @@ class Trainer:
     def step(self, size: int, pixels, windows, light, tokens, truth, landmarks, absent):
         """One update on pictures seen at `size` px; gives score loss and box loss."""
         seen = seen_at(size, pixels, windows, light)
-        told = [model.ask(model.visual(seen, training=False), tokens) for model in self.teachers]
         with tf.GradientTape() as tape:
             grid = self.model.visual(seen, training=True)
             answered = self.model.ask(grid, tokens, training=True)
             given = truth, landmarks, absent, self.settings.landmarks_shown
-            total, losses = total_loss(grid, answered, told, *given)
-        gradients = tape.gradient(total, self.variables)
-        count = len(self.slow)
-        self.optimizers[0].apply_gradients(zip(gradients[count:], self.fast, strict=True))
-        self.optimizers[1].apply_gradients(zip(gradients[:count], self.slow, strict=True))
+            total, losses = total_loss(grid, answered, *given)
+        slow, fast = tape.gradient(total, [self.slow, self.fast])
+        self.optimizers[0].apply_gradients(zip(fast, self.fast, strict=True))
+        self.optimizers[1].apply_gradients(zip(slow, self.slow, strict=True))
         done = tf.cast(self.optimizers[0].iterations, tf.float32)
         keep = tf.minimum(0.999, (1 + done) / (10 + done))
         for average, variable in zip(self.averaged, self.variables, strict=True):
             average.assign_sub((1 - keep) * (average - variable))
         return losses
+
+    def resume(self, folder: Path) -> int:
+        """Go on from what `save` left in the folder, if anything; the number of steps done."""
+        self.states = tf.train.CheckpointManager(self.checkpoint, folder, max_to_keep=1)
+        self.states.restore_or_initialize()
+        return int(self.optimizers[0].iterations)
+
+    def save(self, step: int) -> None:
+        """Keep what `resume` takes, and none older."""
+        self.states.save(step)
 
     def swap(self) -> None:
         """Exchange the model's weights with their moving average."""
@@ -80,3 +77,20 @@ class Trainer:
             kept = tf.identity(variable.value)
             variable.assign(average)
             average.assign(kept)
+
+
+def descend(
+    loss: Callable, variables: list, optimizer: keras.optimizers.Optimizer, batches: Iterable
+) -> None:
+    """Update the variables by the slope of `loss`, a function of the arrays of a batch, with each
+    of the batches."""
+
+    @tf.function
+    def step(*batch):
+        with tf.GradientTape() as tape:
+            found = loss(*batch)
+        gradients = tape.gradient(found, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    for batch in batches:
+        step(*map(tf.constant, batch))

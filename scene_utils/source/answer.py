@@ -69,23 +69,21 @@ class SourceModel:
         low = np.minimum(corners[:, :2], 1 - LEAST)
         return np.concatenate([low, np.maximum(corners[:, 2:], low + LEAST)], axis=1)
 
-    def boxes(self, image: ImageSource, phrases: Sequence[str]) -> np.ndarray:
-        """Boxes `(n, 4)` of n phrases in one picture, in pixels of that picture."""
-        pixels, width, height = read_squeezed(image, self.size or 32)
-        feature = self.encode(pixels[None])  # (1, channels)
-        tokens = self.vocabulary.encode(phrases, self.settings["length"])  # (n, 12)
-        relative = self.regress(feature, np.zeros(len(phrases), int), tokens)  # (n, 4)
-        return box_ops.to_pixels(relative, width, height)
-
     def ground(
         self, image: ImageSource, phrases: str | Sequence[str], top_k: int = 1, sentence: str = ""
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list; one box each, however many are
         asked for, since the network gives one. It reads each phrase by itself."""
         asked, length = check_phrases(phrases), self.settings["length"]
+        if not asked:
+            return []
+        pixels, width, height = read_squeezed(image, self.size or 32)
+        feature = self.encode(pixels[None])  # (1, channels)
+        relative, _ = self.look(asked, feature, np.zeros(len(asked), int))  # (n, 4)
+        boxes = box_ops.to_pixels(relative, width, height)
         answers = [
             Grounding(phrase, box[None], **self.vocabulary.passed_over(phrase, length))
-            for phrase, box in zip(asked, self.boxes(image, asked) if asked else [], strict=True)
+            for phrase, box in zip(asked, boxes, strict=True)
         ]
         return answers[0] if isinstance(phrases, str) else answers
 
@@ -104,9 +102,8 @@ class SourceModel:
     def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:
         """Boxes `(n, 4)` as fractions, of phrases in what is `seen`, and None: it does not say
         whether they are there."""
-        return self.regress(
-            seen, rows, self.vocabulary.encode(phrases, self.settings["length"])
-        ), None
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])  # (n, 12)
+        return self.regress(seen, rows, tokens), None
 
     def predict(self, phrases: pd.DataFrame, store: FeatureStore | None) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table; one box each, rank 1, score 1.

@@ -33,9 +33,6 @@ class MeanVector(keras.layers.Layer):
         vectors = ops.take(self.table, tokens, axis=0)
         return ops.sum(vectors * known, axis=1) / ops.maximum(ops.sum(known, axis=1), 1)
 
-    def get_config(self):
-        return super().get_config() | {"words": self.words, "dim": self.dim}
-
 
 @keras.saving.register_keras_serializable(package="scene_utils")
 class Corners(keras.layers.Layer):
@@ -60,13 +57,9 @@ def build_regressor(
     whether it may see the picture and the phrase; a control ignores the other input.
     """
     picture, phrase = inputs
-    if not picture and not phrase:
-        raise ValueError("inputs: expected the picture, the phrase or both, got neither")
     feature = keras.Input((channels,), name="feature")
     tokens = keras.Input((length,), dtype="int32", name="tokens")
-    parts = []
-    if picture:
-        parts.append(feature)
+    parts = [feature] if picture else []
     if phrase:
         parts.append(MeanVector(*embeddings.shape, name="mean_vector")(tokens))
     x = keras.layers.Concatenate()(parts) if len(parts) == 2 else parts[0]

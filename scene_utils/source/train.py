@@ -4,7 +4,6 @@ Every epoch is a function of (state before it, seed, epoch number), so a run tha
 started again gives bit for bit what an undisturbed run gives.
 """
 
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -16,11 +15,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from scene_utils import box_ops, imports
+from scene_utils import box_ops
 from scene_utils.dataset.mentions import boxed_mentions
 from scene_utils.features.encode import FeatureStore
 from scene_utils.paths import atomic, read_finished, write_text
-from scene_utils.runtime import make_deterministic, progress_bar
+from scene_utils.runtime import fingerprint, make_deterministic, progress_bar
 from scene_utils.source.model import INPUTS, LOSSES, build_regressor
 from scene_utils.words import Vocabulary
 
@@ -66,16 +65,6 @@ def make_examples(
     return Examples(store.array(list(ids)), rows.astype(np.int32), tokens, boxes)
 
 
-def _fingerprint(settings: Settings, made_with: dict, *arrays: np.ndarray) -> str:
-    """Hash of all that the trained model depends on, its code included."""
-    digest = hashlib.sha256(imports.code_hash(__file__).encode())
-    digest.update(json.dumps([asdict(settings), made_with, keras.__version__]).encode())
-    for array in arrays:
-        digest.update(str((array.dtype, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def train(
     settings: Settings,
     train_set: Examples,
@@ -94,8 +83,9 @@ def train(
     is returned as it is; an unfinished one goes on after its last whole epoch. `made_with` names
     backbone and vectors; `blind_box` is the best one box of all train mentions.
     """
-    arrays = [a for one in (train_set, val_set) for a in vars(one).values()]
-    wanted = {"fingerprint": _fingerprint(settings, made_with, embeddings, *arrays)}
+    made_of = json.dumps([asdict(settings), made_with, keras.__version__])
+    arrays = embeddings, *vars(train_set).values(), *vars(val_set).values()
+    wanted = {"fingerprint": fingerprint(__file__, made_of, *arrays)}
     finished, started = folder / "settings.json", folder / "started.json"
     if read_finished(finished, wanted):
         return pd.read_csv(folder / "history.csv")
@@ -124,12 +114,13 @@ def _fit(settings: Settings, sets: tuple, embeddings: np.ndarray, folder: Path, 
         done = int(network.optimizer.iterations) // steps
         rows = pd.read_csv(log).to_dict("records")[:done]
     else:
-        channels, design = train_set.features.shape[1], (settings.widths, settings.dropout)
-        network = build_regressor(
-            INPUTS[settings.model], channels, embeddings, settings.length, *design
+        inputs, channels = INPUTS[settings.model], train_set.features.shape[1]
+        design = settings.length, settings.widths, settings.dropout
+        network = build_regressor(inputs, channels, embeddings, *design)
+        rate = keras.optimizers.schedules.CosineDecay(
+            settings.learning_rate, settings.epochs * steps
         )
-        given = settings.learning_rate, settings.epochs * steps
-        adam = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(*given))
+        adam = keras.optimizers.Adam(rate)
         network.compile(adam, loss=LOSSES[settings.loss], jit_compile=False)
     # Exact now rather than at each step: operations on float16 warn where a processor lacks them.
     features = tf.constant(train_set.features, tf.float32)
@@ -140,9 +131,13 @@ def _fit(settings: Settings, sets: tuple, embeddings: np.ndarray, folder: Path, 
         batches = _epoch_batches(train_set, features, settings, epoch)
         loss = network.fit(batches, shuffle=False, verbose=0).history["loss"][0]
         iou = box_ops.iou(predict(network, val_set), val_set.boxes)
-        row = {"epoch": epoch, "loss": loss, "val_mean_iou": float(iou.mean())}
-        row |= {"val_accuracy_0.5": float((iou >= 0.5).mean())}
-        row |= {"seconds": round(time.perf_counter() - start, 2)}
+        row = {
+            "epoch": epoch,
+            "loss": loss,
+            "val_mean_iou": float(iou.mean()),
+            "val_accuracy_0.5": float((iou >= 0.5).mean()),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
         # Best model, then history, then state: a kill between them only repeats the epoch.
         if row["val_mean_iou"] > max((r["val_mean_iou"] for r in rows), default=-1):
             with atomic(folder / "model.keras") as temporary:

@@ -23,8 +23,8 @@ import pandas as pd
 from scene_utils import box_ops, paths, words
 from scene_utils.analysis import metrics, metrics_file
 from scene_utils.features import encode
-from scene_utils.grid.batches import GridSettings, Mentions, open_sets
-from scene_utils.grid.ensemble import Asker, Ensemble
+from scene_utils.grid.batches import GridSettings, Mentions, best_boxes, open_sets
+from scene_utils.grid.ensemble import Ensemble
 from scene_utils.grid.folders import member_folders
 from scene_utils.grid.network import load_grid
 from scene_utils.grid.train import train_members
@@ -125,18 +125,18 @@ def _grid(settings, root, cache, phrases, vocabulary, embeddings, vectors, store
     return {
         "pictures": len(train_set.picture_rows),
         "epoch_seconds": seconds,
-        "val": score_grid(ensemble, settings.size, val_set),
-        "val_lengthened": score_grid(ensemble, settings.size, val_set, lengthened=True),
+        "val": score_grid(ensemble, val_set),
+        "val_lengthened": score_grid(ensemble, val_set, lengthened=True),
     }
 
 
-def score_grid(ensemble: Ensemble, size: int, val: Mentions, lengthened: bool = False) -> dict:
+def score_grid(ensemble: Ensemble, val: Mentions, lengthened: bool = False) -> dict:
     """Figures of grid models on val; with `lengthened` of those mentions alone that
     `words.described` lengthens, so asked: the box to find stays that of the mention."""
     kept = (val.tokens != val.longer).any(axis=1) if lengthened else np.full(len(val.rows), True)
-    asked = (val.longer if lengthened else val.tokens)[kept]
-    found, _ = Asker(ensemble, size).ask(val.pictures, val.picture_rows, val.rows[kept], asked)
-    return _figures(found[:, 0], val.boxes[kept], val.rows[kept])
+    tokens = (val.longer if lengthened else val.tokens)[kept]
+    found = best_boxes(ensemble.answer, replace(val, rows=val.rows[kept], tokens=tokens))
+    return _figures(found, val.boxes[kept], val.rows[kept])
 
 
 def _figures(found: np.ndarray, truth: np.ndarray, pictures: np.ndarray) -> dict:

@@ -48,7 +48,7 @@ def measure(profile: str, data_root: str) -> dict:
             )
             found = store.array(ids).astype(np.float32)
             examples = train.make_examples(phrases, "val", store, vocabulary)
-            iou = box_ops.iou(train.predict(network, *examples.inputs), examples.boxes)
+            iou = box_ops.iou(train.predict(network, examples), examples.boxes)
         exact = found if exact is None else exact
         cosine = cosines(found, exact)
         rows[f"{engine} {precision}"] = {

@@ -13,7 +13,7 @@ def grid_step(size: int):
     from scene_utils.features import backbones
     from scene_utils.grid.batches import LANDMARKS, GridSettings
     from scene_utils.grid.network import build_grid
-    from scene_utils.grid.train import Trainer
+    from scene_utils.grid.trainer import Trainer
 
     settings = GridSettings(backbone="efficientnet_lite2", size=size)
     model = build_grid(
