@@ -36,6 +36,12 @@ class Grounding:
     unread: tuple[str, ...] = ()
 
 
+def check_top_k(top_k: int) -> None:
+    """ValueError for another number of boxes than a model of either kind may be asked for."""
+    if not 1 <= top_k <= 30:
+        raise ValueError(f"top_k: expected 1 to 30, got {top_k}")
+
+
 def label(settings: dict, name: str) -> str:
     """A model's name with the inputs that made it, as its settings tell them.
 

@@ -101,6 +101,13 @@ def test_phrases_without_words_are_refused_and_none_gives_none(name):
     assert "error: phrase 1 of 1: expected words that name a thing" in answer.stderr
 
 
+@pytest.mark.parametrize("name", ["grid", "source"])
+@pytest.mark.parametrize("top_k", [0, 31])
+def test_both_models_refuse_the_same_numbers_of_boxes(name, top_k):
+    with pytest.raises(ValueError, match=f"top_k: expected 1 to 30, got {top_k}"):
+        scene_utils.load_model(name).ground(paths.PHOTOS / "coffee.jpg", "a cup", top_k)
+
+
 def test_the_source_system_that_ships_answers_in_python_and_on_the_command_line():
     photo = paths.PHOTOS / "astronaut.jpg"
     source = scene_utils.load_model("source")

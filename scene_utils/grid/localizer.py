@@ -100,8 +100,7 @@ class GridLocalizer:
         ValueError for `top_k` outside 1-30, for a sentence that lacks one of the phrases, and for
         a sentence where the model has no `context.json`.
         """
-        if not 1 <= top_k <= 30:
-            raise ValueError(f"top_k: expected 1 to 30, got {top_k}")
+        grounding.check_top_k(top_k)
         asked = check_phrases(phrases)
         if not asked:
             return []
