@@ -74,6 +74,7 @@ class SourceModel:
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list; one box each, however many are
         asked for, since the network gives one. It reads each phrase by itself."""
+        grounding.check_top_k(top_k)
         asked, length = check_phrases(phrases), self.settings["length"]
         if not asked:
             return []
