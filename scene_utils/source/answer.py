@@ -80,7 +80,8 @@ class SourceModel:
             return []
         pixels, width, height = read_squeezed(image, self.size or 32)
         feature = self.encode(pixels[None])  # (1, channels)
-        relative, _ = self.look(asked, feature, np.zeros(len(asked), int))  # (n, 4)
+        tokens = self.vocabulary.encode(asked, length)  # (n, 12)
+        relative = self.regress(feature, np.zeros(len(asked), int), tokens)  # (n, 4)
         boxes = box_ops.to_pixels(relative, width, height)
         answers = [
             Grounding(phrase, box[None], **self.vocabulary.passed_over(phrase, length))
@@ -103,7 +104,7 @@ class SourceModel:
     def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:
         """Boxes `(n, 4)` as fractions, of phrases in what is `seen`, and None: it does not say
         whether they are there."""
-        tokens = self.vocabulary.encode(phrases, self.settings["length"])  # (n, 12)
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])
         return self.regress(seen, rows, tokens), None
 
     def predict(self, phrases: pd.DataFrame, store: FeatureStore | None) -> pd.DataFrame:
