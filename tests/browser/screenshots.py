@@ -1,4 +1,4 @@
-"""Pictures of the query widget for the README, from a real browser: `make screenshots`.
+"""The README's pictures, `make screenshots`: answers on photos; the widget in a real browser.
 
 They show the photos of `data/photos` alone, which may be shown anywhere.
 """
@@ -7,9 +7,11 @@ import io
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from PIL import Image
 
-from scene_utils import paths
+from scene_utils import box_ops, images, models, paths, plots
 from scene_utils.paths import atomic
 from scene_utils.plots import COLOURS, GUESS, TRUTH
 from scene_utils.widget.draw import YOU
@@ -20,6 +22,23 @@ SIZE = {"width": 1180, "height": 850}
 WIDTH = 860  # of the animation
 LARGEST = 2_000_000
 LINES = (*COLOURS, TRUTH, GUESS, YOU)
+FOUR = {"camera": "a dark coat", "chelsea": "green eyes", "coffee": "a cup", "rocket": "a rocket"}
+
+
+@plots.styled
+def four_photos():
+    """A photo each with the box that the shipped model gives a phrase, beside the one by eye."""
+    known = pd.read_csv(paths.PHOTOS / "phrases.csv").set_index(["photo", "phrase"])
+    figure, axes = plots.new_figure(8.4, 2.5, ncols=4)
+    for axis, (photo, phrase) in zip(axes.flat, FOUR.items(), strict=True):
+        picture = images.open_image(paths.PHOTOS / f"{photo}.jpg")
+        found = models.load_model("grid").ground(picture, phrase, top_k=1).boxes[0]
+        truth = known.loc[(photo, phrase), box_ops.COLUMNS].to_numpy(np.float32)
+        overlap = float(box_ops.iou(found, truth))
+        plots.draw_boxes(axis, np.asarray(picture), [truth, found], colours=(TRUTH, GUESS))
+        said = "right" if overlap >= 0.5 else "wrong"
+        axis.set_title(f"“{phrase}”\n{said}: IoU {overlap:.2f}", fontsize=9)
+    return figure
 
 
 def _picture(page) -> Image.Image:
@@ -121,6 +140,7 @@ def gif_bytes(frames: list[tuple[Image.Image, int]]) -> bytes:
 
 
 def main() -> None:
+    plots.save(four_photos(), FOLDER / "photos.png")
     with (
         tempfile.TemporaryDirectory() as folder,
         browser.widget_open(Path(folder), browser.PHOTOS_PAGE, viewport=SIZE) as page,
