@@ -111,15 +111,24 @@ def write_array(target: Path, array: np.ndarray) -> str:
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
-def replace_folder(source: Path, target: Path) -> None:
-    """Make `target` a copy of the folder `source`: nothing of an older one stays in it, or all if
-    copying fails."""
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its place when the block succeeds. Nothing
+    of an older one stays then, and all of it if the block fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        shutil.copytree(source, Path(scratch, "new"))
+        new = Path(scratch, "new")
+        new.mkdir()
+        yield new
         if target.exists():
             os.replace(target, Path(scratch, "old"))
-        os.replace(Path(scratch, "new"), target)
+        os.replace(new, target)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Make `target` a copy of the folder `source`, see `new_folder`."""
+    with new_folder(target) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True)
 
 
 def data_root(profile: str, data: str = "") -> Path:

@@ -108,10 +108,10 @@ def read_glove_text(path: Path | str, name: str = "") -> Vectors:
     rows: list[np.ndarray] = []
     total, bad, first_bad = 0, 0, ""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        first = [file.readline(LONGEST_LINE) for _ in range(20)]
+        lines = iter(lambda: file.readline(LONGEST_LINE), b"")
+        first = list(itertools.islice(lines, 20))
         dim = statistics.mode([width for width in map(_width, first) if width] or [0])
-        lines = itertools.chain(filter(None, first), iter(lambda: file.readline(LONGEST_LINE), b""))
-        for total, line in enumerate(lines, start=1):
+        for total, line in enumerate(itertools.chain(first, lines), start=1):
             if not line.strip():
                 continue
             try:
@@ -211,12 +211,11 @@ class Vocabulary:
     def encode(self, phrases: Iterable[str], length: int = 12) -> np.ndarray:
         """Token ids `(n, length)` int32, padded with 0; words past `length` are cut. An empty
         phrase is one unknown word, so that a row is never padding alone."""
-        phrases = list(phrases)
-        ids = np.zeros((len(phrases), length), np.int32)
-        for row, phrase in enumerate(phrases):
-            found = [self.index.get(token, 1) for token in tokenize(phrase)[:length]] or [1]
-            ids[row, : len(found)] = found
-        return ids
+        rows = []
+        for phrase in phrases:
+            ids = [self.index.get(token, 1) for token in tokenize(phrase)[:length]] or [1]
+            rows.append(ids + [0] * (length - len(ids)))
+        return np.array(rows, np.int32).reshape(-1, length)
 
     def passed_over(self, phrase: str, length: int) -> dict[str, tuple[str, ...]]:
         """Words of a phrase that say nothing to a model that reads `length` of them: `unknown`,
@@ -255,12 +254,9 @@ def build_vocabulary(
 
 def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Counter]:
     """Share of tokens that the vocabulary knows, in [0, 1], and counts of the unknown words."""
-    total, unknown = 0, Counter()
-    for phrase in phrases:
-        tokens = tokenize(phrase)
-        total += len(tokens)
-        unknown.update(token for token in tokens if token not in vocabulary.index)
-    return 1 - unknown.total() / max(total, 1), unknown
+    tokens = [token for phrase in phrases for token in tokenize(phrase)]
+    unknown = Counter(token for token in tokens if token not in vocabulary.index)
+    return 1 - unknown.total() / max(len(tokens), 1), unknown
 
 
 def names_two(phrase: str) -> bool:

@@ -73,9 +73,8 @@ def parse_annotation(xml: bytes, boxes: bool = True) -> Annotation:
         raise ValueError("expected a plain annotation, got a file with a <! declaration")
     try:
         root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        reason = f"got one that ends or breaks: {error}"
-        raise ValueError(f"expected a whole XML file, {reason}") from error
+    except ElementTree.ParseError as why:
+        raise ValueError(f"expected a whole XML file, got one that ends or breaks: {why}") from why
     width, height = (_number(root.findtext(p), p) for p in ("size/width", "size/height"))
     if not boxes:
         return Annotation(width, height)

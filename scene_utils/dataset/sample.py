@@ -7,8 +7,7 @@ whole data set that goes through the same reader as the real one.
 import contextlib
 import json
 import math
-import os
-import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +17,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from scene_utils.dataset.entities import SPLITS
 from scene_utils.dataset.sample_layout import Thing
 from scene_utils.dataset.sample_phrases import Scene, describe, image_id
+from scene_utils.paths import new_folder
 from scene_utils.runtime import progress_bar
 
 # Raised whenever the same arguments give other files, so that old samples are made anew.
 VERSION = 4
+# Of each picture, by its id.
+FILES = ("Annotations/{}.xml", "Sentences/{}.txt", "flickr30k-images/{}.jpg")
 
 
 def _background(rng: np.random.Generator, kind: str, width: int, height: int) -> np.ndarray:
@@ -171,18 +173,16 @@ def render(scene: Scene) -> Image.Image:
 def annotation_xml(scene: Scene) -> str:
     """The text of the picture's Annotations file: one object a box, and one an id without."""
     size = ("width", scene.width), ("height", scene.height), ("depth", 3)
-    names: dict[int, list[str]] = {}
-    marks: dict[str, str] = {}
+    names: dict[int, dict[str, None]] = defaultdict(dict)
     for mention in scene.mentions:
         for target in mention.targets:
-            names.setdefault(target, []).append(mention.phrase_id)
-        if mention.mark in ("scene", "nobndbox"):
-            marks[mention.phrase_id] = mention.mark
+            names[target][mention.phrase_id] = None
+    marks = {m.phrase_id: m.mark for m in scene.mentions if m.mark in ("scene", "nobndbox")}
     lines = ["<annotation>", f"\t<filename>{scene.image_id}.jpg</filename>", "\t<size>"]
     lines += [*(f"\t\t<{tag}>{value}</{tag}>" for tag, value in size), "\t</size>"]
     for target, ids in names.items():
         sides = zip(("xmin", "ymin", "xmax", "ymax"), scene.things[target].box, strict=True)
-        lines += ["\t<object>", *(f"\t\t<name>{name}</name>" for name in dict.fromkeys(ids))]
+        lines += ["\t<object>", *(f"\t\t<name>{name}</name>" for name in ids)]
         lines += ["\t\t<bndbox>", *(f"\t\t\t<{tag}>{value}</{tag}>" for tag, value in sides)]
         lines += ["\t\t</bndbox>", "\t</object>"]
     for name, mark in marks.items():
@@ -194,14 +194,11 @@ def annotation_xml(scene: Scene) -> str:
 
 def _expected(arguments: dict[str, int]) -> set[str]:
     """Relative names of all files of a sample."""
-    ids = [
-        image_id(arguments["seed"], split, index)
-        for split in SPLITS
-        for index in range(arguments[split])
-    ]
-    kinds = ("Annotations/{}.xml", "Sentences/{}.txt", "flickr30k-images/{}.jpg")
-    lists = (*(f"{split}.txt" for split in SPLITS), "UNRELATED_CAPTIONS", "sample.json")
-    return {*lists, *(kind.format(image_id) for kind in kinds for image_id in ids)}
+    names = {*(f"{split}.txt" for split in SPLITS), "UNRELATED_CAPTIONS", "sample.json"}
+    for split in SPLITS:
+        ids = [image_id(arguments["seed"], split, index) for index in range(arguments[split])]
+        names |= {file.format(name) for file in FILES for name in ids}
+    return names
 
 
 def _whole(root: Path, arguments: dict[str, int]) -> bool:
@@ -248,30 +245,24 @@ def generate(
         raise ValueError(f"expected counts and seed >= 0, got {arguments}")
     if root.exists() and _whole(root, arguments):
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
-        new = Path(scratch, "new")
-        for folder in ("Annotations", "Sentences", "flickr30k-images"):
-            (new / folder).mkdir(parents=True)
-        unrelated = ["# format: <imageID> <sentence number>"]
-        with progress_bar(total=train + val + test, desc="pictures", disable=not progress) as bar:
-            for split in SPLITS:
-                ids = []
-                for index in range(arguments[split]):
-                    scene = describe(seed, split, index)
-                    name = scene.image_id
-                    render(scene).save(new / "flickr30k-images" / f"{name}.jpg", quality=88)
-                    (new / "Annotations" / f"{name}.xml").write_text(annotation_xml(scene))
-                    _write(new / "Sentences" / f"{name}.txt", scene.sentences)
-                    ids.append(name)
-                    unrelated += [f"{name} {number + 1}" for number in scene.unrelated]
-                    bar.update()
-                _write(new / f"{split}.txt", ids)
+    wanted = [(split, index) for split in SPLITS for index in range(arguments[split])]
+    ids: dict[str, list[str]] = {split: [] for split in SPLITS}
+    unrelated = ["# format: <imageID> <sentence number>"]
+    with new_folder(root) as new:
+        for file in FILES:
+            (new / file).parent.mkdir()
+        for split, index in progress_bar(wanted, desc="pictures", disable=not progress):
+            scene = describe(seed, split, index)
+            xml, text, picture = (new / file.format(scene.image_id) for file in FILES)
+            xml.write_text(annotation_xml(scene))
+            _write(text, scene.sentences)
+            render(scene).save(picture, quality=88)
+            ids[split].append(scene.image_id)
+            unrelated += [f"{scene.image_id} {number + 1}" for number in scene.unrelated]
+        for split, listed in ids.items():
+            _write(new / f"{split}.txt", listed)
         _write(new / "UNRELATED_CAPTIONS", unrelated)
         _write(new / "sample.json", [json.dumps(arguments)])
-        if root.exists():
-            os.replace(root, Path(scratch, "old"))
-        os.replace(new, root)
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

@@ -24,8 +24,7 @@ KINDS = ("ball", "box", "star", "kite", "cup", "fish", "car", "hat")
 HIGH = ("star", "kite", "hat")  # where they are not the salient thing of a picture
 # Unit step (x, y), y downwards, from the landmark towards the target.
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-# A phrase's target stands clearly in the relation, its other objects not even loosely: what lies
-# between is too doubtful for a phrase. See `stands`.
+# What stands in a relation loosely but not clearly is too doubtful for a phrase, see `stands`.
 CLEAR, LOOSE = (0.12, 1.5), (0.02, 0.5)
 BIG = 1.6  # a big object's side over a small one's, in one picture
 Words = tuple[str | None, str | None, str | None, str | None]  # size, texture, colour, kind
@@ -74,13 +73,13 @@ def stands(a: tuple, b: tuple, relation: str, short: int, rule: tuple[float, flo
     return along > rule[0] * short and along > rule[1] * across
 
 
-def _told_apart(a: tuple, b: tuple, landmark: tuple, short: int) -> bool:
-    """Whether a and b each stand to the landmark in a relation in which the other does not."""
-    clear, loose = (
-        [{r for r in RELATIONS if stands(one, landmark, r, short, rule)} for one in (a, b)]
-        for rule in (CLEAR, LOOSE)
-    )
-    return bool(clear[0] - loose[1] and clear[1] - loose[0])
+def alone(points: Sequence[tuple], landmark: tuple, relation: str, short: int) -> int | None:
+    """Which of the points stands clearly in the relation to the landmark, if no other does even
+    loosely; else None."""
+    near = [i for i, a in enumerate(points) if stands(a, landmark, relation, short, LOOSE)]
+    if len(near) == 1 and stands(points[near[0]], landmark, relation, short, CLEAR):
+        return near[0]
+    return None
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
@@ -130,8 +129,10 @@ def layout(
                 continue
             if turn == 3 and stands(things[-3].center, center, relation, short, LOOSE):
                 continue
-            if turn == 4 and not _told_apart(things[-4].center, things[-2].center, center, short):
-                continue
+            if turn == 4:
+                both = things[-4].center, things[-2].center
+                if not {0, 1} <= {alone(both, center, other, short) for other in RELATIONS}:
+                    continue
             frame = (round(center[0] - w / 2), round(center[1] - h / 2), w, h)
             cover = [
                 old + _overlap(frame, thing.frame) / (thing.frame[2] * thing.frame[3])

@@ -14,22 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scene_utils.dataset import sample_layout
 from scene_utils.dataset.entities import SPLITS
-from scene_utils.dataset.sample_layout import (
-    CLEAR,
-    KINDS,
-    LOOSE,
-    RELATIONS,
-    Thing,
-    Words,
-    layout,
-    pick,
-    salient_layout,
-    some,
-    stands,
-)
+from scene_utils.dataset.sample_layout import RELATIONS, Thing, Words, pick, some
 
-PLURALS = {kind: {"box": "boxes", "fish": "fish"}.get(kind, f"{kind}s") for kind in KINDS}
+PLURALS = {kind: f"{kind}s" for kind in sample_layout.KINDS} | {"box": "boxes", "fish": "fish"}
 CATEGORIES = {"fish": "animals", "car": "vehicles", "hat": "clothing"}
 BACKGROUNDS = {
     "plain": ("on", ("a plain wall", "the wall")),
@@ -168,13 +157,13 @@ def _related(
                 known.append(words)
     found = []
     for words in (words for words in names if len(index[words]) >= 2):
+        centers = [things[i].center for i in index[words]]
         for landmark, landmark_words in landmarks.items():
             if landmark in index[words]:
                 continue
-            a = things[landmark].center
-            near = [i for i in index[words] if stands(things[i].center, a, relation, short, LOOSE)]
-            if len(near) == 1 and stands(things[near[0]].center, a, relation, short, CLEAR):
-                found += [(words, other, near[0]) for other in landmark_words]
+            target = sample_layout.alone(centers, things[landmark].center, relation, short)
+            if target is not None:
+                found += [(words, other, index[words][target]) for other in landmark_words]
     return found
 
 
@@ -297,10 +286,10 @@ def _compose(rng: np.random.Generator, width: int, height: int, first_id: int, e
     relations = some(rng, tuple(RELATIONS), len(RELATIONS))
     while True:
         if easy:
-            things = salient_layout(rng, width, height)
+            things = sample_layout.salient_layout(rng, width, height)
             said = things and _say_salient(rng, things)
         else:
-            things = layout(rng, width, height, relations)
+            things = sample_layout.layout(rng, width, height, relations)
             said = things and _say(rng, things, min(width, height), relations)
         if said:
             background = pick(rng, tuple(BACKGROUNDS))
@@ -327,10 +316,8 @@ def describe(seed: int, split: str, index: int) -> Scene:
     first_id = _number(split, index) * 64 + 1
     easy = is_easy(index)
     things, background, lines, mentions = _compose(rng, width, height, first_id, easy)
-    unrelated: tuple[int, ...] = ()
-    if rng.random() < UNRELATED:
-        odd = int(rng.integers(5))
-        unrelated = (odd,)
+    unrelated = (int(rng.integers(5)),) if rng.random() < UNRELATED else ()
+    for odd in unrelated:
         *_, other_lines, other_mentions = _compose(rng, width, height, first_id + 32, easy)
         lines[odd] = other_lines[odd]
         mentions = [m for m in mentions if m.sentence != odd] + [

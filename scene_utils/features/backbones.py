@@ -105,8 +105,7 @@ def scaled_repeats(stage: int, repeats: int, depth: float) -> int:
 
 
 def efficientnet_lite(name: str = "efficientnet_lite0", size: int = 224) -> keras.Model:
-    """EfficientNet-Lite without its classifier, random weights. In the Lite variants the stem, the
-    head and the repeats of the first and last stage keep their size."""
+    """EfficientNet-Lite without its classifier, random weights; stem and head keep their width."""
     width, depth = SCALES[name]
     pixels = keras.Input((size, size, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)

@@ -38,8 +38,18 @@ def squeeze_pictures(
     target, listing = cache / f"pictures_{size}.npy", cache / f"pictures_{size}.json"
     paths = {image_id: picture_file(folder, image_id) for image_id in ids}
     asked = {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
-    if target.is_file() and (known := read_finished(listing, {"asked": asked})):
-        return _open(target, known)
+    known = read_finished(listing, {"asked": asked}) if target.is_file() else None
+    if known is None:
+        known = {"asked": asked} | _write(target, paths, size, progress)
+        write_text(listing, json.dumps(known) + "\n")
+    pictures = np.load(target, mmap_mode="r", allow_pickle=False)
+    row = {image_id: number for number, image_id in enumerate(known["ids"])}
+    lost = pd.DataFrame(known["unreadable"].items(), columns=["image_id", "reason"], dtype="str")
+    return PictureStore(pictures, row, lost)
+
+
+def _write(target: Path, paths: dict[str, Path], size: int, progress: bool) -> dict:
+    """Write the array of the pictures; gives the ids of its rows, and what could not be read."""
 
     def read(path: Path):
         try:
@@ -50,28 +60,19 @@ def squeeze_pictures(
     unreadable, kept = {}, []
     with atomic(target) as temporary, ThreadPoolExecutor(2) as pool:
         array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(ids), size, size, 3)
+            temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3)
         )
         # Room for the whole file now: a disk that fills up under a memory map kills the process.
         if hasattr(os, "posix_fallocate"):
             with open(temporary, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         shown = {"desc": "pictures", "unit": "image", "disable": not progress}
-        found = progress_bar(pool.map(read, paths.values()), total=len(ids), **shown)
-        for image_id, pixels in zip(ids, found, strict=True):
+        found = progress_bar(pool.map(read, paths.values()), total=len(paths), **shown)
+        for image_id, pixels in zip(paths, found, strict=True):
             if isinstance(pixels, str):
                 unreadable[image_id] = pixels
             else:
                 array[len(kept)] = pixels
                 kept.append(image_id)
         array.flush()
-    known = {"asked": asked, "ids": kept, "unreadable": unreadable}
-    write_text(listing, json.dumps(known) + "\n")
-    return _open(target, known)
-
-
-def _open(target: Path, known: dict) -> PictureStore:
-    pictures = np.load(target, mmap_mode="r", allow_pickle=False)
-    row = {image_id: number for number, image_id in enumerate(known["ids"])}
-    lost = pd.DataFrame(known["unreadable"].items(), columns=["image_id", "reason"], dtype="str")
-    return PictureStore(pictures, row, lost)
+    return {"ids": kept, "unreadable": unreadable}

@@ -180,12 +180,9 @@ def missing_parts(
     }
 
     def is_as_it_was(number: int) -> bool:
+        known = hashes[number]
         # A file that is gone has not changed: its features stay.
-        return all(
-            _hash_now(images, image_id) in (sha256, "")
-            for image_id, sha256 in hashes[number].items()
-            if image_id in asked
-        )
+        return all(_hash_now(images, name) in (known[name], "") for name in known.keys() & asked)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         kept = set(itertools.compress(hashes, pool.map(is_as_it_was, hashes)))
@@ -197,10 +194,8 @@ def missing_parts(
     done = {image_id for number in kept for image_id in hashes[number]}
     again = {image_id for number in hashes.keys() - kept for image_id in hashes[number]}
     todo = sorted((asked | again) - done)
-    free = (number for number in itertools.count() if number not in kept)
-    return {
-        next(free): todo[start : start + shard_size] for start in range(0, len(todo), shard_size)
-    }
+    free = itertools.filterfalse(kept.__contains__, itertools.count())
+    return {next(free): todo[i : i + shard_size] for i in range(0, len(todo), shard_size)}
 
 
 def _hash_now(images: Path, image_id: str) -> str:
