@@ -44,7 +44,6 @@ class Drawing:
     """A box over a picture, by mouse or keys; `changed()` is called after each change."""
 
     def __init__(self):
-        self.view: View | None = None
         self.changed: Callable[[], None] = lambda: None
         self.canvas = BBoxWidget(classes=["you"], colors=[YOU], hide_buttons=True)
         self.canvas.add_class("sq-draw")
@@ -71,8 +70,6 @@ class Drawing:
     @property
     def box(self) -> np.ndarray | None:
         """The box `(4,)` in pixels of the picture, or None."""
-        if self.view is None:
-            return None
         left, top, width, height = (field.value for field in self.fields)
         right, bottom = min(left + width, self.view.width), min(top + height, self.view.height)
         return np.float32([left, top, right, bottom]) if right > left and bottom > top else None
@@ -97,7 +94,7 @@ class Drawing:
         self.changed()
 
     def _drawn(self, change: dict) -> None:
-        if self._own or self.view is None:
+        if self._own:
             return
         sides = [0] * 4
         for box in change["new"][-1:]:  # a new box takes the place of the one before
@@ -106,7 +103,7 @@ class Drawing:
         self._take(sides, draw=len(change["new"]) > 1)
 
     def _typed(self) -> None:
-        if not self._own and self.view is not None:
+        if not self._own:
             self._take([field.value for field in self.fields])
 
 
