@@ -6,8 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scene_utils import paths
+import pandas as pd
+
+from scene_utils import box_ops, images, models, paths
+from scene_utils.analysis import metrics, metrics_file
+from scene_utils.analysis import references as blind
+from scene_utils.dataset import entities
+from scene_utils.features import store
 from scene_utils.paths import atomic, write_text
+from scene_utils.study import readme_tables, tables
+from scene_utils.widget import suggest
 
 
 def data(arguments: argparse.Namespace) -> None:
@@ -30,8 +38,6 @@ def data(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    from scene_utils import models
-
     model = models.load_model(arguments.model, arguments.weights)
     table, problems = models.predict_split(model, arguments.data_root, arguments.split)
     with atomic(Path(arguments.out)) as temporary:
@@ -45,21 +51,13 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def ground(arguments: argparse.Namespace) -> None:
-    from scene_utils import images
-
     # Before the seconds that loading a model takes.
     drawn = picture = images.open_image(arguments.picture)
-    import pandas as pd
-
-    from scene_utils import box_ops
-    from scene_utils.models import load_model
-    from scene_utils.widget import suggest
-
     phrases, sentence = [arguments.phrase], ""
     if "[" in arguments.phrase:
         phrases = suggest.split_sentence(arguments.phrase)
         sentence = suggest.whole_sentence(arguments.phrase)
-    model = load_model(arguments.model, arguments.weights)
+    model = models.load_model(arguments.model, arguments.weights)
     for answer in model.ground(picture, phrases, arguments.top_k, sentence):
         table = pd.DataFrame(answer.boxes.round(1), columns=box_ops.COLUMNS)
         if answer.scores is not None:
@@ -84,10 +82,6 @@ def ground(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics
-    from scene_utils.dataset import entities
-    from scene_utils.study import tables
-
     ids = entities.read_ids(arguments.data_root, arguments.split)
     found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
     predictions = metrics.read_predictions(arguments.predictions)
@@ -113,11 +107,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def references(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics
-    from scene_utils.analysis import references as blind
-    from scene_utils.dataset import entities
-    from scene_utils.study import tables
-
     root = arguments.data_root
     ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
     ids |= dict.fromkeys(entities.read_ids(root, arguments.split), "asked")
@@ -146,19 +135,18 @@ def references(arguments: argparse.Namespace) -> None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics_file
-    from scene_utils.study import readme_tables, run_notebook
-
-    metrics = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
-    print(readme_tables.models(metrics, arguments.protocol))
-    took = run_notebook.durations(paths.build(arguments.profile))
+    known = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
+    print(readme_tables.models(known, arguments.protocol))
+    took = []
+    for path in sorted(paths.build(arguments.profile).glob("[0-9]*.ipynb")):
+        if path.suffixes == [".ipynb"]:  # else it failed
+            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+            took.append(f"{path.stem} {about['papermill']['duration']:.0f}")
     if took:
-        print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
+        print("\nseconds: " + ", ".join(took))
 
 
 def readme(arguments: argparse.Namespace) -> None:
-    from scene_utils.study import readme_tables
-
     pages = filter(Path.is_file, map(paths.ROOT.joinpath, readme_tables.FILES))
     named = map(Path, arguments.file) if arguments.file else pages
     differ = [path for path in named if not readme_tables.update(path, arguments.check)]
@@ -168,8 +156,6 @@ def readme(arguments: argparse.Namespace) -> None:
 
 
 def cache(arguments: argparse.Namespace) -> None:
-    from scene_utils.features import store
-
     made = (paths.DATA / "cache").glob(f"*/features/*/{store.MANIFEST}")
     folders = arguments.folder or sorted(path.parent for path in made)
     found = {folder: store.verify(folder) for folder in folders}

@@ -22,8 +22,7 @@ from scene_utils.dataset.mentions import PREDICTION_COLUMNS
 
 PROTOCOLS = ("merged", "any")
 THRESHOLDS = (0.3, 0.5, 0.7)
-RANKS = (1, 5, 10)
-RECALLS = (*map(str, RANKS), "upper_bound")
+RECALLS = {"1": "iou", "5": "top5", "10": "top10", "upper_bound": "best"}  # and their columns
 CATEGORIES = (
     *("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other"),
 )
@@ -76,10 +75,8 @@ def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.Data
     table["image_id"] = table["image_id"].astype("str")
     for column in [*KEY[1:], "rank"]:
         try:
-            whole = table[column].astype("int64")
-            if (whole != table[column].astype("float64")).any():
-                raise ValueError("fractions")
-            table[column] = whole
+            # By way of Int64, which refuses fractions.
+            table[column] = pd.to_numeric(table[column]).astype("Int64").astype("int64")
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected integers in {column}, got {error}") from error
     if (table["rank"] < 1).any():
@@ -125,7 +122,7 @@ def score_mentions(
         ("merged", box_ops.iou(guess, merged), box_ops.holds_centre(merged, guess)),
         ("any", *_best_of_each(given, guess, boxes)),
     ):
-        for name, last in (("iou", 1), ("top5", 5), ("top10", 10), ("best", np.inf)):
+        for name, last in zip(RECALLS.values(), (1, 5, 10, np.inf), strict=True):
             best = pd.Series(iou).where(given["rank"] <= last, 0).groupby(rows).max()
             table[f"{name}_{protocol}"] = best.reindex(table.index, fill_value=0)
         table[f"point_{protocol}"] = False
@@ -152,7 +149,8 @@ def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
 
 def main_values(scored: pd.DataFrame) -> np.ndarray:
     """The `MAIN_METRICS` of each mention, merged box, `(n, 2)` float64."""
-    return metric_values(scored, "merged")[:, [METRICS.index(name) for name in MAIN_METRICS]]
+    iou = scored.iou_merged.to_numpy(np.float64)
+    return np.stack([iou, iou >= 0.5], axis=1)
 
 
 @functools.lru_cache(maxsize=8)
@@ -224,8 +222,8 @@ def evaluate(
     for protocol in PROTOCOLS:
         found = figures(metric_values(scored, protocol), scored.image_id, **draws)
         result[protocol] = dict(zip(METRICS, found, strict=True))
-        names = [f"{name}_{protocol}" for name in ("iou", "top5", "top10", "best")]
-        hits = (scored[names].to_numpy() >= 0.5).astype(np.float64)  # in the order of RECALLS
+        names = [f"{name}_{protocol}" for name in RECALLS.values()]
+        hits = (scored[names].to_numpy() >= 0.5).astype(np.float64)
         result["recall"][protocol] = {
             name: {"mentions": int(group.sum())}
             | dict(zip(RECALLS, figures(hits, scored.image_id, group, **draws), strict=True))
@@ -248,10 +246,9 @@ def differences(scored: dict[str, pd.DataFrame], **draws: int) -> pd.DataFrame:
             raise ValueError(f"expected the same mentions for {one} and {other}, got others")
         found = figures(main_values(first) - main_values(second), first.image_id, **draws)
         for metric, apart in zip(MAIN_METRICS, found, strict=True):
-            better, worse = one, other
+            row = {"better": one, "worse": other, "metric": metric} | apart
             if apart["value"] < 0:
-                better, worse = other, one
-                apart = figure(-apart["value"], -apart["high"], -apart["low"])
-            row = {"better": better, "worse": worse, "metric": metric}
-            rows.append(row | apart | {"real": not apart["low"] <= 0 <= apart["high"]})
+                row |= {"better": other, "worse": one}
+                row |= figure(-apart["value"], -apart["high"], -apart["low"])
+            rows.append(row | {"real": not row["low"] <= 0 <= row["high"]})
     return pd.DataFrame(rows, columns=["better", "worse", "metric", "value", "low", "high", "real"])

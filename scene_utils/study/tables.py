@@ -37,7 +37,8 @@ def recall(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
         {model: of["recall"][protocol]["all"] for model, of in results.items()},
         lambda found: {name: cell(found[name]) for name in RECALLS},
     )
-    return table.set_axis([*(f"R@{rank}" for rank in RECALLS[:-1]), "upper bound"], axis=1)
+    names = {name: f"R@{name}" for name in RECALLS} | {"upper_bound": "upper bound"}
+    return table.rename(columns=names)
 
 
 def categories(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
