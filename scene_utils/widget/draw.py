@@ -145,17 +145,14 @@ def _truth(view: View, answer: Answer, wanted: bool, **how) -> list[Mark]:
     return [] if box is None else [Mark(box, dashed=True, **how)]
 
 
-def _verdict(view: View, answer: Answer, wanted: bool) -> str:
-    return HTML.verdict(iou_of(view, answer)) if wanted else ""
-
-
 def show_phrase(view: View, answer: Answer, count: int, truth: bool) -> Shown:
     """The best `count` boxes of one phrase, its words' weights, and the truth where asked for."""
     marks = [Mark(answer.boxes[0], f"{shorten(answer.phrase, SHORT)} {answer.scores[0]:.2f}")]
     for rank, box in enumerate(answer.boxes[1:count], start=2):
         marks.append(Mark(box, str(rank), thin=True))
     marks += _truth(view, answer, truth, label="truth", colour=TRUTH, corner=3)
-    return Shown(marks, answer.heat, HTML.phrase(answer, count, _verdict(view, answer, truth)))
+    verdict = HTML.verdict(iou_of(view, answer)) if truth else ""
+    return Shown(marks, answer.heat, HTML.phrase(answer, count, verdict))
 
 
 def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
@@ -165,8 +162,8 @@ def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
         colour, dashed = COLOURS[place % len(COLOURS)], place >= len(COLOURS)
         marks.append(Mark(answer.boxes[0], answer.phrase, colour, dashed, corner=place % 4))
         marks += _truth(view, answer, truth, colour=colour, thin=True)
-        remark = HTML.score(answer.scores[0]) + _verdict(view, answer, truth)
-        rows.append((colour, answer.phrase, remark))
+        verdict = HTML.verdict(iou_of(view, answer)) if truth else ""
+        rows.append((colour, answer.phrase, HTML.score(answer.scores[0]) + verdict))
     return Shown(marks, text=HTML.legend(rows))
 
 
