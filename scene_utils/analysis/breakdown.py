@@ -67,13 +67,11 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
     )
     kind = np.where(colour, 1, np.where(other, 2, 0))
     across, down = np.clip(((relative[:, :2] + relative[:, 2:]) / 2 * 3).astype(int), 0, 2).T
-    for name, codes, labels in (
-        ("attribute word", kind, ["none", "colour, pattern", "other"]),
-        ("relation word", relation.astype(int), ["no", "yes"]),
-        ("place across", across, ["left", "middle", "right"]),
-        ("place down", down, ["top", "middle", "bottom"]),
-    ):
-        table[name] = pd.Categorical.from_codes(codes, labels)
+    named = pd.Categorical.from_codes
+    table["attribute word"] = named(kind, ["none", "colour, pattern", "other"])
+    table["relation word"] = named(relation.astype(int), ["no", "yes"])
+    table["place across"] = named(across, ["left", "middle", "right"])
+    table["place down"] = named(down, ["top", "middle", "bottom"])
     return pd.DataFrame(table)
 
 
@@ -119,10 +117,8 @@ def by_frequency(
 
 
 def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int) -> dict[str, dict]:
-    """Each part of a split by itself; `parts` names that of each mention, or is empty.
-
-    Of each part: `mentions`, and `models`, by name the figures of `metrics.MAIN_METRICS`.
-    """
+    """Of each part of a split, which `parts` names for each mention: `mentions`, and `models`, by
+    name the figures of `metrics.MAIN_METRICS`."""
     found: dict[str, dict] = {}
     for part in sorted(set(parts)):
         member = np.asarray(parts) == part

@@ -32,11 +32,10 @@ METRICS = ["mean_iou", *(f"accuracy_{threshold}" for threshold in THRESHOLDS), "
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
-    """Read and check a prediction file, CSV or JSON by its ending, else parquet.
+    """Read a prediction file and `check_predictions`: CSV or JSON by its ending, else parquet.
 
     JSON holds a list of rows, or an object of columns; .jsonl a row a line. Raises
-    FileNotFoundError, and ValueError that says what was expected and found, see
-    `check_predictions`.
+    FileNotFoundError, and ValueError that says what was expected and found.
     """
     path = Path(path)
     kind = {".csv": "CSV", ".json": "JSON", ".jsonl": "JSON"}.get(path.suffix.lower(), "parquet")
@@ -77,7 +76,7 @@ def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.Data
         try:
             # By way of Int64, which refuses fractions.
             table[column] = pd.to_numeric(table[column]).astype("Int64").astype("int64")
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected integers in {column}, got {error}") from error
     if (table["rank"] < 1).any():
         raise ValueError(f"{name}: expected rank to count from 1, got {table['rank'].min()}")
@@ -118,26 +117,22 @@ def score_mentions(
     table["score"] = np.nan
     table.loc[rows[first], "score"] = given["score"].to_numpy(np.float64)[first]
     merged = truth[box_ops.COLUMNS].to_numpy(np.float32)[rows]
+    # Each guess against each of its phrase's boxes.
+    pairs = given[["image_id", "phrase_id"]].reset_index(names="guess")
+    pairs = pairs.merge(boxes, on=["image_id", "phrase_id"])
+    single, paired = pairs[box_ops.COLUMNS].to_numpy(np.float32), guess[pairs["guess"]]
+    each = {"iou": box_ops.iou(paired, single), "hit": box_ops.holds_centre(single, paired)}
+    best = pairs.assign(**each).groupby("guess")[["iou", "hit"]].max()
     for protocol, iou, points in (
         ("merged", box_ops.iou(guess, merged), box_ops.holds_centre(merged, guess)),
-        ("any", *_best_of_each(given, guess, boxes)),
+        ("any", best.iou.to_numpy(), best.hit.to_numpy()),
     ):
         for name, last in zip(RECALLS.values(), (1, 5, 10, np.inf), strict=True):
-            best = pd.Series(iou).where(given["rank"] <= last, 0).groupby(rows).max()
-            table[f"{name}_{protocol}"] = best.reindex(table.index, fill_value=0)
+            highest = pd.Series(iou).where(given["rank"] <= last, 0).groupby(rows).max()
+            table[f"{name}_{protocol}"] = highest.reindex(table.index, fill_value=0)
         table[f"point_{protocol}"] = False
         table.loc[rows[first], f"point_{protocol}"] = points[first]
     return table
-
-
-def _best_of_each(given: pd.DataFrame, guess: np.ndarray, boxes: pd.DataFrame):
-    """Highest IoU with a box of the phrase, and whether the centre lies in one, `(n,)` each."""
-    pairs = given[["image_id", "phrase_id"]].reset_index(names="guess")
-    pairs = pairs.merge(boxes, on=["image_id", "phrase_id"])
-    single, guess = pairs[box_ops.COLUMNS].to_numpy(np.float32), guess[pairs["guess"]]
-    pairs = pairs.assign(iou=box_ops.iou(guess, single), hit=box_ops.holds_centre(single, guess))
-    best = pairs.groupby("guess")[["iou", "hit"]].max()
-    return best.iou.to_numpy(), best.hit.to_numpy()
 
 
 def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:

@@ -214,12 +214,8 @@ class QueryWidget:
 
     # Answers
 
-    @guarded
-    def redraw(self, _change: dict) -> None:
+    def _show(self, _change: dict | None = None) -> None:
         """Draw the answers at hand with the settings as they are now; no model is asked."""
-        self._show()
-
-    def _show(self) -> None:
         parts, truth = self.parts, self.parts.truth.value
         parts.png.disabled = parts.json.disabled = not self.answers
         if not self.answers:
@@ -233,6 +229,8 @@ class QueryWidget:
         self.shown, glow = shown, parts.heat.value / 100
         parts.panels.value, parts.result.value = shown.panels, shown.text
         parts.overlay.value = draw.overlay_html(self.view, shown.marks, shown.heat, glow)
+
+    redraw = guarded(_show)
 
     def _remember(self) -> None:
         entry = (self.view.picture, self.parts.field.value, self.parts.mode.value == SENTENCE)

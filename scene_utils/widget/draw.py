@@ -94,9 +94,9 @@ def png_bytes(
     draw = ImageDraw.Draw(image)
     unit = max(1, round(max(image.size) / 320))
     font = ImageFont.load_default(size=max(10, 7 * unit))
-    scale = np.float32([image.width / view.width, image.height / view.height] * 2)
+    scale = np.tile(np.divide(image.size, view.size), 2)
     for mark in reversed(marks):
-        box = [float(side) for side in np.asarray(mark.box) * scale]
+        box = (mark.box * scale).tolist()
         if not mark.thin:
             draw.rectangle(box, outline="white", width=2 * unit)
         draw.rectangle(box, outline=mark.colour, width=unit)

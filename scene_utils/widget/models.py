@@ -35,6 +35,10 @@ class View:
     height: int
     shown: Image.Image = field(repr=False)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
     @functools.cached_property
     def data(self) -> bytes:
         return encode(self.shown, quality=92)
@@ -99,15 +103,15 @@ class Models:
     def ask(self, name: str, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
         """An answer to each phrase. Phrases of a `sentence` help each other, where the model has
         learned it."""
-        kind, size = view.picture.kind, (view.width, view.height)
+        kind = view.picture.kind
         model = self.get(name, kind)
         if name == "constant":
-            box = box_ops.to_pixels(np.float32([model.settings["blind_box"]]), *size)
+            box = box_ops.to_pixels(np.float32([model.settings["blind_box"]]), *view.size)
             shown = "constant, one box for all pictures"
             return [Answer(phrase, box, model=shown) for phrase in phrases]
         # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
         seen = squeezed(view.picture, model.size)
-        scale = np.float32(size * 2) / model.size
+        scale = np.float32(view.size * 2) / model.size
         if not model.reads_sentences or len(phrases) < 2:
             sentence = ""
         real = self.folder(name, kind) in SHIPPED.values() or self.profile == "flickr30k"
