@@ -130,7 +130,7 @@ lab: .venv/.done ## JupyterLab on the notebooks
 	@JUPYTER_CONFIG_DIR=$(CURDIR)/.venv/etc/jupyter $(BIN)/jupytext-config set-default-viewer python
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir notebooks
 widget: .venv/.done ## the query widget as a page on this machine
-	$(BIN)/python -m scene_utils.widget.page --profile $(PROFILE) --data '$(ROOT)' --changes '$(SET)'
+	$(RUN) widget --profile $(PROFILE) --data '$(ROOT)' --changes '$(SET)'
 screenshots: .venv/.done ## the README's pictures of the widget, from a headless browser
 	@$(BIN)/python -m tests.browser.screenshots
 clean: ## remove executed notebooks and the cache of PROFILE

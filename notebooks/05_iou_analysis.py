@@ -33,6 +33,7 @@ from scene_utils.analysis import metrics as scoring
 from scene_utils.analysis import mistakes as faults
 from scene_utils.analysis import predictions as kept
 from scene_utils.dataset import entities
+from scene_utils.dataset.sample_phrases import is_easy
 from scene_utils.study import settings as profiles
 from scene_utils.study import tables
 
@@ -178,7 +179,8 @@ asked = kept.load_beside(cache, "presence", names)
 presence = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
 found = {name: faults.mistakes(scored[name], answered[name], test) for name in scored}
 scenes = {} if settings.real else sample_errors.scenes_of(root, "test")
-part_of = sample_errors.parts(scored[ours], scenes) if scenes else []
+part = {name: "easy" if is_easy(number) else "hard" for number, name in enumerate(scenes)}
+part_of = [part[name] for name in scored[ours].image_id] if scenes else []
 parts = breakdown.by_part(scored, part_of, **draws)
 misses = {}
 for name in names if scenes else []:

@@ -6,8 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scene_utils import paths
+import pandas as pd
+
+from scene_utils import box_ops, images, models, paths
+from scene_utils.analysis import metrics, metrics_file
+from scene_utils.analysis import references as blind
+from scene_utils.dataset import entities
+from scene_utils.features import store
 from scene_utils.paths import atomic, write_text
+from scene_utils.study import readme_tables, tables
+from scene_utils.widget import suggest
 
 
 def data(arguments: argparse.Namespace) -> None:
@@ -30,8 +38,6 @@ def data(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    from scene_utils import models
-
     model = models.load_model(arguments.model, arguments.weights)
     table, problems = models.predict_split(model, arguments.data_root, arguments.split)
     with atomic(Path(arguments.out)) as temporary:
@@ -45,21 +51,13 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def ground(arguments: argparse.Namespace) -> None:
-    from scene_utils import images
-
     # Before the seconds that loading a model takes.
     drawn = picture = images.open_image(arguments.picture)
-    import pandas as pd
-
-    from scene_utils import box_ops
-    from scene_utils.models import load_model
-    from scene_utils.widget import suggest
-
     phrases, sentence = [arguments.phrase], ""
     if "[" in arguments.phrase:
         phrases = suggest.split_sentence(arguments.phrase)
         sentence = suggest.whole_sentence(arguments.phrase)
-    model = load_model(arguments.model, arguments.weights)
+    model = models.load_model(arguments.model, arguments.weights)
     for answer in model.ground(picture, phrases, arguments.top_k, sentence):
         table = pd.DataFrame(answer.boxes.round(1), columns=box_ops.COLUMNS)
         if answer.scores is not None:
@@ -84,10 +82,6 @@ def ground(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics
-    from scene_utils.dataset import entities
-    from scene_utils.study import tables
-
     ids = entities.read_ids(arguments.data_root, arguments.split)
     found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
     predictions = metrics.read_predictions(arguments.predictions)
@@ -113,11 +107,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def references(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics
-    from scene_utils.analysis import references as blind
-    from scene_utils.dataset import entities
-    from scene_utils.study import tables
-
     root = arguments.data_root
     ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
     ids |= dict.fromkeys(entities.read_ids(root, arguments.split), "asked")
@@ -146,19 +135,18 @@ def references(arguments: argparse.Namespace) -> None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics_file
-    from scene_utils.study import readme_tables, run_notebook
-
-    metrics = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
-    print(readme_tables.models(metrics, arguments.protocol))
-    took = run_notebook.durations(paths.build(arguments.profile))
+    known = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
+    print(readme_tables.models(known, arguments.protocol))
+    took = []
+    for path in sorted(paths.build(arguments.profile).glob("[0-9]*.ipynb")):
+        if path.suffixes == [".ipynb"]:  # else it failed
+            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+            took.append(f"{path.stem} {about['papermill']['duration']:.0f}")
     if took:
-        print("\nseconds: " + ", ".join(f"{name} {took[name]:.0f}" for name in took))
+        print("\nseconds: " + ", ".join(took))
 
 
 def readme(arguments: argparse.Namespace) -> None:
-    from scene_utils.study import readme_tables
-
     pages = filter(Path.is_file, map(paths.ROOT.joinpath, readme_tables.FILES))
     named = map(Path, arguments.file) if arguments.file else pages
     differ = [path for path in named if not readme_tables.update(path, arguments.check)]
@@ -168,8 +156,6 @@ def readme(arguments: argparse.Namespace) -> None:
 
 
 def cache(arguments: argparse.Namespace) -> None:
-    from scene_utils.features import store
-
     made = (paths.DATA / "cache").glob(f"*/features/*/{store.MANIFEST}")
     folders = arguments.folder or sorted(path.parent for path in made)
     found = {folder: store.verify(folder) for folder in folders}
@@ -185,60 +171,65 @@ def notebook(arguments: argparse.Namespace) -> None:
     from scene_utils.study import run_notebook
 
     parameters = dict(pair.split("=", 1) for pair in arguments.parameter)
-    run_notebook.run_notebook(Path(arguments.script), Path(arguments.target), parameters)
+    run_notebook.run_notebook(arguments.script, arguments.target, parameters)
 
 
-def option(*names: str, **how) -> argparse.ArgumentParser:
-    """An option that several commands share, as a parent of theirs."""
-    parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument(*names, **how)
-    return parent
+def widget(arguments: argparse.Namespace) -> None:
+    from scene_utils.widget import page
+
+    page.open_page(arguments.profile, arguments.data, arguments.changes)
 
 
 LIST = "NAME of NAME.txt there, or a path to .txt"
-ROOT = option("--data-root", required=True, help="folder of Flickr30k Entities' files")
-SPLIT = option("--split", required=True, help=LIST)
-MODEL = option("--model", default="grid", help="grid, source, or a folder of a training")
-WEIGHTS = option("--weights", help="of a source model's backbone, if elsewhere")
-PROTOCOL = option("--protocol", default="merged", choices=["merged", "any"])
-RESAMPLES = option("--resamples", type=int, default=1000, help="bootstrap draws")
-SEED = option("--seed", type=int, default=0, help="of the bootstrap")
-RESULT = option("--out", default="", help="also write the result as JSON")
 PHRASE = 'such as "the man in the red hat", or a sentence with its phrases in brackets: '
 PHRASE += '"[a man] in [a red hat]"'
 ANSWERED = "score only pictures that the file has predictions for; the counts say how many"
 AT_HAND = "only pictures that the data root holds, of the split and of train"
+# Options that several commands share.
+SHARED = {
+    "--data-root": {"required": True, "help": "folder of Flickr30k Entities' files"},
+    "--split": {"required": True, "help": LIST},
+    "--model": {"default": "grid", "help": "grid, source, or a folder of a training"},
+    "--weights": {"help": "of a source model's backbone, if elsewhere"},
+    "--protocol": {"default": "merged", "choices": ["merged", "any"]},
+    "--resamples": {"type": int, "default": 1000, "help": "bootstrap draws"},
+    "--seed": {"type": int, "default": 0, "help": "of the bootstrap"},
+    "--out": {"default": "", "help": "also write the result as JSON"},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scene_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def command(run: Callable, text: str, *shared: argparse.ArgumentParser) -> Callable:
-        made = commands.add_parser(run.__name__, help=text, parents=shared)
+    def command(run: Callable, text: str, shared: str = "") -> Callable:
+        made = commands.add_parser(run.__name__, help=text)
         made.set_defaults(run=run)
+        for name in shared.split():
+            made.add_argument(name, **SHARED[name])
         return made.add_argument
 
     add = command(data, "fetch weights and vectors, check a data root")
     add("--data-root", default="", help="folder of Flickr30k Entities to check")
     add("--check-only", action="store_true", help="download nothing")
-    shared = (ROOT, SPLIT, MODEL, WEIGHTS)
-    add = command(predict, "boxes for every phrase of a list of pictures", *shared)
+    shared = "--data-root --split --model --weights"
+    add = command(predict, "boxes for every phrase of a list of pictures", shared)
     add("--out", required=True, help="parquet file to write")
-    add = command(ground, "the box of a phrase in one picture", MODEL, WEIGHTS)
+    add = command(ground, "the box of a phrase in one picture", "--model --weights")
     add("picture", help="JPEG, PNG, ...")
     add("phrase", help=PHRASE)
     add("--top-k", type=int, default=5, help="boxes to give, best first")
     add("--json", action="store_true", help="print a line of JSON a phrase")
     add("--save", default="", help="also write the picture with the best boxes")
-    add = command(evaluate, "score a prediction file", ROOT, SPLIT, RESAMPLES, SEED, RESULT)
+    shared = "--data-root --split --resamples --seed --out"
+    add = command(evaluate, "score a prediction file", shared)
     add("--predictions", required=True, help="parquet, CSV or JSON file")
     add("--only-answered", action="store_true", help=ANSWERED)
-    shared = (ROOT, PROTOCOL, RESAMPLES, SEED, RESULT)
-    add = command(references, "what can be had without looking", *shared)
+    shared = "--data-root --protocol --resamples --seed --out"
+    add = command(references, "what can be had without looking", shared)
     add("--split", default="test", help=LIST)
     add("--at-hand", action="store_true", help=AT_HAND)
-    add = command(table, "a profile's result table as Markdown", PROTOCOL)
+    add = command(table, "a profile's result table as Markdown", "--protocol")
     add("--profile", default="sample")
     add = command(readme, "write tables of metrics.json into Markdown")
     add("file", nargs="*", help="default: README.md and the pages of results")
@@ -247,9 +238,13 @@ def main() -> None:
     add("what", choices=["verify"], help="compare every shard with its hash")
     add("folder", nargs="*", type=Path, help="stores; default: all of data/cache")
     add = command(notebook, "execute a notebook script")
-    add("script")
-    add("target")
+    add("script", type=Path)
+    add("target", type=Path)
     add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    add = command(widget, "open the query widget as a page, on this machine alone")
+    add("--profile", default="sample", help="whose scenes are shown")
+    add("--data", default="", help="folder of Flickr30k Entities")
+    add("--changes", default="", help="settings that differ, as weights=PATH")
 
     arguments = parser.parse_args()
     try:

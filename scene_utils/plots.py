@@ -27,10 +27,7 @@ COLOUR_OF = {
 MARKERS = "osD^vP"  # by number; they serve those that have no colour
 STYLE = Path(__file__).with_name("study.mplstyle")
 # What would differ from run to run, or from machine to machine, in a file that is else the same.
-DATE_FREE = {
-    "png": {"Software": None, "Creation Time": None},
-    "svg": {"Date": None, "Creator": None},
-}
+DATE_FREE = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 RESOLUTION = 150
 # Decorates what draws: in the study's style alone, whatever the reader's own settings are.
 styled = plt.style.context(STYLE, after_reset=True)

@@ -135,7 +135,7 @@ def test_real_data_without_a_folder_says_what_to_do(target):
 
 def test_the_widget_opens_without_running_the_study_first():
     planned = make("-n", "widget", "PROFILE=smoke")
-    assert "scene_utils.widget.page --profile smoke" in planned.stdout
+    assert "scene_utils widget --profile smoke" in planned.stdout
     assert "04_train" not in planned.stdout
 
 

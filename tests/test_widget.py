@@ -15,8 +15,9 @@ from scene_utils.images import ImageError
 from scene_utils.models import SHIPPED
 from scene_utils.widget import page, suggest
 from scene_utils.widget.app import QueryWidget
-from scene_utils.widget.catalogue import OWN, Picture, catalogue, search
+from scene_utils.widget.catalogue import OWN, Picture, catalogue
 from scene_utils.widget.draw import Mark, overlay_html
+from scene_utils.widget.gallery import Gallery
 from scene_utils.widget.models import Answer, Models, open_view
 from scene_utils.widget.play import Drawing
 from scene_utils.widget.suggest import notices
@@ -119,9 +120,10 @@ def test_photos_have_phrases_truth_and_a_text_for_screen_readers_and_can_be_sear
             assert (box <= [view.width, view.height] * 2).all()
     assert photos[0].true_box("a giraffe") is None
     # A search needs every word in a picture's name or phrases.
-    assert [photo.name for photo in search(photos, "RED saucer")] == ["coffee"]
-    assert search(photos, "red helmet") == []
-    assert search(photos, "") == photos
+    strip = Gallery(photos, chosen=None)
+    for query, names in (("RED saucer", {"coffee"}), ("red helmet", set())):
+        strip.query.value = query
+        assert {photo.name for photo in strip.found()} == names
 
 
 def test_a_phrase_that_means_two_things_has_no_truth(tmp_path, monkeypatch):

@@ -65,13 +65,13 @@ def describe(phrases: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
         words.map(lambda them, listed=listed: any(word in listed for word in them))
         for listed in map(str.split, (COLOURS, OTHERS, RELATIONS))
     )
-    kinds = ["none", "colour, pattern", "other"]
     kind = np.where(colour, 1, np.where(other, 2, 0))
-    table["attribute word"] = pd.Categorical.from_codes(kind, kinds)
-    table["relation word"] = pd.Categorical.from_codes(relation.astype(int), ["no", "yes"])
     across, down = np.clip(((relative[:, :2] + relative[:, 2:]) / 2 * 3).astype(int), 0, 2).T
-    table["place across"] = pd.Categorical.from_codes(across, ["left", "middle", "right"])
-    table["place down"] = pd.Categorical.from_codes(down, ["top", "middle", "bottom"])
+    named = pd.Categorical.from_codes
+    table["attribute word"] = named(kind, ["none", "colour, pattern", "other"])
+    table["relation word"] = named(relation.astype(int), ["no", "yes"])
+    table["place across"] = named(across, ["left", "middle", "right"])
+    table["place down"] = named(down, ["top", "middle", "bottom"])
     return pd.DataFrame(table)
 
 
@@ -117,10 +117,8 @@ def by_frequency(
 
 
 def by_part(scored: dict[str, pd.DataFrame], parts: Sequence[str], **draws: int) -> dict[str, dict]:
-    """Each part of a split by itself; `parts` names that of each mention, or is empty.
-
-    Of each part: `mentions`, and `models`, by name the figures of `metrics.MAIN_METRICS`.
-    """
+    """Of each part of a split, which `parts` names for each mention: `mentions`, and `models`, by
+    name the figures of `metrics.MAIN_METRICS`."""
     found: dict[str, dict] = {}
     for part in sorted(set(parts)):
         member = np.asarray(parts) == part
@@ -154,9 +152,7 @@ def calibration(scored: pd.DataFrame, **draws: int) -> dict | None:
     return {"error": round(float(error), 6), "bins": rows}
 
 
-def presence(
-    asked: pd.DataFrame, phrases: pd.DataFrame, resamples: int = 1000, seed: int = 0
-) -> dict[str, dict]:
+def presence(asked: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> dict[str, dict]:
     """Does a model's `present` tell a picture's phrases from those of another picture?
 
     `asked` has each boxed mention twice, about its picture and about another: key, `change`,
@@ -174,10 +170,12 @@ def presence(
         for text, picture in zip(other.text, other.picture, strict=True)
     ]
     kinds = {"any phrase": other, "absent things": other[absent]}
-    return {n: _presence_of(own, kind, resamples, seed) for n, kind in kinds.items() if len(kind)}
+    return {n: _presence_of(own, kind, **draws) for n, kind in kinds.items() if len(kind)}
 
 
-def _presence_of(own: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int) -> dict:
+def _presence_of(
+    own: pd.DataFrame, other: pd.DataFrame, resamples: int = 1000, seed: int = 0
+) -> dict:
     both = pd.concat([own, other])
     images, names = pd.factorize(both.image_id)
     draws = metrics.draw_clusters(len(names), resamples, seed)

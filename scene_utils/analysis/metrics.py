@@ -22,8 +22,7 @@ from scene_utils.dataset.mentions import PREDICTION_COLUMNS
 
 PROTOCOLS = ("merged", "any")
 THRESHOLDS = (0.3, 0.5, 0.7)
-RANKS = (1, 5, 10)
-RECALLS = (*map(str, RANKS), "upper_bound")
+RECALLS = {"1": "iou", "5": "top5", "10": "top10", "upper_bound": "best"}  # and their columns
 CATEGORIES = (
     *("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other"),
 )
@@ -33,11 +32,10 @@ METRICS = ["mean_iou", *(f"accuracy_{threshold}" for threshold in THRESHOLDS), "
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
-    """Read and check a prediction file, CSV or JSON by its ending, else parquet.
+    """Read a prediction file and `check_predictions`: CSV or JSON by its ending, else parquet.
 
     JSON holds a list of rows, or an object of columns; .jsonl a row a line. Raises
-    FileNotFoundError, and ValueError that says what was expected and found, see
-    `check_predictions`.
+    FileNotFoundError, and ValueError that says what was expected and found.
     """
     path = Path(path)
     kind = {".csv": "CSV", ".json": "JSON", ".jsonl": "JSON"}.get(path.suffix.lower(), "parquet")
@@ -76,11 +74,9 @@ def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.Data
     table["image_id"] = table["image_id"].astype("str")
     for column in [*KEY[1:], "rank"]:
         try:
-            whole = table[column].astype("int64")
-            if (whole != table[column].astype("float64")).any():
-                raise ValueError("fractions")
-            table[column] = whole
-        except (TypeError, ValueError) as error:
+            # By way of Int64, which refuses fractions.
+            table[column] = pd.to_numeric(table[column]).astype("Int64").astype("int64")
+        except (OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected integers in {column}, got {error}") from error
     if (table["rank"] < 1).any():
         raise ValueError(f"{name}: expected rank to count from 1, got {table['rank'].min()}")
@@ -121,26 +117,22 @@ def score_mentions(
     table["score"] = np.nan
     table.loc[rows[first], "score"] = given["score"].to_numpy(np.float64)[first]
     merged = truth[box_ops.COLUMNS].to_numpy(np.float32)[rows]
+    # Each guess against each of its phrase's boxes.
+    pairs = given[["image_id", "phrase_id"]].reset_index(names="guess")
+    pairs = pairs.merge(boxes, on=["image_id", "phrase_id"])
+    single, paired = pairs[box_ops.COLUMNS].to_numpy(np.float32), guess[pairs["guess"]]
+    each = {"iou": box_ops.iou(paired, single), "hit": box_ops.holds_centre(single, paired)}
+    best = pairs.assign(**each).groupby("guess")[["iou", "hit"]].max()
     for protocol, iou, points in (
         ("merged", box_ops.iou(guess, merged), box_ops.holds_centre(merged, guess)),
-        ("any", *_best_of_each(given, guess, boxes)),
+        ("any", best.iou.to_numpy(), best.hit.to_numpy()),
     ):
-        for name, last in (("iou", 1), ("top5", 5), ("top10", 10), ("best", np.inf)):
-            best = pd.Series(iou).where(given["rank"] <= last, 0).groupby(rows).max()
-            table[f"{name}_{protocol}"] = best.reindex(table.index, fill_value=0)
+        for name, last in zip(RECALLS.values(), (1, 5, 10, np.inf), strict=True):
+            highest = pd.Series(iou).where(given["rank"] <= last, 0).groupby(rows).max()
+            table[f"{name}_{protocol}"] = highest.reindex(table.index, fill_value=0)
         table[f"point_{protocol}"] = False
         table.loc[rows[first], f"point_{protocol}"] = points[first]
     return table
-
-
-def _best_of_each(given: pd.DataFrame, guess: np.ndarray, boxes: pd.DataFrame):
-    """Highest IoU with a box of the phrase, and whether the centre lies in one, `(n,)` each."""
-    pairs = given[["image_id", "phrase_id"]].reset_index(names="guess")
-    pairs = pairs.merge(boxes, on=["image_id", "phrase_id"])
-    single, guess = pairs[box_ops.COLUMNS].to_numpy(np.float32), guess[pairs["guess"]]
-    pairs = pairs.assign(iou=box_ops.iou(guess, single), hit=box_ops.holds_centre(single, guess))
-    best = pairs.groupby("guess")[["iou", "hit"]].max()
-    return best.iou.to_numpy(), best.hit.to_numpy()
 
 
 def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
@@ -152,7 +144,8 @@ def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
 
 def main_values(scored: pd.DataFrame) -> np.ndarray:
     """The `MAIN_METRICS` of each mention, merged box, `(n, 2)` float64."""
-    return metric_values(scored, "merged")[:, [METRICS.index(name) for name in MAIN_METRICS]]
+    iou = scored.iou_merged.to_numpy(np.float64)
+    return np.stack([iou, iou >= 0.5], axis=1)
 
 
 @functools.lru_cache(maxsize=8)
@@ -224,8 +217,8 @@ def evaluate(
     for protocol in PROTOCOLS:
         found = figures(metric_values(scored, protocol), scored.image_id, **draws)
         result[protocol] = dict(zip(METRICS, found, strict=True))
-        names = [f"{name}_{protocol}" for name in ("iou", "top5", "top10", "best")]
-        hits = (scored[names].to_numpy() >= 0.5).astype(np.float64)  # in the order of RECALLS
+        names = [f"{name}_{protocol}" for name in RECALLS.values()]
+        hits = (scored[names].to_numpy() >= 0.5).astype(np.float64)
         result["recall"][protocol] = {
             name: {"mentions": int(group.sum())}
             | dict(zip(RECALLS, figures(hits, scored.image_id, group, **draws), strict=True))
@@ -248,10 +241,9 @@ def differences(scored: dict[str, pd.DataFrame], **draws: int) -> pd.DataFrame:
             raise ValueError(f"expected the same mentions for {one} and {other}, got others")
         found = figures(main_values(first) - main_values(second), first.image_id, **draws)
         for metric, apart in zip(MAIN_METRICS, found, strict=True):
-            better, worse = one, other
+            row = {"better": one, "worse": other, "metric": metric} | apart
             if apart["value"] < 0:
-                better, worse = other, one
-                apart = figure(-apart["value"], -apart["high"], -apart["low"])
-            row = {"better": better, "worse": worse, "metric": metric}
-            rows.append(row | apart | {"real": not apart["low"] <= 0 <= apart["high"]})
+                row |= {"better": other, "worse": one}
+                row |= figure(-apart["value"], -apart["high"], -apart["low"])
+            rows.append(row | {"real": not row["low"] <= 0 <= row["high"]})
     return pd.DataFrame(rows, columns=["better", "worse", "metric", "value", "low", "high", "real"])

@@ -64,13 +64,8 @@ def mistakes(
     pairs, hit = against_others(truth, first)
     hits, others = count(pairs["row"][hit]), count(pairs["row"])
     share = np.divide(hits, others, out=np.full(len(table), np.nan), where=others > 0)
-    return pd.DataFrame(
-        {
-            "mistake": pd.Categorical(mistake, list(MISTAKES)),
-            "another_right": hits > 0,
-            "others_right": share,
-        }
-    )
+    found = {"mistake": pd.Categorical(mistake, list(MISTAKES))}
+    return pd.DataFrame(found | {"another_right": hits > 0, "others_right": share})
 
 
 def shares(found: pd.DataFrame) -> dict[str, float]:

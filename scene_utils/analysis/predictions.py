@@ -7,7 +7,6 @@ made from. Predictions without a folder in `models/` were put there by hand, and
 are.
 """
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -53,24 +52,24 @@ def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
     return phrases[(phrases.split == "test") & phrases.image_id.isin(here)]
 
 
-def _made_from(cache: Path, name: str) -> dict[str, str]:
+def _stamp(cache: Path, name: str) -> str:
+    """What `predictions/<model>.json` holds where predictions are of today's model and code."""
     files = [cache / "entities.json", PHOTO_PHRASES]
     for made in ("settings.json", "history.csv", "presence.json", "context.json"):
         files += sorted(_folder(cache, name).rglob(made))
     answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "models.py"
     code = imports.code_hash(imports.PACKAGE / answering, perturbations.__file__)
     parts = [path.name + file_hash(path) for path in files if path.is_file()]
-    return {"fingerprint": hashlib.sha256("".join([code, *parts]).encode()).hexdigest()}
+    fingerprint = hashlib.sha256("".join([code, *parts]).encode()).hexdigest()
+    return json.dumps({"fingerprint": fingerprint}) + "\n"
 
 
 def stale(cache: Path) -> list[str]:
     """Models whose predictions are missing or made from something else than is there now."""
 
     def fresh(name: str) -> bool:
-        stamp = None
-        with contextlib.suppress(OSError, ValueError):  # there is none, or a damaged one
-            stamp = json.loads((cache / "predictions" / f"{name}.json").read_bytes())
-        return stamp == _made_from(cache, name)
+        stamp = cache / "predictions" / f"{name}.json"
+        return stamp.is_file() and stamp.read_bytes() == _stamp(cache, name).encode()
 
     return [name for name in names(cache) if settings(cache, name) and not fresh(name)]
 
@@ -113,12 +112,10 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
             tables["photos"] = photos = pd.read_csv(PHOTO_PHRASES)[["photo", "phrase"]]
-            answers = [
-                answer.boxes[0]
-                for photo, of in photos.groupby("photo", sort=False).phrase
-                for answer in model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
-            ]
-            photos[box_ops.COLUMNS] = np.stack(answers)
+            answers = []
+            for photo, of in photos.groupby("photo", sort=False).phrase:
+                answers += model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
+            photos[box_ops.COLUMNS] = np.stack([answer.boxes[0] for answer in answers])
         _write(cache, name, tables)
 
 
@@ -129,7 +126,7 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
     for folder, table in tables.items():
         with atomic(cache / folder / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
-    write_text(stamp, json.dumps(_made_from(cache, name)) + "\n")
+    write_text(stamp, _stamp(cache, name))
 
 
 def load(cache: Path) -> dict[str, pd.DataFrame]:

@@ -14,13 +14,7 @@ import pandas as pd
 from scene_utils import box_ops
 from scene_utils.dataset.entities import MENTION_KEY, read_ids
 from scene_utils.dataset.sample_layout import COLOURS, KINDS, RELATIONS, SIZES, TEXTURES, Thing
-from scene_utils.dataset.sample_phrases import (
-    PLURALS,
-    Scene,
-    describe,
-    is_easy,
-    scene_phrase_kind,
-)
+from scene_utils.dataset.sample_phrases import PLURALS, Scene, describe, scene_phrase_kind
 
 PROPERTIES = {"size": SIZES, "texture": TEXTURES, "colour": tuple(COLOURS), "kind": KINDS}
 # What a wrong answer misses; several words at once are "several".
@@ -81,17 +75,10 @@ def unread(scenes: Iterable[Scene]) -> dict[str, float]:
     found: dict[str, float] = {"mentions": len(said)}
     for sort, rest in (("without_landmark", "relation"), ("without_relation", "landmark")):
         # Of phrases that are read alike, the most frequent meaning can be right.
-        right = said.groupby(["scene", "own", rest]).targets.agg(
-            lambda them: them.value_counts().max()
-        )
-        found[sort] = round(100 * float(right.sum()) / len(said), 2)
+        counts = said.groupby(["scene", "own", rest, "targets"]).size()
+        right = counts.groupby(["scene", "own", rest]).max().sum()
+        found[sort] = round(100 * float(right) / len(said), 2)
     return found
-
-
-def parts(scored: pd.DataFrame, scenes: dict[str, Scene]) -> list[str]:
-    """'easy' or 'hard' for each row of `scored` on the sample, see `sample_phrases.is_easy`."""
-    easy = {image_id for number, image_id in enumerate(scenes) if is_easy(number)}
-    return ["easy" if image_id in easy else "hard" for image_id in scored.image_id]
 
 
 def misses(

@@ -1,6 +1,5 @@
 """Run a notebook's percent script to an executed .ipynb, in a way that leaves no half result."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -47,13 +46,3 @@ def run_notebook(script: Path, target: Path, parameters: dict) -> None:
         source.unlink(missing_ok=True)
         if running.exists():
             os.replace(running, failed)
-
-
-def durations(folder: Path) -> dict[str, float]:
-    """Seconds that each executed notebook of a folder took, by name."""
-    found = {}
-    for path in sorted(folder.glob("[0-9]*.ipynb")):
-        if not path.name.endswith(".failed.ipynb"):
-            notebook = json.loads(path.read_text(encoding="utf-8"))
-            found[path.stem] = notebook["metadata"]["papermill"]["duration"]
-    return found

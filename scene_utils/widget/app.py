@@ -9,6 +9,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import ipywidgets
@@ -17,7 +18,7 @@ from scene_utils.images import ImageError
 from scene_utils.widget import draw, suggest
 from scene_utils.widget.catalogue import OWN, Picture
 from scene_utils.widget.gallery import Gallery
-from scene_utils.widget.models import COMPARED, Answer, Answerer, Models, View, open_view
+from scene_utils.widget.models import COMPARED, Answer, Models, View, open_view
 from scene_utils.widget.parts import COMPARE, HISTORY, PHRASE, PLAY, SENTENCE, Bridge, Parts, label
 from scene_utils.widget.play import Drawing, Play
 
@@ -56,7 +57,7 @@ class QueryWidget:
         first = self.gallery.pictures[0]
         # The first questions, of one and of several phrases, set a model up: better now than later.
         for phrases in (["a man"], ["a man", "a cup"]):
-            models.get("grid", first.kind).ask(open_view(first), phrases)
+            models.ask("grid", open_view(first), phrases)
         self.choose(first)
 
     def _connect(self, drawing: Drawing) -> None:
@@ -103,7 +104,7 @@ class QueryWidget:
         self.play.drawing.canvas.layout.width = fit
 
     @guarded
-    def take(self, name: str, data: bytes, size: tuple[int, int] | None, count: int) -> None:
+    def take(self, name: str, data: bytes, size: list[int] | None, count: int) -> None:
         """Take a photo that the user opened, pasted or dropped."""
         if not count:
             raise ImageError(f"{name}: expected a picture, got an empty file")
@@ -183,30 +184,27 @@ class QueryWidget:
         self.parts.hint.value = "Commas or [brackets] part phrases. " * sentence + hint
         label(self.parts.chips, texts)
 
-    def _grid(self) -> Answerer:
-        return self.models.get("grid", self.view.picture.kind)
-
     def _answers(self, mode: str, names: Sequence[str]) -> list[Answer]:
         picture, text = self.view.picture, self.parts.field.value
         phrases, sentence = [text], ""
         if mode == SENTENCE:
             phrases = dict(picture.sentences).get(text) or suggest.split_sentence(text) or phrases
             sentence = suggest.whole_sentence(text)
-        vocabulary = self._grid().model.vocabulary
+        vocabulary = self.models.get("grid", picture.kind).vocabulary
         phrases = [suggest.check_phrase(phrase, vocabulary) for phrase in phrases]
-        answerers = [self.models.get(name, picture.kind) for name in names]
-        return [answer for one in answerers for answer in one.ask(self.view, phrases, sentence)]
+        asked = (self.models.ask(name, self.view, phrases, sentence) for name in names)
+        return list(chain.from_iterable(asked))
 
     def _tell(self, took: float) -> None:
-        grid = self._grid()
+        kind = self.view.picture.kind
         read = [answer for answer in self.answers if answer.words]
-        told, meant = suggest.notices(read, grid.model.vocabulary)
+        told, meant = suggest.notices(read, self.models.get("grid", kind).vocabulary)
         text = self.parts.field.value
         label(self.parts.meant, [suggest.replace_word(text, *pair) for pair in meant])
-        done = f"Answered by {grid.name}, in {took:.0f} ms."
+        done = f"Answered by {self.answers[-1].model}, in {took:.0f} ms."
         if self.parts.mode.value == COMPARE:
             done = draw.closest(self.view, self.answers)
-            there = self.models.there(self.view.picture.kind)
+            there = self.models.there(kind)
             if missing := ", ".join(name for name in COMPARED if name not in there):
                 told.append(
                     f"Not trained on this machine: {missing}. "
@@ -216,12 +214,8 @@ class QueryWidget:
 
     # Answers
 
-    @guarded
-    def redraw(self, _change: dict) -> None:
+    def _show(self, _change: dict | None = None) -> None:
         """Draw the answers at hand with the settings as they are now; no model is asked."""
-        self._show()
-
-    def _show(self) -> None:
         parts, truth = self.parts, self.parts.truth.value
         parts.png.disabled = parts.json.disabled = not self.answers
         if not self.answers:
@@ -235,6 +229,8 @@ class QueryWidget:
         self.shown, glow = shown, parts.heat.value / 100
         parts.panels.value, parts.result.value = shown.panels, shown.text
         parts.overlay.value = draw.overlay_html(self.view, shown.marks, shown.heat, glow)
+
+    redraw = guarded(_show)
 
     def _remember(self) -> None:
         entry = (self.view.picture, self.parts.field.value, self.parts.mode.value == SENTENCE)
@@ -271,7 +267,8 @@ class QueryWidget:
     def check(self) -> None:
         """In play: show truth and the model's box beside the user's, and count the round."""
         if self.play.drawing.box is not None:
-            self.play.check(self._grid().ask(self.view, [self.play.asked])[0].boxes[0])
+            (answer,) = self.models.ask("grid", self.view, [self.play.asked])
+            self.play.check(answer.boxes[0])
 
 
 def query_widget(pictures: Sequence[Picture], models: Models) -> ipywidgets.Widget:

@@ -28,7 +28,7 @@ class Picture:
     phrases: tuple[str, ...] = ()
     sentences: tuple[tuple[str, tuple[str, ...]], ...] = ()
     truth: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    size: tuple[int, int] | None = None
+    size: Sequence[int] | None = None
 
     @property
     def alt(self) -> str:
@@ -80,9 +80,3 @@ def catalogue(profile: str = "sample", data: str = "") -> list[Picture]:
         kind = "Flickr30k Entities" if data else "sample scene"
         found += _of_table(phrases[phrases.split == "test"], folder, kind)
     return found
-
-
-def search(pictures: Sequence[Picture], query: str) -> list[Picture]:
-    """Pictures whose name, kind and phrases have every word of `query`, in their order."""
-    text_of = {p: " | ".join((p.name, p.kind, *p.phrases)).lower() for p in pictures}
-    return [p for p, text in text_of.items() if all(w in text for w in query.lower().split())]

@@ -22,15 +22,8 @@ from scene_utils.widget.models import Answer, View, encode
 from scene_utils.widget.suggest import SHORT, shorten
 
 YOU = "#0072B2"
-THUMB = 96
 PANEL = 480
 MODEL_COLOURS = {"constant": COLOURS[5], "source": COLOURS[0], "grid": GUESS}
-
-environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "template"), autoescape=True
-)
-environment.filters["shorten"] = shorten
-HTML = environment.get_template("answer.html.j2").module
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,13 @@ def ink(colour: str) -> str:
     """Black or white, whichever reads better on a colour such as #D55E00."""
     light = np.dot(np.power(to_rgb(colour), 2.2), (0.2126, 0.7152, 0.0722))
     return "#000000" if light > 0.179 else "#ffffff"
+
+
+environment = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "template"), autoescape=True
+)
+environment.filters |= {"shorten": shorten, "ink": ink}
+HTML = environment.get_template("answer.html.j2").module
 
 
 def data_url(data: bytes, kind: str = "jpeg") -> str:
@@ -77,23 +77,9 @@ def overlay_html(
     it is empty each label and its pixels."""
     if not marks:
         return ""
-    boxes, texts = [], []
-    # The first mark is the answer: drawn last, it lies on top.
-    for mark in reversed(marks):
-        texts.append(f"{mark.label or 'truth'}: {', '.join(f'{side:.0f}' for side in mark.box)} px")
-        whole = [view.width, view.height] * 2
-        left, top, right, bottom = (100 * np.float64(mark.box) / whole).tolist()
-        # A label ends at the picture's edge.
-        end, low = mark.corner % 2 == 1 or left > 70, mark.corner >= 2
-        room = 100 * (right if end else 100 - left) / max(right - left, 1e-3)
-        place = f"left:{left:.3f}%;top:{top:.3f}%;width:{right - left:.3f}%"
-        place += f";height:{bottom - top:.3f}%;--room:{room:.0f}%"
-        place += f";--box:{mark.colour};--ink:{ink(mark.colour)}"
-        inside = bottom > 92 if low else top < 8
-        boxes.append((mark, place, " sq-end" * end + " sq-low" * low + " sq-inside" * inside))
-    shown = heat is not None and opacity > 0
-    url = data_url(encode(heat_image(heat), "PNG"), "png") if shown else ""
-    return HTML.overlay(boxes, said or "; ".join(reversed(texts)), url, opacity)
+    glows = heat is not None and opacity > 0
+    url = data_url(encode(heat_image(heat), "PNG"), "png") if glows else ""
+    return HTML.overlay(view, marks, said, url, opacity)
 
 
 def png_bytes(
@@ -108,9 +94,9 @@ def png_bytes(
     draw = ImageDraw.Draw(image)
     unit = max(1, round(max(image.size) / 320))
     font = ImageFont.load_default(size=max(10, 7 * unit))
-    scale = np.float32([image.width / view.width, image.height / view.height] * 2)
+    scale = np.tile(np.divide(image.size, view.size), 2)
     for mark in reversed(marks):
-        box = [float(side) for side in np.asarray(mark.box) * scale]
+        box = (mark.box * scale).tolist()
         if not mark.thin:
             draw.rectangle(box, outline="white", width=2 * unit)
         draw.rectangle(box, outline=mark.colour, width=unit)
@@ -126,26 +112,16 @@ def png_bytes(
 
 def json_bytes(view: View, answers: Sequence[Answer]) -> bytes:
     """The answers as JSON to keep, with their IoU where the truth is known."""
-
-    def rounded(values: np.ndarray | None) -> list | None:
-        return None if values is None else np.float64(values).round(4).tolist()
-
-    found = [
-        {
-            "phrase": answer.phrase,
-            "model": answer.model,
-            "boxes": rounded(answer.boxes),
-            "scores": rounded(answer.scores),
-            "present": answer.present,
-            "words": [[word, round(weight, 4)] for word, weight in answer.words],
-            "unknown": list(answer.unknown),
-            "iou": iou_of(view, answer),
-        }
-        for answer in answers
-    ]
+    told = ("phrase", "model", "boxes", "scores", "present", "unknown")
+    found = [{name: getattr(answer, name) for name in told} for answer in answers]
+    for answer, entry in zip(answers, found, strict=True):
+        entry["words"] = [[word, round(weight, 4)] for word, weight in answer.words]
+        entry["iou"] = iou_of(view, answer)
     about = {"picture": view.picture.name, "width": view.width, "height": view.height}
     about["box"] = "x_min, y_min, x_max, y_max in pixels, 0-based, maxima exclusive"
-    return (json.dumps(about | {"answers": found}, indent=1) + "\n").encode()
+    about["answers"] = found
+    text = json.dumps(about, indent=1, default=lambda array: array.astype(float).round(4).tolist())
+    return (text + "\n").encode()
 
 
 @dataclass(frozen=True)
@@ -169,17 +145,14 @@ def _truth(view: View, answer: Answer, wanted: bool, **how) -> list[Mark]:
     return [] if box is None else [Mark(box, dashed=True, **how)]
 
 
-def _verdict(view: View, answer: Answer, wanted: bool) -> str:
-    return HTML.verdict(iou_of(view, answer)) if wanted else ""
-
-
 def show_phrase(view: View, answer: Answer, count: int, truth: bool) -> Shown:
     """The best `count` boxes of one phrase, its words' weights, and the truth where asked for."""
     marks = [Mark(answer.boxes[0], f"{shorten(answer.phrase, SHORT)} {answer.scores[0]:.2f}")]
     for rank, box in enumerate(answer.boxes[1:count], start=2):
         marks.append(Mark(box, str(rank), thin=True))
     marks += _truth(view, answer, truth, label="truth", colour=TRUTH, corner=3)
-    return Shown(marks, answer.heat, HTML.phrase(answer, count, _verdict(view, answer, truth)))
+    verdict = HTML.verdict(iou_of(view, answer)) if truth else ""
+    return Shown(marks, answer.heat, HTML.phrase(answer, count, verdict))
 
 
 def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
@@ -189,8 +162,8 @@ def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:
         colour, dashed = COLOURS[place % len(COLOURS)], place >= len(COLOURS)
         marks.append(Mark(answer.boxes[0], answer.phrase, colour, dashed, corner=place % 4))
         marks += _truth(view, answer, truth, colour=colour, thin=True)
-        remark = HTML.score(answer.scores[0]) + _verdict(view, answer, truth)
-        rows.append((colour, answer.phrase, remark))
+        verdict = HTML.verdict(iou_of(view, answer)) if truth else ""
+        rows.append((colour, answer.phrase, HTML.score(answer.scores[0]) + verdict))
     return Shown(marks, text=HTML.legend(rows))
 
 

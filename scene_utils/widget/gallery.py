@@ -9,7 +9,7 @@ import ipywidgets
 from PIL import ImageOps
 
 from scene_utils.images import ImageError, open_image
-from scene_utils.widget.catalogue import Picture, search
+from scene_utils.widget.catalogue import Picture
 from scene_utils.widget.draw import data_url
 from scene_utils.widget.models import encode
 
@@ -50,7 +50,11 @@ class Gallery:
         self.draw()
 
     def found(self) -> list[Picture]:
-        return search(self.pictures, self.query.value)
+        """Pictures whose name, kind and phrases have every word that is searched for."""
+        words = self.query.value.lower().split()
+        texts = (" | ".join((p.name, p.kind, *p.phrases)).lower() for p in self.pictures)
+        known = zip(self.pictures, texts, strict=True)
+        return [picture for picture, text in known if all(word in text for word in words)]
 
     def shown(self) -> list[Picture]:
         return self.found()[self.page * PAGE : (self.page + 1) * PAGE]

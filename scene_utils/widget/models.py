@@ -35,6 +35,10 @@ class View:
     height: int
     shown: Image.Image = field(repr=False)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
     @functools.cached_property
     def data(self) -> bytes:
         return encode(self.shown, quality=92)
@@ -50,34 +54,7 @@ def squeezed(picture: Picture, side: int) -> np.ndarray:
 class Answer(Grounding):
     """One model's answer to one phrase, boxes in pixels of the original picture."""
 
-    model: str
-
-
-@dataclass(frozen=True)
-class Answerer:
-    """A loaded model and the name to show for it.
-
-    `blind` answers with the best box for all phrases of the pictures that the model learned from.
-    """
-
-    name: str
-    model: object = field(repr=False)
-    blind: bool = False
-
-    def ask(self, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
-        """An answer to each phrase, boxes in pixels of the original picture. Phrases of a
-        `sentence` help each other, where the model has learned it."""
-        size = (view.width, view.height)
-        if self.blind:
-            box = box_ops.to_pixels(np.float32([self.model.settings["blind_box"]]), *size)
-            return [Answer(phrase, box, model=self.name) for phrase in phrases]
-        # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
-        seen = squeezed(view.picture, self.model.size)
-        scale = np.float32(size * 2) / self.model.size
-        if not self.model.reads_sentences or len(phrases) < 2:
-            sentence = ""
-        found = (vars(one) for one in self.model.ground(seen, phrases, RANKS, sentence))
-        return [Answer(**one | {"boxes": one["boxes"] * scale}, model=self.name) for one in found]
+    model: str  # and what it was trained on
 
 
 @functools.lru_cache(maxsize=12)
@@ -97,33 +74,49 @@ def open_view(picture: Picture) -> View:
 
 @dataclass(frozen=True)
 class Models:
-    """The models of a profile, and the shipped one for photos."""
+    """The models of a profile, and the shipped ones for photos. They are asked by the names in
+    `COMPARED`; `constant` is the best box for all phrases that `source` learned from."""
 
     profile: str
     weights: str = ""
-    _loaded: dict[Path, Answerer] = field(default_factory=dict, repr=False)
+    _loaded: dict[Path, object] = field(default_factory=dict, repr=False)
 
-    def folder(self, model: str, kind: str) -> Path:
+    def folder(self, name: str, kind: str) -> Path:
         """Where the model for pictures of a kind lies: for photos the one that ships."""
-        own = paths.cache(self.profile) / "models" / COMPARED[model]
-        return SHIPPED[COMPARED[model]] if kind in (PHOTO, OWN) or not own.is_dir() else own
-
-    def get(self, model: str, kind: str) -> Answerer:
-        """One of `COMPARED`, loaded once. Raises FileNotFoundError that says how to train it."""
-        folder = self.folder(model, kind)
-        if folder not in self._loaded:
-            real = folder in SHIPPED.values() or self.profile == "flickr30k"
-            pictures = "Flickr30k Entities" if real else f"the {self.profile} scenes"
-            name = f"{COMPARED[model]}, trained on {pictures}"
-            self._loaded[folder] = Answerer(name, load_model(folder, self.weights or None))
-        loaded = self._loaded[folder]
-        if model == "constant":
-            return Answerer("constant, one box for all pictures", loaded.model, blind=True)
-        return loaded
-
-    def ready(self, model: str, kind: str) -> bool:
-        """Whether `get` answers at once; the first time it loads for seconds."""
-        return self.folder(model, kind) in self._loaded
+        own = paths.cache(self.profile) / "models" / COMPARED[name]
+        return SHIPPED[COMPARED[name]] if kind in (PHOTO, OWN) or not own.is_dir() else own
 
     def there(self, kind: str) -> list[str]:
         return [name for name in COMPARED if (self.folder(name, kind) / "settings.json").is_file()]
+
+    def ready(self, name: str, kind: str) -> bool:
+        """Whether `get` answers at once; the first time it loads for seconds."""
+        return self.folder(name, kind) in self._loaded
+
+    def get(self, name: str, kind: str):
+        """A model, loaded once. Raises FileNotFoundError that says how to train it."""
+        folder = self.folder(name, kind)
+        if folder not in self._loaded:
+            self._loaded[folder] = load_model(folder, self.weights or None)
+        return self._loaded[folder]
+
+    def ask(self, name: str, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
+        """An answer to each phrase. Phrases of a `sentence` help each other, where the model has
+        learned it."""
+        kind = view.picture.kind
+        model = self.get(name, kind)
+        if name == "constant":
+            box = box_ops.to_pixels(np.float32([model.settings["blind_box"]]), *view.size)
+            shown = "constant, one box for all pictures"
+            return [Answer(phrase, box, model=shown) for phrase in phrases]
+        # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
+        seen = squeezed(view.picture, model.size)
+        scale = np.float32(view.size * 2) / model.size
+        if not model.reads_sentences or len(phrases) < 2:
+            sentence = ""
+        real = self.folder(name, kind) in SHIPPED.values() or self.profile == "flickr30k"
+        shown = (
+            f"{name}, trained on {'Flickr30k Entities' if real else f'the {self.profile} scenes'}"
+        )
+        found = (vars(one) for one in model.ground(seen, phrases, RANKS, sentence))
+        return [Answer(**one | {"boxes": one["boxes"] * scale}, model=shown) for one in found]

@@ -1,11 +1,9 @@
 """Serve the query widget as a page: Voila, on this machine alone, without anything from outside.
 
-`python -m scene_utils.widget.page` opens it in the browser.
 Photos are answered at once by the model that ships; scenes are there where the notebooks of their
 profile have run.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -57,16 +55,9 @@ def write_page(source: Path, target: Path, **parameters: str) -> Path:
     return target
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m scene_utils.widget.page", description=__doc__)
-    parser.add_argument("--profile", default="sample", help="whose scenes are shown")
-    parser.add_argument("--data", default="", help="folder of Flickr30k Entities")
-    parser.add_argument("--changes", default="", help="settings that differ, as weights=PATH")
-    parameters = vars(parser.parse_args())
-    target = paths.build(parameters["profile"]) / "query_widget.ipynb"
-    words, environment = command(write_page(SCRIPT, target, **parameters))
+def open_page(profile: str, data: str, changes: str) -> None:
+    """Become a server of the page over a profile's scenes, which opens it in the browser."""
+    target = paths.build(profile) / "query_widget.ipynb"
+    write_page(SCRIPT, target, profile=profile, data=data, changes=changes)
+    words, environment = command(target)
     os.execve(words[0], words, environment)
-
-
-if __name__ == "__main__":
-    main()

@@ -31,14 +31,11 @@ class Bridge(anywidget.AnyWidget):
     _esm = HERE / "bridge.js"
     alt = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, taken: Callable[[str, bytes, tuple[int, int] | None, int], None]):
+    def __init__(self, taken: Callable[[str, bytes, list[int] | None, int], None]):
         super().__init__()
         self.on_msg(
-            lambda _, message, buffers: taken(
-                str(message["name"]),
-                bytes(buffers[0]),
-                tuple(map(int, message["size"])) if message["size"] else None,
-                int(message["bytes"]),
+            lambda _, file, buffers: taken(
+                file["name"], bytes(buffers[0]), file["size"], file["bytes"]
             )
         )
 

@@ -44,7 +44,6 @@ class Drawing:
     """A box over a picture, by mouse or keys; `changed()` is called after each change."""
 
     def __init__(self):
-        self.view: View | None = None
         self.changed: Callable[[], None] = lambda: None
         self.canvas = BBoxWidget(classes=["you"], colors=[YOU], hide_buttons=True)
         self.canvas.add_class("sq-draw")
@@ -53,9 +52,7 @@ class Drawing:
         self.fields = [new(description=label) for label in SIDES.values()]
         self._own = False
         self.canvas.observe(self._drawn, "bboxes")
-        self.middle.on_click(
-            lambda _: self._take([self.view.width // 3, self.view.height // 3] * 2)
-        )
+        self.middle.on_click(lambda _: self._take([side // 3 for side in self.view.size] * 2))
         for field in self.fields:
             field.observe(lambda _: self._typed(), "value")
         hint = ipywidgets.HTML(HINT).add_class("sq-hint")
@@ -66,20 +63,15 @@ class Drawing:
         """Show a picture without a box."""
         self.view = view
         self.canvas.image_bytes = view.data
+        self.scale = np.tile(np.divide(view.size, view.shown.size), 2)
         self._take([0] * 4)
 
     @property
     def box(self) -> np.ndarray | None:
         """The box `(4,)` in pixels of the picture, or None."""
-        if self.view is None:
-            return None
         left, top, width, height = (field.value for field in self.fields)
-        right, bottom = min(left + width, self.view.width), min(top + height, self.view.height)
+        right, bottom = np.minimum([left + width, top + height], self.view.size)
         return np.float32([left, top, right, bottom]) if right > left and bottom > top else None
-
-    def _scale(self) -> np.ndarray:
-        shown = self.view.shown
-        return np.float64([self.view.width / shown.width, self.view.height / shown.height] * 2)
 
     def _take(self, sides: list[int], draw: bool = True) -> None:
         """Put left, top, width, height in pixels into the fields, and on the canvas too."""
@@ -88,7 +80,7 @@ class Drawing:
             for field, side in zip(self.fields, sides, strict=True):
                 field.value = side
             if draw:
-                box = dict(zip(SIDES, (np.array(sides) / self._scale()).tolist(), strict=True))
+                box = dict(zip(SIDES, (sides / self.scale).tolist(), strict=True))
                 there = sides[2] > 0 and sides[3] > 0
                 self.canvas.bboxes = [box | {"label": "you"}] if there else []
                 self.canvas.selected_index = 0 if there else -1
@@ -97,16 +89,16 @@ class Drawing:
         self.changed()
 
     def _drawn(self, change: dict) -> None:
-        if self._own or self.view is None:
+        if self._own:
             return
         sides = [0] * 4
         for box in change["new"][-1:]:  # a new box takes the place of the one before
-            shown = np.array([float(box[name]) for name in SIDES])
-            sides = np.maximum(0, np.round(shown * self._scale())).astype(int).tolist()
+            shown = [box[name] for name in SIDES] * self.scale
+            sides = np.maximum(0, np.round(shown)).astype(int).tolist()
         self._take(sides, draw=len(change["new"]) > 1)
 
     def _typed(self) -> None:
-        if not self._own and self.view is not None:
+        if not self._own:
             self._take([field.value for field in self.fields])
 
 
