@@ -161,7 +161,8 @@ def build_text(embeddings: np.ndarray, length: int, depth: int, units: int = 160
     """The text part of `GridModel`, with vectors of `depth` numbers."""
     kwargs = {"dtype": "float32"}
     tokens = keras.Input((length,), dtype="int32", name="tokens")
-    x = layers.Dropout(0.2, **kwargs)(word_vectors(tokens, embeddings, 64, 0.5))
+    x = word_vectors(tokens, embeddings, 64, 0.5)
+    x = layers.Dropout(0.2, **kwargs)(x)
     x = layers.Dense(units, activation="relu", name="word", **kwargs)(x)
     gru = {"return_sequences": True, "unroll": True, **kwargs}
     forward = layers.GRU(units, name="forward", **gru)(x)
