@@ -9,12 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from scene_utils import box_ops, images, models, paths
-from scene_utils.analysis import metrics, metrics_file
-from scene_utils.analysis import references as blind
-from scene_utils.dataset import entities
 from scene_utils.features import store
 from scene_utils.paths import atomic, write_text
-from scene_utils.study import readme_tables, tables
 from scene_utils.widget import suggest
 
 
@@ -82,6 +78,10 @@ def ground(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
+    from scene_utils.analysis import metrics
+    from scene_utils.dataset import entities
+    from scene_utils.study import tables
+
     ids = entities.read_ids(arguments.data_root, arguments.split)
     found = entities.read_entities(arguments.data_root, dict.fromkeys(ids, arguments.split))
     predictions = metrics.read_predictions(arguments.predictions)
@@ -107,6 +107,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def references(arguments: argparse.Namespace) -> None:
+    from scene_utils.analysis import metrics
+    from scene_utils.analysis import references as blind
+    from scene_utils.dataset import entities
+    from scene_utils.study import tables
+
     root = arguments.data_root
     ids = dict.fromkeys(entities.read_ids(root, "train"), "train")
     ids |= dict.fromkeys(entities.read_ids(root, arguments.split), "asked")
@@ -135,6 +140,9 @@ def references(arguments: argparse.Namespace) -> None:
 
 
 def table(arguments: argparse.Namespace) -> None:
+    from scene_utils.analysis import metrics_file
+    from scene_utils.study import readme_tables
+
     known = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
     print(readme_tables.models(known, arguments.protocol))
     took = []
@@ -147,6 +155,8 @@ def table(arguments: argparse.Namespace) -> None:
 
 
 def readme(arguments: argparse.Namespace) -> None:
+    from scene_utils.study import readme_tables
+
     pages = filter(Path.is_file, map(paths.ROOT.joinpath, readme_tables.FILES))
     named = map(Path, arguments.file) if arguments.file else pages
     differ = [path for path in named if not readme_tables.update(path, arguments.check)]
