@@ -6,12 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
-from scene_utils import box_ops, images, models, paths
-from scene_utils.features import store
+from scene_utils import paths
 from scene_utils.paths import atomic, write_text
-from scene_utils.widget import suggest
+
+# Each command imports what it needs alone: an answer, a notebook and the help start at once.
 
 
 def data(arguments: argparse.Namespace) -> None:
@@ -34,6 +32,8 @@ def data(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
+    from scene_utils import models
+
     model = models.load_model(arguments.model, arguments.weights)
     table, problems = models.predict_split(model, arguments.data_root, arguments.split)
     with atomic(Path(arguments.out)) as temporary:
@@ -47,6 +47,11 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def ground(arguments: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from scene_utils import box_ops, images, models
+    from scene_utils.widget import suggest
+
     # Before the seconds that loading a model takes.
     drawn = picture = images.open_image(arguments.picture)
     phrases, sentence = [arguments.phrase], ""
@@ -166,6 +171,8 @@ def readme(arguments: argparse.Namespace) -> None:
 
 
 def cache(arguments: argparse.Namespace) -> None:
+    from scene_utils.features import store
+
     made = (paths.DATA / "cache").glob(f"*/features/*/{store.MANIFEST}")
     folders = arguments.folder or sorted(path.parent for path in made)
     found = {folder: store.verify(folder) for folder in folders}
