@@ -196,7 +196,7 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(images, tmp_path):
 
 
 def test_a_store_made_otherwise_or_that_cannot_be_written_is_refused(images, whole):
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(OSError, match="cannot write to the store: Not a directory"):
         make(images, images / "100.jpg" / "store")
     other = MADE_WITH | {"backbone": "shapes", "size": 64}
     differs = r"made with backbone = 'shapes', got 'colours'; size = 64, got 32\. Delete"

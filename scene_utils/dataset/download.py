@@ -86,7 +86,13 @@ def fetch(item: Download, root: Path = DATA, progress: bool = True) -> Path:
         shutil.move(part, output_file)
 
     how = {"fname": item.name, "path": folder, "downloader": download}
-    path = Path(pooch.retrieve(item.url, item.known_hash, **how))
+    try:
+        path = Path(pooch.retrieve(item.url, item.known_hash, **how))
+    except ValueError as error:
+        raise ValueError(
+            f"{target}: expected {item.bytes:,} bytes with {item.known_hash} from {item.url}; "
+            f"what came was something else and has been removed: {error}"
+        ) from error
     if item.member:
         with (
             zipfile.ZipFile(path) as archive,

@@ -144,9 +144,14 @@ def verify(folder: Path, progress: bool = True) -> list[str]:
 def writing(folder: Path, made_with: dict) -> Iterator[None]:
     """Hold the lock of a store of features so made, new or old. RuntimeError where another process
     holds it (a kill releases it), ValueError where the store was made otherwise."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
-        lock.seek(0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644), "r+")
+    except OSError as error:
+        reason = f"cannot write to the store: {error.strerror}"
+        remedy = "choose another folder or change its permissions"
+        raise OSError(error.errno, f"{reason}; {remedy}", str(folder)) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
