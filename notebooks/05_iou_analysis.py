@@ -79,9 +79,8 @@ boxes = pd.read_parquet(cache / "boxes.parquet")
 boxes = boxes[boxes.image_id.isin(test.image_id)]
 predictions = kept.load(cache)
 names = list(predictions)
-ours = [name for name in names if name != kept.TOGETHER][-1]
-others = ("text-only", "source", ours, kept.TOGETHER)
-shown = [references.BEST[0], *(name for name in names if name in others)]
+ours, beside = kept.compared(names)
+shown = [references.BEST[0], *beside]
 
 # %%
 # NBVAL_CHECK_OUTPUT

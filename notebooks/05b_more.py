@@ -40,8 +40,7 @@ metrics = metrics_file.read_metrics(figures / "metrics.json")
 results, described = metrics["models"], metrics["data"]
 note = metrics_file.note(described, metrics["labels"])
 names = list(results)
-ours = [name for name in names if name != kept.TOGETHER][-1]
-shown = [name for name in names if name in ("text-only", "source", ours, kept.TOGETHER)]
+ours, shown = kept.compared(names)
 blind = {references.BEST[0]: metrics["references"][references.BEST[0]]}
 compared = blind | {name: results[name] for name in shown}
 labelled = {metrics["labels"][name]: result for name, result in results.items()}

@@ -37,7 +37,7 @@ plots.plt.style.use(["default", plots.STYLE])
 figures = paths.figures(profile)
 metrics = metrics_file.read_metrics(figures / "metrics.json")
 note = metrics_file.note(metrics["data"], metrics["labels"])
-ours = [name for name in metrics["models"] if name != kept.TOGETHER][-1]
+ours, _ = kept.compared(metrics["models"])
 
 # %% [markdown]
 # ## What does the score say?

@@ -45,8 +45,7 @@ test = kept.test_mentions(phrases, root)
 boxes = pd.read_parquet(cache / "boxes.parquet")
 boxes = boxes[boxes.image_id.isin(test.image_id)]
 predictions = kept.load(cache)
-ours = [name for name in predictions if name != kept.TOGETHER][-1]
-shown = [name for name in predictions if name in ("text-only", "source", ours, kept.TOGETHER)]
+ours, shown = kept.compared(predictions)
 
 # %% [markdown]
 # ## How far are boxes off?

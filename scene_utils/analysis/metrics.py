@@ -97,12 +97,12 @@ def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.Data
 def score_mentions(
     predictions: pd.DataFrame, phrases: pd.DataFrame, boxes: pd.DataFrame
 ) -> pd.DataFrame:
-    """A row for each boxed mention of `phrases`, in their order: its key, phrase, category, and
+    """A row for each boxed mention of `phrases`, in their order.
 
-    `answered` (there is a box of rank 1), `score` (of it, else NaN), and for each protocol
-    `iou_merged` and `point_merged` of rank 1 (IoU in [0, 1]; the box's centre lies in a true box),
-    `top5_merged`, `top10_merged` and `best_merged`, the highest IoU among the 5 and 10 first and
-    among all boxes. `top1` would be `iou`.
+    Columns: its key, phrase and category; `answered` (there is a box of rank 1); `score` (of it,
+    else NaN); and for each protocol, such as merged, `iou_merged` and `point_merged` of rank 1 (IoU
+    in [0, 1]; the box's centre lies in a true box), and `top5_merged`, `top10_merged` and
+    `best_merged`, the highest IoU among the 5 and 10 first and among all boxes.
     """
     truth = phrases[phrases.n_boxes > 0]
     if len(truth.merge(boxes, on=["image_id", "phrase_id"], how="left_anti")):

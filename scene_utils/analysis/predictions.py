@@ -9,6 +9,7 @@ are.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,12 @@ def names(cache: Path) -> list[str]:
         found.add(TOGETHER)
     others = sorted(name for name in found - {*ORDER} if not name.startswith("source-"))
     return [name for name in ORDER if name in found] + others
+
+
+def compared(names: Iterable[str]) -> tuple[str, list[str]]:
+    """The last of the models that takes each phrase by itself, and those to show it beside."""
+    ours = [name for name in names if name != TOGETHER][-1]
+    return ours, [name for name in names if name in ("text-only", "source", ours, TOGETHER)]
 
 
 def _folder(cache: Path, name: str) -> Path:

@@ -115,8 +115,7 @@ class Models:
         if not model.reads_sentences or len(phrases) < 2:
             sentence = ""
         real = self.folder(name, kind) in SHIPPED.values() or self.profile == "flickr30k"
-        shown = (
-            f"{name}, trained on {'Flickr30k Entities' if real else f'the {self.profile} scenes'}"
-        )
+        data = "Flickr30k Entities" if real else f"the {self.profile} scenes"
+        shown = f"{name}, trained on {data}"
         found = (vars(one) for one in model.ground(seen, phrases, RANKS, sentence))
         return [Answer(**one | {"boxes": one["boxes"] * scale}, model=shown) for one in found]
