@@ -69,9 +69,17 @@ def fingerprint(module: str, *parts: str | bytes | np.ndarray) -> str:
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow and ask for bitwise repeatable kernels."""
+    """Seed Python, NumPy and TensorFlow and ask for bitwise repeatable kernels and graphs."""
     import keras
     import tensorflow as tf
+    from tensorflow.python.eager import context
 
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+    # In a graph of more than 200 MB, TensorFlow's memory optimiser replaces sums of three and more
+    # tensors by one that each is added to as it comes, in any order. It has no public switch.
+    options = context.context().function_call_options
+    config = tf.compat.v1.ConfigProto.FromString(options.config_proto_serialized)
+    rewriting = config.graph_options.rewrite_options
+    rewriting.memory_optimization = rewriting.NO_MEM_OPT
+    options.config_proto_serialized = config

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
-from scene_utils import box_ops
+from scene_utils import box_ops, runtime
 from scene_utils.analysis import metrics
 from scene_utils.dataset import entities
 from scene_utils.grid import batches, localizer, train, train_presence, train_sentences
@@ -163,3 +164,17 @@ def test_members_are_trained_apart_and_loaded_together(small, twenty, tmp_path):
     answer = loaded.ground(picture, twenty.phrases.phrase[0])
     assert 0 < answer.present < 1
     assert answer.heat.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_large_graph_adds_in_one_order():
+    @tf.function
+    def total(x):
+        slow = x
+        for _ in range(20):
+            slow = tf.sin(slow)
+        return tf.add_n([slow, 1e4 * tf.abs(x), tf.exp(x), tf.square(x)])
+
+    runtime.make_deterministic(0)
+    x = tf.random.stateless_normal((2**24,), (0, 1))  # 64 MiB
+    first = total(x)
+    assert all(bool(tf.reduce_all(total(x) == first)) for _ in range(5))
