@@ -77,7 +77,7 @@ $(call gone,04_train,$(CACHE)/models/source/settings.json)
 $(call gone,05_iou_analysis,$(FIGS)/metrics.json)
 
 reproduce: $(BOOKS) $(PAGES) ## the whole study: notebooks, figures, metrics.json, result table
-	@$(RUN) table --profile $(PROFILE)
+	@$(BIN)/python -m tests.benchmarks.pages --show $(PROFILE)
 	@printf '\n%s\n' 'notebooks and HTML: $(BUILD)/; figures and metrics: $(FIGS)/; models and predictions: $(CACHE)/'
 
 features: $(BUILD)/03_features.ipynb ## features alone: SET="features.engine=openvino features.precision=bfloat16"
@@ -106,9 +106,9 @@ build/bench/.done: pyproject.toml
 ablation: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb ## train what figures/PROFILE/ablation.json lacks (hours): ROWS='a;b' SEEDS=0,1
 	@$(BIN)/python -m tests.benchmarks.ablation --profile $(PROFILE) $(if $(ROWS),--rows '$(ROWS)') $(if $(SEEDS),--seeds $(SEEDS)) --changes '$(SET)'
 readme: .venv/.done ## write the tables of README and pages from figures/*/metrics.json and bench.json
-	@$(RUN) readme && $(BIN)/python -m tests.benchmarks.tables
+	@$(BIN)/python -m tests.benchmarks.pages && $(BIN)/python -m tests.benchmarks.tables
 check-readme: .venv/.done ## fail where these tables differ from what they are made from
-	@$(RUN) readme --check && $(BIN)/python -m tests.benchmarks.tables --check
+	@$(BIN)/python -m tests.benchmarks.pages --check && $(BIN)/python -m tests.benchmarks.tables --check
 html: $(PAGES) ## executed notebooks as HTML pages
 # Two workers, each of which holds a TensorFlow: more would need more memory than a laptop has.
 test: .venv/.done ## fast tests

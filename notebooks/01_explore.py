@@ -47,7 +47,8 @@ pd.Series(runtime.check(), name="version").to_frame()
 if not settings.real:
     pictures = settings.explore.pictures
     sample.generate(root, train=pictures, val=pictures // 8, test=pictures * 3 // 16)
-found = entities.load_entities(root, cache)
+found = entities.read_entities(root)
+entities.write_tables(found, cache)
 at_hand = entities.image_ids(root)
 phrases = found.phrases
 here = phrases[phrases.image_id.isin(at_hand)]

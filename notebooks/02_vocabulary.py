@@ -25,6 +25,7 @@ changes = ""  # settings that differ this time, in the words that profiles.toml 
 
 # %%
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -127,7 +128,9 @@ pd.DataFrame({"cosine": rows}).round(2)
 # NBVAL_CHECK_OUTPUT
 rows = {}
 for split, group in phrases.groupby("split", sort=False):
-    share, unknown = words.coverage(group.phrase, vocabulary)
+    tokens = Counter(token for phrase in group.phrase for token in words.tokenize(phrase))
+    unknown = Counter({token: n for token, n in tokens.items() if token not in vocabulary.index})
+    share = 1 - unknown.total() / tokens.total()
     common = ", ".join(f"{word} ({count})" for word, count in unknown.most_common(6))
     rows[split] = {"tokens known (%)": round(100 * share, 2), "most frequent unknown": common}
 pd.DataFrame.from_dict(rows, orient="index")

@@ -39,7 +39,6 @@ from scene_utils import images, models, paths, plots, runtime, words
 from scene_utils.dataset import entities
 from scene_utils.features import encode
 from scene_utils.grid import batches, folders, network, train, train_presence, train_sentences
-from scene_utils.study import ablation_table
 from scene_utils.study import settings as profiles
 
 runtime.check()
@@ -173,56 +172,7 @@ else:
     print("learned on real data alone")
 
 # %% [markdown]
-# ## What is each part worth, and what would more pictures bring?
+# What each part is worth, one change a row, and what more pictures would bring, stands in
+# `figures/flickr30k/README.md`.
 #
-# From the source system to the grid model, one change a row, then larger ones, scored on val. In
-# brackets the 95 % interval over images of a single seed, or the range of several. `make ablation`
-# trains the rows that today's code can train; of the others the commit says which code did.
-
-# %%
-rows = ablation_table.read(figures / "ablation.json")
-ablation_table.table(rows) if rows else print("no ablation of this profile: `make ablation`")
-
-# %%
-if rows:
-    names, seeds = zip(*ablation_table.by_name(rows).items(), strict=True)
-    figure, axes = plots.new_figure(7.5, 1.2 + 0.3 * len(names))
-    kinds = {"accuracy 0.5": "as they are", "accuracy 0.5, lengthened": "lengthened"}
-    for shift, (column, label) in zip((-0.12, 0.12), kinds.items(), strict=True):
-        value, low, high = 100 * np.array([ablation_table.bracketed(r, column) for r in seeds]).T
-        style = {"fmt": "o" if shift < 0 else "D", "ms": 5, "label": f"phrases {label}"}
-        ends = np.abs([value - low, high - value])
-        axes[0, 0].errorbar(value, np.arange(len(names)) + shift, xerr=ends, **style)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].invert_yaxis()
-    axes[0, 0].set_xlabel("IoU .5 reached on val (%)")
-    axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    plots.save(figure, figures / "ablation.png")
-
-# %% [markdown]
-# Misses against the number of train pictures, and the power law through them, by least squares on
-# logarithms (Hestness et al. 2017, "Deep Learning Scaling is Predictable"):
-
-# %%
-of_shares = ("of the pictures", ablation_table.ALL)
-shares = [r for r in rows if r["seed"] == 0 and r["row"].endswith(of_shares)]
-shares = sorted((r["pictures"], r["val"]["accuracy_0.5"]["value"]) for r in shares)
-if len(shares) > 2:
-    pictures, accuracy = map(np.array, zip(*shares, strict=True))
-    whole = 29_783  # train pictures of Flickr30k Entities
-    figure, axes = plots.new_figure(5.6, 3.8)
-    line = np.geomspace(pictures[0], whole, 60)
-    slope, offset = np.polyfit(np.log(pictures), np.log(1 - accuracy), 1)
-    law = 100 * np.exp(offset + slope * np.log(line))
-    axes[0, 0].loglog(line, law, "--", color="grey", label="power law")
-    axes[0, 0].loglog(pictures, 100 * (1 - accuracy), "o", label="measured")
-    axes[0, 0].loglog(whole, law[-1], "o", mfc="white", label=f"extrapolated: {law[-1]:.1f} %")
-    axes[0, 0].set_xticks([*pictures, whole], [f"{count:,}" for count in (*pictures, whole)])
-    axes[0, 0].set_yticks([20, 30, 40], ["20", "30", "40"])
-    axes[0, 0].minorticks_off()
-    axes[0, 0].set(xlabel="train pictures", ylabel="IoU .5 missed on val (%)")
-    axes[0, 0].legend()
-    plots.save(figure, figures / "data_scaling.png")
-
-# %% [markdown]
 # Next: `05_iou_analysis` scores all models on test, once.

@@ -23,8 +23,7 @@ def data(arguments: argparse.Namespace) -> None:
             failed = True
             print(f"{item.name}: not fetched: {error}", file=sys.stderr, flush=True)
     if arguments.data_root:
-        root = Path(arguments.data_root)
-        print(download.check_flickr30k(root, paths.cache("flickr30k")))
+        print(download.check_flickr30k(Path(arguments.data_root)))
     else:
         print(download.FLICKR30K_STEPS)
     if failed:
@@ -144,32 +143,6 @@ def references(arguments: argparse.Namespace) -> None:
         write_text(Path(arguments.out), json.dumps(result, indent=1) + "\n")
 
 
-def table(arguments: argparse.Namespace) -> None:
-    from scene_utils.analysis import metrics_file
-    from scene_utils.study import readme_tables
-
-    known = metrics_file.read_metrics(paths.figures(arguments.profile) / "metrics.json")
-    print(readme_tables.models(known, arguments.protocol))
-    took = []
-    for path in sorted(paths.build(arguments.profile).glob("[0-9]*.ipynb")):
-        if path.suffixes == [".ipynb"]:  # else it failed
-            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-            took.append(f"{path.stem} {about['papermill']['duration']:.0f}")
-    if took:
-        print("\nseconds: " + ", ".join(took))
-
-
-def readme(arguments: argparse.Namespace) -> None:
-    from scene_utils.study import readme_tables
-
-    pages = filter(Path.is_file, map(paths.ROOT.joinpath, readme_tables.FILES))
-    named = map(Path, arguments.file) if arguments.file else pages
-    differ = [path for path in named if not readme_tables.update(path, arguments.check)]
-    if arguments.check and differ:
-        told = (f"{path}: tables differ from metrics.json. Run `make readme`" for path in differ)
-        sys.exit("\n".join(told) + " and commit it")
-
-
 def cache(arguments: argparse.Namespace) -> None:
     from scene_utils.features import store
 
@@ -246,11 +219,6 @@ def main() -> None:
     add = command(references, "what can be had without looking", shared)
     add("--split", default="test", help=LIST)
     add("--at-hand", action="store_true", help=AT_HAND)
-    add = command(table, "a profile's result table as Markdown", "--protocol")
-    add("--profile", default="sample")
-    add = command(readme, "write tables of metrics.json into Markdown")
-    add("file", nargs="*", help="default: README.md and the pages of results")
-    add("--check", action="store_true", help="change nothing, fail if it differs")
     add = command(cache, "look after the stores of features")
     add("what", choices=["verify"], help="compare every shard with its hash")
     add("folder", nargs="*", type=Path, help="stores; default: all of data/cache")

@@ -91,18 +91,6 @@ def holds_centre(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
     return ((centre >= truth[..., :2]) & (centre < truth[..., 2:])).all(axis=-1)
 
 
-def merge(boxes: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Smallest box around each run of boxes, `(n, 4)` and `(g,)` run starts to `(g, 4)`.
-
-    Runs are consecutive and not empty: run i is `boxes[starts[i]:starts[i + 1]]`.
-    """
-    if len(starts) == 0:
-        return np.zeros((0, 4), np.float32)
-    low = np.minimum.reduceat(boxes[:, :2], starts, axis=0)
-    high = np.maximum.reduceat(boxes[:, 2:], starts, axis=0)
-    return np.concatenate([low, high], axis=1)
-
-
 def mirror(boxes: np.ndarray) -> np.ndarray:
     """Boxes `(..., 4)` in fractions of a picture where left and right are exchanged in it."""
     return np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], axis=-1)

@@ -48,7 +48,7 @@ def load_model(
 
 
 def predict_split(
-    model: "SourceModel | GridLocalizer", root: Path | str, split: str, progress: bool = True
+    model: "SourceModel | GridLocalizer", root: Path | str, split: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions for every phrase of the ids in `<root>/<split>.txt`, and a table of problems.
 
@@ -59,7 +59,7 @@ def predict_split(
 
     root = Path(root)
     ids = entities.read_ids(root, split)
-    found = entities.read_entities(root, dict.fromkeys(ids, split), boxes=False, progress=progress)
+    found = entities.read_entities(root, dict.fromkeys(ids, split), boxes=False)
     phrases, problems = found.phrases, found.problems.to_dict("records")
     folder = entities.image_folder(root)
     for image_id, rows in (
@@ -72,7 +72,7 @@ def predict_split(
             problems.append({"file": f"{image_id}.jpg", "reason": f"no size known: {error}"})
     phrases = phrases[phrases.width > 0]
     with tempfile.TemporaryDirectory() as scratch:
-        store = model.pictures(folder, phrases.image_id.unique(), Path(scratch), progress)
+        store = model.pictures(folder, phrases.image_id.unique(), Path(scratch))
         if store is not None:
             lost = store.unreadable.rename(columns={"image_id": "file"})
             problems += lost.to_dict("records")

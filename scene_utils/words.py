@@ -252,13 +252,6 @@ def build_vocabulary(
     return Vocabulary.of([PAD, UNKNOWN, *known.word]), embeddings, table
 
 
-def coverage(phrases: Iterable[str], vocabulary: Vocabulary) -> tuple[float, Counter]:
-    """Share of tokens that the vocabulary knows, in [0, 1], and counts of the unknown words."""
-    tokens = [token for phrase in phrases for token in tokenize(phrase)]
-    unknown = Counter(token for token in tokens if token not in vocabulary.index)
-    return 1 - unknown.total() / max(len(tokens), 1), unknown
-
-
 def names_two(phrase: str) -> bool:
     """Whether a phrase names a second thing beside the first: there is a determiner past the second
     word.

@@ -25,12 +25,12 @@ def twenty(tmp_path_factory):
     It has their `root`, `phrases`, `store`, `vocabulary`, `embeddings` and `mentions`.
     """
     root = tmp_path_factory.mktemp("twenty") / "scenes"
-    sample.generate(root, train=20, val=0, test=0, progress=False)
+    sample.generate(root, train=20, val=0, test=0)
     (root / "val.txt").write_text((root / "train.txt").read_text())
     ids = entities.read_ids(root, "train")
-    phrases = entities.read_entities(root, dict.fromkeys(ids, "train"), progress=False).phrases
+    phrases = entities.read_entities(root, dict.fromkeys(ids, "train")).phrases
     folder, cache = entities.image_folder(root), root.parent / "cache"
-    store = pixels.squeeze_pictures(folder, ids, 128, cache, progress=False)
+    store = pixels.squeeze_pictures(folder, ids, 128, cache)
     vocabulary, embeddings, _ = words.build_vocabulary(phrases.phrase, words.load_vectors())
     mentions = batches.make_mentions(phrases, "train", store, vocabulary, 12)
     return SimpleNamespace(
@@ -101,6 +101,6 @@ def real_data():
 
 
 @pytest.fixture(scope="session")
-def real_entities(real_data, tmp_path_factory):
+def real_entities(real_data):
     """The real set, read from the official files."""
-    return entities.load_entities(real_data, tmp_path_factory.mktemp("real"), progress=False)
+    return entities.read_entities(real_data)

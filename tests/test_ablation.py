@@ -10,8 +10,7 @@ import pytest
 from scene_utils import paths
 from scene_utils.analysis import metrics_file
 from scene_utils.models import SHIPPED
-from scene_utils.study import ablation_table, readme_tables
-from tests.benchmarks import ablation
+from tests.benchmarks import ablation, ablation_table, pages
 
 
 def row(name, seed, value, low, high):
@@ -68,13 +67,13 @@ def test_its_table_stands_in_the_readme(tmp_path, monkeypatch):
     (tmp_path / "real/metrics.json").write_text(json.dumps(metrics))
     text = "<!-- table:real/ablation -->\n<!-- /table -->"
     with pytest.raises(ValueError, match="real/ablation: expected its figures to have ablation"):
-        readme_tables.fill(text)
+        pages.fill(text)
     rows = [row("one", 0, 0.5, 0.45, 0.55), row("more", 0, 0.6, 0.5, 0.7)]
     rows = [one | {"date": f"2026-11-2{day}"} for day, one in enumerate(rows)]
     for one in rows:
         one["val"] = one["val"] | {"mentions": 3239}
     (tmp_path / "real/ablation.json").write_text(json.dumps(rows))
-    filled = readme_tables.fill(text).splitlines()
+    filled = pages.fill(text).splitlines()
     assert filled[1].startswith("| row | pictures | seeds | mean iou | accuracy 0.5 (%) |")
     assert filled[4].startswith("| more | 6,560 | 1 | 0.600 [0.500, 0.700] | 60.0 [50.0, 70.0] |")
     assert "split val: 3,239 boxed mentions; glove50; 2026-11-20 to 2026-11-21" in filled[-2]

@@ -9,6 +9,7 @@ from scene_utils.analysis.metrics import score_mentions
 from scene_utils.analysis.perturbations import CHANGES
 from scene_utils.dataset.entities import MENTION_KEY as KEY
 from scene_utils.study import tables
+from tests.benchmarks import pages
 from tests.makers import SIDES, phrase_table, predicted
 
 LEFT, RIGHT, TOP, ALL = (0, 40, 20, 60), (70, 40, 90, 60), (40, 0, 60, 10), (0, 0, 100, 100)
@@ -242,6 +243,6 @@ def test_a_model_loses_by_a_change_as_far_as_it_reads_and_looks(many):
     assert deaf.value["another phrase"] == 0
     assert deaf.value["blank picture"] > 0.2
     assert blind.value[["another picture", "blank picture"]].eq(0).all()
-    rows = {"deaf": deaf.reset_index().to_dict("records")}
-    text = tables.perturbations(rows).loc["deaf", "another phrase"]
+    rows = {"perturbations": {"deaf": deaf.reset_index().to_dict("records")}}
+    text = pages.MAKERS["perturbations"](rows).loc["deaf", "another phrase"]
     assert text == "50.0, fall 0.0 [0.0, 0.0]"

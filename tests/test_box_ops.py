@@ -64,16 +64,6 @@ def test_iou_of_small_boxes_far_from_the_origin_keeps_its_digits():
     assert iou == pytest.approx(1 / 3, abs=1e-12)
 
 
-def test_merge_is_the_smallest_box_around_each_run(rng):
-    parts = [random_boxes(rng, n) for n in (1, 3, 1, 5, 2)]
-    starts = np.cumsum([0, 1, 3, 1, 5])
-    merged = box_ops.merge(np.concatenate(parts), starts)
-    assert merged.shape == (5, 4)
-    for part, box in zip(parts, merged, strict=True):
-        covered = np.array([*set().union(*map(pixels, part))])
-        assert box.tolist() == [*covered.min(axis=0), *(covered.max(axis=0) + 1)]
-
-
 def test_from_inclusive_keeps_the_counted_pixels():
     # Pixels 3..3 by 5..8, counted from 1 and with both ends: one column of four.
     box = box_ops.from_inclusive([[3, 5, 3, 8]])

@@ -23,7 +23,7 @@ from tests.makers import SIDES, command
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "scenes"
-    sample.generate(root, train=24, val=6, test=8, progress=False)
+    sample.generate(root, train=24, val=6, test=8)
     return root
 
 
@@ -31,20 +31,20 @@ def root(tmp_path_factory):
 def models(root, tmp_path_factory):
     """Models trained for an epoch on the sample, in the folders that notebook 04 would make."""
     folder = tmp_path_factory.mktemp("models")
-    phrases = entities.read_entities(root, progress=False).phrases
+    phrases = entities.read_entities(root).phrases
     vectors = text.load_vectors("glove50")
     vocabulary, embeddings, _ = text.build_vocabulary(
         phrases.phrase[phrases.split == "train"], vectors
     )
     given = entities.image_folder(root), entities.image_ids(root)
     backbone = load_backbone("efficientnet_lite0")
-    store = encode.cache_features(*given, backbone, folder / "features", progress=False)
+    store = encode.cache_features(*given, backbone, folder / "features")
     sets = [train.make_examples(phrases, name, store, vocabulary) for name in ("train", "val")]
     made_with = encode.origin(store) | {"vectors": "glove50"}
     given = *sets, embeddings, vocabulary, made_with
     for model in ("source", "text-only"):
         settings = train.Settings(model=model, epochs=8, widths=(64,), learning_rate=3e-3)
-        train.train(settings, *given, folder / model, progress=False)
+        train.train(settings, *given, folder / model)
     return folder
 
 
@@ -55,7 +55,7 @@ def other(root, tmp_path):
 
 
 def predicted(root, models, model="source", split="test"):
-    return ground.predict_split(ground.load_model(models / model), root, split, progress=False)
+    return ground.predict_split(ground.load_model(models / model), root, split)
 
 
 def test_predict_and_evaluate_as_commands(root, models, tmp_path):
@@ -66,7 +66,7 @@ def test_predict_and_evaluate_as_commands(root, models, tmp_path):
     answer = command("evaluate", *given, "--predictions", out, "--out", metrics, "--resamples", 50)
     assert answer.returncode == 0, answer.stderr
     result = json.loads(metrics.read_text())
-    phrases = entities.read_entities(root, progress=False).phrases
+    phrases = entities.read_entities(root).phrases
     boxed = phrases[(phrases.split == "test") & (phrases.n_boxes > 0)]
     assert result["mentions"] == result["answered"] == len(boxed)
     assert f"mean iou      {result['merged']['mean_iou']['value']:.3f}"[-4:] in answer.stdout
@@ -132,7 +132,7 @@ def test_a_model_that_does_not_see_needs_no_picture(root, models, other):
     shutil.rmtree(other / "flickr30k-images")
     table, problems = predicted(other, models, "text-only")
     assert problems.empty
-    phrases = entities.read_entities(root, progress=False).phrases.query("split == 'test'")
+    phrases = entities.read_entities(root).phrases.query("split == 'test'")
     assert len(table) == len(phrases)
     table = table.merge(phrases[["image_id", "width"]].drop_duplicates("image_id"))
     share = (table.x_max / table.width).round(4).groupby(table.phrase.str.lower())
@@ -141,7 +141,7 @@ def test_a_model_that_does_not_see_needs_no_picture(root, models, other):
 
 def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, models, tmp_path):
     cache = tmp_path / "cache"
-    entities.load_entities(root, cache, progress=False)
+    entities.write_tables(entities.read_entities(root), cache)
     for model in ("source", "text-only"):
         shutil.copytree(models / model, cache / "models" / model)
     shutil.copytree(models / "features", cache / "features/efficientnet_lite0")

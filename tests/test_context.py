@@ -122,7 +122,7 @@ def test_it_learns_from_annotations_that_a_shirt_tells_who_is_meant():
     parts = annotated(300, 1).assign(split="train"), annotated(60, 2).assign(split="val")
     table = pd.concat(parts)
     made = sentence_network.build_networks(np.eye(len(VOCABULARY.words), dtype=np.float32), 32, 16)
-    found = train_sentences.learn(made, table, VOCABULARY, steps=120, progress=False)
+    found = train_sentences.learn(made, table, VOCABULARY, steps=120)
     assert found["train_pairs"] == 300  # the shirt has no like, the second man no company
     assert found["alone"] < 0.7
     assert found["with_another"] > 0.95

@@ -56,10 +56,10 @@ def names(folder):
 
 def test_a_file_is_fetched_once(server, tmp_path):
     item = entry(server)
-    path = download.fetch(item, tmp_path, progress=False)
+    path = download.fetch(item, tmp_path)
     assert path == tmp_path / "raw" / "file.bin"
     assert path.read_bytes() == CONTENT
-    download.fetch(item, tmp_path, progress=False)
+    download.fetch(item, tmp_path)
     assert server.ranges == [None]
 
 
@@ -68,10 +68,10 @@ def test_an_interrupted_transfer_is_resumed_or_sent_again(resumes, server, tmp_p
     item = entry(server)
     server.limit, server.resumes = 1_300_000, resumes
     with pytest.raises(OSError, match=r"IncompleteRead|broken"):
-        download.fetch(item, tmp_path, progress=False)
+        download.fetch(item, tmp_path)
     assert names(tmp_path / "raw") == ["file.bin.part"]
     server.limit = None
-    assert download.fetch(item, tmp_path, progress=False).read_bytes() == CONTENT
+    assert download.fetch(item, tmp_path).read_bytes() == CONTENT
     assert len(server.ranges) == 2
     assert int(server.ranges[1].removeprefix("bytes=").rstrip("-")) > 1_000_000
     assert names(tmp_path / "raw") == ["file.bin"]
@@ -79,7 +79,7 @@ def test_an_interrupted_transfer_is_resumed_or_sent_again(resumes, server, tmp_p
 
 def test_a_wrong_hash_is_named_and_nothing_stays(server, tmp_path):
     with pytest.raises(ValueError, match=r"file\.bin: expected 3,000,000 bytes with sha256:0{64}"):
-        download.fetch(entry(server, digest="0" * 64), tmp_path, progress=False)
+        download.fetch(entry(server, digest="0" * 64), tmp_path)
     assert names(tmp_path / "raw") == []
 
 
@@ -93,7 +93,7 @@ def zipped(path, members):
 def test_only_the_named_member_is_unpacked(server, tmp_path):
     archive = zipped(tmp_path / "a.zip", {"wanted.txt": "yes", "other.txt": "no", "big": "x"})
     item = entry(server, archive.read_bytes(), member="wanted.txt")
-    path = download.fetch(item, tmp_path / "data", progress=False)
+    path = download.fetch(item, tmp_path / "data")
     assert path.read_text() == "yes"
     assert names(tmp_path / "data" / "raw") == ["wanted.txt"]
 
@@ -108,12 +108,12 @@ def test_the_registry_names_hash_and_size_of_each_file():
 
 def test_the_check_counts_and_names_what_changed(tmp_path):
     root = tmp_path / "set"
-    sample.generate(root, train=4, val=1, test=2, progress=False)
+    sample.generate(root, train=4, val=1, test=2)
     listed = (root / "test.txt").read_bytes()
     sums = [f"{hashlib.sha256(listed).hexdigest()}  test.txt", f"{'0' * 64}  train.txt"]
     (root / "SHA256SUMS").write_text("\n".join([*sums, f"{'0' * 64}  annotations.zip"]) + "\n")
     (root / "flickr30k-images" / f"{listed.split()[0].decode()}.jpg").unlink()
-    report = download.check_flickr30k(root, tmp_path / "cache", progress=False)
+    report = download.check_flickr30k(root)
     assert "ok      test.txt" in report
     assert "CHANGED train.txt" in report
     assert "MISSING annotations.zip" in report

@@ -212,14 +212,14 @@ def test_a_store_made_otherwise_or_that_cannot_be_written_is_refused(images, who
 
 
 def test_verify_finds_each_damaged_shard(whole, images, tmp_path):
-    assert feature_store.verify(whole, progress=False) == []
+    assert feature_store.verify(whole) == []
     expected = files_of(whole)
     content = bytearray(expected["00001.npy"])
     content[-7] ^= 4
     (whole / "00001.npy").write_bytes(content)
     os.truncate(whole / "00003.npy", 90)
     (whole / "00004.npy").unlink()
-    problems = feature_store.verify(whole, progress=False)
+    problems = feature_store.verify(whole)
     assert [line.split(": ")[0][-6:-4] for line in problems] == ["01", "03", "04"]
     assert "expected sha256" in problems[0]
     for line in problems:  # what the message says to do helps

@@ -34,7 +34,7 @@ def ids_of(folder):
 
 def cache(folder, backbone, store, ids=None, **options):
     ids = ids_of(folder) if ids is None else ids
-    return encode.cache_features(folder, ids, backbone, store, 4, 4, progress=False, **options)
+    return encode.cache_features(folder, ids, backbone, store, 4, 4, **options)
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +121,12 @@ def test_a_picture_has_its_features_whatever_is_beside_it(backbone, photos):
 def test_a_store_says_that_openvino_made_it(backbone, tmp_path):
     ids = [path.stem for path in PHOTOS]
     given = (paths.PHOTOS, ids, backbone)
-    made = encode.cache_features(*given, tmp_path / "a", progress=False, engine="openvino")
-    keras = encode.cache_features(*given, tmp_path / "b", progress=False)
+    made = encode.cache_features(*given, tmp_path / "a", engine="openvino")
+    keras = encode.cache_features(*given, tmp_path / "b")
     a, b = (store.array(ids).astype(np.float32) for store in (made, keras))
     assert cosine(a, b).min() > 0.999
     with pytest.raises(ValueError, match="'keras, float32, batch norms folded', got 'openvino, "):
-        encode.cache_features(*given, tmp_path / "a", progress=False)
+        encode.cache_features(*given, tmp_path / "a")
 
 
 # Ray: the features of the local engine but for rounding, and a killed worker costs only its shard.

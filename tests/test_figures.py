@@ -16,11 +16,12 @@ from scene_utils import box_ops, grounding, paths, plots
 from scene_utils.analysis import metrics_file, predictions
 from scene_utils.dataset import entities, sample
 from scene_utils.dataset.mentions import PREDICTION_COLUMNS
-from scene_utils.study import readme_tables, tables
+from scene_utils.study import tables
+from tests.benchmarks import pages
 from tests.makers import phrase_table
 
 # What needs a trained model: `test_presence`, `test_ablation` and `test_analysis` have these.
-TABLES = [n for n in readme_tables.TABLES if n not in ("presence", "perturbations", "ablation")]
+TABLES = [n for n in pages.TABLES if n not in ("presence", "perturbations", "ablation")]
 
 
 def answer(phrases, spread, count, rng):
@@ -41,8 +42,9 @@ def project(tmp_path_factory):
     """A folder as the project's root, with a small sample and answers of three models."""
     root = tmp_path_factory.mktemp("project")
     cache = root / "data/cache/sample"
-    sample.generate(cache / "scenes", train=24, val=4, test=16, progress=False)
-    found = entities.load_entities(cache / "scenes", cache, progress=False)
+    sample.generate(cache / "scenes", train=24, val=4, test=16)
+    found = entities.read_entities(cache / "scenes")
+    entities.write_tables(found, cache)
     test = found.phrases[found.phrases.split == "test"].reset_index(drop=True)
     rng = np.random.default_rng(0)
     (cache / "predictions").mkdir()
@@ -76,7 +78,7 @@ def draw(project):
 
 
 def fill(project, *words):
-    return started(project, "-m", "scene_utils", "readme", *words)
+    return started(project, "-m", "tests.benchmarks.pages", *words)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +230,7 @@ def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
     for damaged in (b'{"finger', b"\xff\xfe", b"[]"):
         (cache / "predictions/zebra.json").write_bytes(damaged)
         assert predictions.stale(cache) == ["source", "zebra"]
-    (cache / "entities.json").write_text("new phrases")
+    (cache / "phrases.parquet").write_text("new phrases")
     assert predictions.stale(cache) == names
 
 
@@ -310,7 +312,7 @@ def test_all_pages_of_the_project_are_filled_where_none_is_named(project, readme
 )
 def test_marks_that_cannot_be_filled_are_refused(text, message, readme):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        readme_tables.fill(text)
+        pages.fill(text)
 
 
 def test_differences_are_shown_both_ways_and_chance_is_marked():

@@ -141,7 +141,7 @@ def test_a_line_or_an_annotation_of_a_gigabyte_fits_in_little_memory(tmp_path):
     answer = in_little_memory(
         "try:\n    text.read_glove_text(sys.argv[1] + '/long.txt')\n"
         "except ValueError as error:\n    print(error)\n"
-        "found = entities.read_entities(sys.argv[1], {'1': 'test'}, progress=False)\n"
+        "found = entities.read_entities(sys.argv[1], {'1': 'test'})\n"
         "print(found.problems.to_string())\n",
         tmp_path,
     )

@@ -29,7 +29,7 @@ def data(known):
 
 
 def run(settings, known, folder):
-    return train.train_grid(settings, *data(known), folder, progress=False)
+    return train.train_grid(settings, *data(known), folder)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_it_learns_by_heart_is_not_trained_again_and_answers_loaded_as_it_did(tr
     assert (folder / "settings.json").stat().st_mtime_ns == stamp
     loaded = localizer.load_grid_localizer(folder)
     table = loaded.predict(twenty.phrases, twenty.store, ranks=3)
-    found = entities.read_entities(twenty.root, progress=False)
+    found = entities.read_entities(twenty.root)
     result = metrics.evaluate(metrics.check_predictions(table), twenty.phrases, found.boxes, 10)
     best = history["val_accuracy_0.5"][history["val_mean_iou"].idxmax()]
     assert result["merged"]["accuracy_0.5"]["value"] == pytest.approx(best, abs=0.01)
@@ -66,7 +66,7 @@ def test_presence_learns_whose_phrase_it_is_and_turns_scores_into_probabilities(
     raw = localizer.load_grid_localizer(folder).ground(picture, phrases.phrase[0])
     assert raw.present is None
     given = folder, SETTINGS, twenty.vocabulary, twenty.mentions, twenty.mentions
-    found = train_presence.train_presence(*given, steps=150, progress=False)
+    found = train_presence.train_presence(*given, steps=150)
     assert found["val_auc"] > 0.8
     assert train_presence.train_presence(*given, steps=150) == found
     loaded = localizer.load_grid_localizer(folder)
@@ -85,8 +85,8 @@ def test_context_is_trained_beside_a_grid_model_and_read_again(trained, twenty):
     ids = phrases.image_id.unique()[:10]  # every other picture has no two things alike
     halves = phrases.assign(split=np.where(phrases.image_id.isin(ids), "train", "val"))
     given = folder, halves, twenty.vocabulary, twenty.embeddings, store
-    found = train_sentences.train_context(*given, steps=30, progress=False)
-    assert train_sentences.train_context(*given, steps=30, progress=False) == found
+    found = train_sentences.train_context(*given, steps=30)
+    assert train_sentences.train_context(*given, steps=30) == found
     by_weight = {weight: tuple(figures) for weight, *figures in found["val_by_weight"]}
     assert found["weight"] == max(by_weight, key=by_weight.get)
     loaded = localizer.load_grid_localizer(folder)
@@ -147,7 +147,7 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(small, tmp_path, monkeyp
 def test_members_are_trained_apart_and_loaded_together(small, twenty, tmp_path):
     settings, folder = replace(SMALL, members=2, seed=3), tmp_path / "grid"
     given = settings, *data(small)
-    runs = [train.train_members(*given, folder=folder, progress=False) for _ in range(2)]
+    runs = [train.train_members(*given, folder=folder) for _ in range(2)]
     for before, again in zip(*runs, strict=True):
         pd.testing.assert_frame_equal(again, before)
     written = [folder / "settings.json", folder / "member2" / "settings.json"]
@@ -156,9 +156,7 @@ def test_members_are_trained_apart_and_loaded_together(small, twenty, tmp_path):
     weights = [(path.parent / "text.weights.h5").read_bytes() for path in written]
     assert weights[0] != weights[1]
     sets = small.mentions, small.mentions
-    train_presence.train_presence(
-        folder, settings, small.vocabulary, *sets, steps=5, progress=False
-    )
+    train_presence.train_presence(folder, settings, small.vocabulary, *sets, steps=5)
     loaded = localizer.load_grid_localizer(folder)
     picture = entities.image_folder(twenty.root) / f"{twenty.phrases.image_id[0]}.jpg"
     answer = loaded.ground(picture, twenty.phrases.phrase[0])

@@ -98,7 +98,7 @@ def test_the_shipped_model_finds_three_quarters_of_val(real_data, real_entities,
     val = phrases[(phrases.split == "val") & (phrases.n_boxes > 0)]
     model = load_model("grid")
     folder = entities.image_folder(real_data)
-    store = model.pictures(folder, val.image_id.unique(), tmp_path, progress=False)
+    store = model.pictures(folder, val.image_id.unique(), tmp_path)
     scored = metrics.score_mentions(model.predict(val, store), val, boxes)
     assert len(scored) == len(val) > 0
     assert (scored.iou_merged >= 0.5).mean() >= 0.75

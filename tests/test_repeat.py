@@ -69,7 +69,7 @@ def test_published_inputs_go_the_whole_way_and_are_called_untrained(copy, tmp_pa
     """ResNet50 with random weights, by the explicit setting, and vectors of 300 numbers."""
     root, vectors = tmp_path / "data", tmp_path / "vectors300.txt"
     sample.generate(root, train=32, val=8, test=8)
-    found = entities.read_entities(root, progress=False).phrases
+    found = entities.read_entities(root).phrases
     words = sorted({word for phrase in found.phrase for word in tokenize(phrase)})
     rows = np.random.default_rng(0).normal(size=(len(words), 300)).round(4)
     lines = [" ".join([word, *map(str, row)]) for word, row in zip(words, rows, strict=True)]

@@ -12,7 +12,8 @@ import pytest
 
 from scene_utils import paths
 from scene_utils.imports import PACKAGE, closure, imported
-from scene_utils.study import readme_tables, settings
+from scene_utils.study import settings
+from tests.benchmarks import pages
 
 LOCK = (paths.ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -95,7 +96,7 @@ def test_answering_imports_neither_training_nor_tensorflow():
 
 PAGES = sorted(
     {
-        *readme_tables.FILES,
+        *pages.FILES,
         *("figures/bench.md", "notebooks/README.md", "data/README.md", "data/photos/README.md"),
         *("data/pretrained/README.md", "data/pretrained/grid/README.md"),
     }

@@ -59,7 +59,7 @@ def test_phrases_that_differ_in_what_is_not_read_get_one_answer():
 
 def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
     root = tmp_path / "scenes"
-    sample.generate(root, train=0, val=0, test=12, progress=False)
+    sample.generate(root, train=0, val=0, test=12)
     found = entities.read_entities(root, dict.fromkeys(entities.read_ids(root, "test"), "test"))
     boxed = found.phrases[found.phrases.n_boxes > 0].reset_index(drop=True)
     known = sample_errors.scenes_of(root, "test")

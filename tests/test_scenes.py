@@ -35,7 +35,7 @@ def easy():
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     root = tmp_path_factory.mktemp("sample") / "drawn"
-    scenes.generate(root, progress=False, **COUNTS)
+    scenes.generate(root, **COUNTS)
     return root
 
 
@@ -44,7 +44,7 @@ def content(root):
 
 
 def generate(root, *counts):
-    scenes.generate(root, **dict(zip(COUNTS, counts, strict=True)), progress=False)
+    scenes.generate(root, **dict(zip(COUNTS, counts, strict=True)))
 
 
 def boxed(scene):
@@ -74,7 +74,7 @@ def offset(scene, relation, a, b):
 
 
 def test_same_arguments_give_the_same_bytes_and_other_counts_the_same_pictures(sample, tmp_path):
-    scenes.generate(tmp_path / "again", progress=False, **COUNTS)
+    scenes.generate(tmp_path / "again", **COUNTS)
     many = content(sample)
     assert content(tmp_path / "again") == many
     generate(tmp_path / "few", 2, 1, 0)
@@ -137,11 +137,11 @@ def test_foreign_folder_is_refused(tmp_path, name):
 
 def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="-1"):
-        scenes.generate(tmp_path / "drawn", train=-1, progress=False)
+        scenes.generate(tmp_path / "drawn", train=-1)
 
 
 def test_files_say_what_the_description_says_of_every_picture_once(sample):
-    found = entities.read_entities(sample, progress=False)
+    found = entities.read_entities(sample)
     assert found.problems.empty
     ids = [i for split in COUNTS for i in (sample / f"{split}.txt").read_text().split()]
     assert len(ids) == sum(COUNTS.values())

@@ -43,9 +43,7 @@ TRAIN, VAL = examples(1024, 0), examples(256, 1)
 
 
 def run(folder, settings=SMALL, train_set=TRAIN):
-    return train.train(
-        settings, train_set, VAL, EMBEDDINGS, VOCABULARY, MADE_WITH, folder, progress=False
-    )
+    return train.train(settings, train_set, VAL, EMBEDDINGS, VOCABULARY, MADE_WITH, folder)
 
 
 @pytest.fixture(scope="module")

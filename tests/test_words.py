@@ -12,7 +12,6 @@ from scene_utils.words import (
     Vectors,
     Vocabulary,
     build_vocabulary,
-    coverage,
     described,
     load_vectors,
     locate,
@@ -282,13 +281,6 @@ def test_encode_pads_cuts_and_marks_unknown_words(vocabulary):
     assert vocabulary.encode(["<pad>", "<unk>"], 2).tolist() == [[1, 0], [1, 0]], "as words"
     found = vocabulary.passed_over("A tall man's red hat, red", 6)
     assert found == {"unknown": ("tall", "red"), "unread": ("red",)}
-
-
-def test_coverage_counts_tokens(vocabulary):
-    share, unknown = coverage(["A man's hat", "the red hat", "the end"], vocabulary)
-    assert share == pytest.approx(5 / 9)
-    assert unknown == Counter({"the": 2, "red": 1, "end": 1})
-    assert coverage([], vocabulary) == (1, Counter())
 
 
 def said(sentence, *phrases, sentence_id=0):

@@ -61,7 +61,7 @@ def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 def _stamp(cache: Path, name: str) -> str:
     """What `predictions/<model>.json` holds where predictions are of today's model and code."""
-    files = [cache / "entities.json", PHOTO_PHRASES]
+    files = [cache / "phrases.parquet", PHOTO_PHRASES]
     for made in ("settings.json", "history.csv", "presence.json", "context.json"):
         files += sorted(_folder(cache, name).rglob(made))
     answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "models.py"

@@ -100,8 +100,8 @@ def misses(
         things = scenes[row.image_id].things
         most = 3 if kind == "plural" else 1
         groups = [g for count in range(1, most + 1) for g in combinations(things, count)]
-        each = box_ops.from_inclusive([thing.box for group in groups for thing in group])
-        truth = box_ops.merge(each, np.cumsum([0, *map(len, groups[:-1])]))
+        each = (box_ops.from_inclusive([thing.box for thing in group]) for group in groups)
+        truth = np.stack([[*box[:, :2].min(axis=0), *box[:, 2:].max(axis=0)] for box in each])
         guess = np.nan_to_num(np.float32([row.x_min, row.y_min, row.x_max, row.y_max]))
         overlap = box_ops.iou(guess, truth)
         under = groups[overlap.argmax()]

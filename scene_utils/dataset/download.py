@@ -48,7 +48,7 @@ def registry() -> list[Download]:
     return [Download(**entry) for entry in entries]
 
 
-def _resume(item: Download, part: Path, progress: bool) -> None:
+def _resume(item: Download, part: Path) -> None:
     """Download `item` to `part`, from where an interrupted transfer stopped."""
     done = part.stat().st_size if part.is_file() else 0
     if done >= item.bytes:
@@ -58,10 +58,11 @@ def _resume(item: Download, part: Path, progress: bool) -> None:
         answer.raise_for_status()
         if answer.status_code != 206:
             done = 0  # the server cannot resume, so the whole file is on its way
-        shown = {"unit": "B", "unit_scale": True, "desc": item.name, "disable": not progress}
         with (
             open(part, "ab" if done else "wb") as file,
-            progress_bar(total=item.bytes, initial=done, **shown) as bar,
+            progress_bar(
+                total=item.bytes, initial=done, unit="B", unit_scale=True, desc=item.name
+            ) as bar,
         ):
             for block in answer.iter_content(1 << 20):
                 bar.update(file.write(block))
@@ -69,7 +70,7 @@ def _resume(item: Download, part: Path, progress: bool) -> None:
                     break
 
 
-def fetch(item: Download, root: Path = DATA, progress: bool = True) -> Path:
+def fetch(item: Download, root: Path = DATA) -> Path:
     """The file of `item`, downloaded unless it lies there already with the right hash.
 
     An interrupted transfer is kept as `<name>.part` and resumed by the next call. Raises ValueError
@@ -82,7 +83,7 @@ def fetch(item: Download, root: Path = DATA, progress: bool = True) -> Path:
 
     def download(url: str, output_file: str, _) -> None:
         part = folder / f"{item.name}.part"
-        _resume(item, part, progress)
+        _resume(item, part)
         shutil.move(part, output_file)
 
     how = {"fname": item.name, "path": folder, "downloader": download}
@@ -105,7 +106,7 @@ def fetch(item: Download, root: Path = DATA, progress: bool = True) -> Path:
     return target
 
 
-def check_flickr30k(root: Path, cache: Path, progress: bool = True) -> str:
+def check_flickr30k(root: Path) -> str:
     """A report of what a data root holds, against the counts of the whole set and SHA256SUMS."""
     lines = [f"Flickr30k Entities in {root}:"]
     sums = root / "SHA256SUMS"
@@ -117,7 +118,7 @@ def check_flickr30k(root: Path, cache: Path, progress: bool = True) -> str:
             if path.is_file() and file_hash(path) != expected:
                 state = "CHANGED"
             lines.append(f"  {state} {path.name}, by SHA256SUMS")
-    found = entities.load_entities(root, cache, progress)
+    found = entities.read_entities(root)
     at_hand = entities.image_ids(root)
     counts = entities.count(found.phrases, at_hand)
     lines.append(f"  pictures at hand: {len(at_hand):,} of {WHOLE_SET['pictures']:,}")

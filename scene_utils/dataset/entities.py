@@ -5,9 +5,6 @@ Plummer et al., Flickr30k Entities, IJCV 2017. A data root holds `annotations.zi
 a line; `UNRELATED_CAPTIONS`; and the pictures in `flickr30k-images/<id>.jpg`.
 """
 
-import contextlib
-import hashlib
-import json
 import re
 import zipfile
 import zlib
@@ -22,7 +19,7 @@ from scene_utils import box_ops
 from scene_utils.dataset import annotations
 from scene_utils.dataset.mentions import MENTION_KEY
 from scene_utils.images import picture_files
-from scene_utils.paths import atomic, decode, file_hash, read_finished, write_text
+from scene_utils.paths import atomic, decode
 from scene_utils.runtime import progress_bar
 
 SPLITS = ("train", "val", "test")
@@ -122,7 +119,7 @@ def _unrelated(root: Path) -> set[tuple[str, int]]:
 
 
 def read_entities(
-    root: Path | str, ids: dict[str, str] | None = None, boxes: bool = True, progress: bool = True
+    root: Path | str, ids: dict[str, str] | None = None, boxes: bool = True
 ) -> Entities:
     """Read a data root's official files.
 
@@ -141,8 +138,7 @@ def read_entities(
     boxed: list[tuple[str, int]] = []
     corners = [np.zeros((0, 4), np.float32)]
     problems: list[tuple[str, str]] = []
-    shown = {"desc": "annotations", "unit": "image", "disable": not progress, "mininterval": 1}
-    for image_id, split in progress_bar(ids.items(), **shown):
+    for image_id, split in progress_bar(ids.items(), desc="annotations", unit="image"):
         annotation, name = annotations.Annotation(), f"Annotations/{image_id}.xml"
         try:
             xml = read(name)
@@ -186,35 +182,11 @@ def read_entities(
     return Entities(phrases, table, pd.DataFrame(problems, columns=["file", "reason"], dtype="str"))
 
 
-def _fingerprint(root: Path) -> str:
-    """Changes when the reader or what it read changes; costs no reading of the annotations."""
-    parts = [file_hash(Path(reader)) for reader in (__file__, annotations.__file__)]
-    lists = [f"{split}.txt" for split in SPLITS]
-    for name in ("annotations.zip", "Annotations", "Sentences", *lists, "UNRELATED_CAPTIONS"):
-        path = root / name
-        # A folder's own time does not change when a file in it is edited.
-        for file in sorted(path.iterdir()) if path.is_dir() else [path] * path.is_file():
-            state = file.stat()
-            parts.append(f"{name} {file.name} {state.st_size} {state.st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def load_entities(root: Path | str, cache: Path, progress: bool = True) -> Entities:
-    """`read_entities` of the root's own splits, kept as parquet in the folder `cache`. Beside the
-    tables, entities.json, written last, has the fingerprint of what was read; where that differs,
-    the official files are read anew."""
-    tables = {name: cache / f"{name}.parquet" for name in ("phrases", "boxes", "problems")}
-    stamp, made_of = cache / "entities.json", {"fingerprint": _fingerprint(Path(root))}
-    if read_finished(stamp, made_of):
-        with contextlib.suppress(OSError, ValueError):  # a damaged table
-            return Entities(*map(pd.read_parquet, tables.values()))
-    stamp.unlink(missing_ok=True)
-    result = read_entities(root, progress=progress)
-    for name, path in tables.items():
-        with atomic(path) as temporary:
-            getattr(result, name).to_parquet(temporary, index=False)
-    write_text(stamp, json.dumps(made_of) + "\n")
-    return result
+def write_tables(found: Entities, cache: Path) -> None:
+    """Keep the tables as boxes, problems and, last, phrases.parquet in the folder `cache`."""
+    for name in ("boxes", "problems", "phrases"):
+        with atomic(cache / f"{name}.parquet") as temporary:
+            getattr(found, name).to_parquet(temporary, index=False)
 
 
 def count(phrases: pd.DataFrame, at_hand: Iterable[str]) -> pd.DataFrame:

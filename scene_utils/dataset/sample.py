@@ -192,15 +192,6 @@ def annotation_xml(scene: Scene) -> str:
     return "\n".join([*lines, "</annotation>", ""])
 
 
-def _expected(arguments: dict[str, int]) -> set[str]:
-    """Relative names of all files of a sample."""
-    names = {*(f"{split}.txt" for split in SPLITS), "UNRELATED_CAPTIONS", "sample.json"}
-    for split in SPLITS:
-        ids = [image_id(arguments["seed"], split, index) for index in range(arguments[split])]
-        names |= {file.format(name) for file in FILES for name in ids}
-    return names
-
-
 def _whole(root: Path, arguments: dict[str, int]) -> bool:
     """Whether `root` holds the whole sample of these arguments. Raises FileExistsError if it
     holds anything that `generate` did not write."""
@@ -209,15 +200,17 @@ def _whole(root: Path, arguments: dict[str, int]) -> bool:
         for path in (root, *root.rglob("*"))
         if path.is_symlink() or not path.is_dir()
     }
-    # A crash of the machine may leave files without their content; a list of ids may be empty.
-    filled = {name for name, size in sizes.items() if size or "/" not in name}
-    expected: set[str] = set()
+    ours: set[str] = set()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         old = json.loads((root / "sample.json").read_text())
-        expected = _expected(old)
-        if old == arguments and expected <= filled:
+        ids = [image_id(old["seed"], split, i) for split in SPLITS for i in range(old[split])]
+        ours = {"sample.json", "UNRELATED_CAPTIONS", *(f"{split}.txt" for split in SPLITS)}
+        ours |= {file.format(name) for file in FILES for name in ids}
+        # A crash of the machine may leave files without their content; a list may be empty.
+        filled = {name for name, size in sizes.items() if size or "/" not in name}
+        if old == arguments and ours <= filled:
             return True
-    if strange := sorted(sizes.keys() - expected):
+    if strange := sorted(sizes.keys() - ours):
         raise FileExistsError(
             f"{root} holds {strange[0]}, which is not of a sample of ours: move it away, or give "
             "another folder; nothing was changed"
@@ -231,7 +224,6 @@ def generate(
     train: int = 1600,
     val: int = 200,
     test: int = 300,
-    progress: bool = True,
 ) -> None:
     """Write the sample under `root` in Flickr30k Entities' files, all at once.
 
@@ -251,7 +243,7 @@ def generate(
     with new_folder(root) as new:
         for file in FILES:
             (new / file).parent.mkdir()
-        for split, index in progress_bar(wanted, desc="pictures", disable=not progress):
+        for split, index in progress_bar(wanted, desc="pictures"):
             scene = describe(seed, split, index)
             xml, text, picture = (new / file.format(scene.image_id) for file in FILES)
             xml.write_text(annotation_xml(scene))

@@ -48,7 +48,6 @@ def cache_features(
     folder: Path,
     shard_size: int = SHARD_SIZE,
     batch_size: int = BATCH_SIZE,
-    progress: bool = True,
     engine: str = "keras",
     precision: str = "float32",
 ) -> FeatureStore:
@@ -73,10 +72,10 @@ def cache_features(
         parts = feature_store.missing_parts(folder, images, ids, shard_size, drop=True)
         job = (images.resolve(), made_with, folder.resolve(), batch_size)
         if engine == "ray":
-            engines.compute_by_ray(parts, backbone, precision, job, progress)
+            engines.compute_by_ray(parts, backbone, precision, job)
         else:
             make = engines.openvino_encoder if engine == "openvino" else engines.keras_encoder
-            feature_store.compute(parts, make(backbone, precision), *job, progress)
+            feature_store.compute(parts, make(backbone, precision), *job)
     return open_store(folder)
 
 

@@ -76,7 +76,7 @@ class RayWorker:
 
 
 def compute_by_ray(
-    parts: store.Parts, backbone: Weights, precision: str, job: tuple, progress: bool, most: int = 0
+    parts: store.Parts, backbone: Weights, precision: str, job: tuple, most: int = 0
 ) -> None:
     """Write the shards of `parts`, as `store.compute` does of a `job` (images, made_with, folder,
     batch_size), by the processors of a cluster, at most by `most`. All machines see the folders.
@@ -106,6 +106,6 @@ def compute_by_ray(
         compute=ray.data.ActorPoolStrategy(size=workers),
     )
     total = sum(map(len, parts.values()))
-    with progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar:
+    with progress_bar(total=total, desc="features", unit="image") as bar:
         for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
             bar.update(int(batch["pictures"].sum()))

@@ -25,9 +25,7 @@ class PictureStore:
     unreadable: pd.DataFrame
 
 
-def squeeze_pictures(
-    folder: Path, ids: Iterable[str], size: int, cache: Path, progress: bool = True
-) -> PictureStore:
+def squeeze_pictures(folder: Path, ids: Iterable[str], size: int, cache: Path) -> PictureStore:
     """Read `folder/<id>.jpg` once into `cache/pictures_<size>.npy`; later calls open that file.
 
     The list beside the file says which pictures it was made of; where that differs, it is made
@@ -40,7 +38,7 @@ def squeeze_pictures(
     asked = {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
     known = read_finished(listing, {"asked": asked}) if target.is_file() else None
     if known is None:
-        known = {"asked": asked} | _write(target, paths, size, progress)
+        known = {"asked": asked} | _write(target, paths, size)
         write_text(listing, json.dumps(known) + "\n")
     pictures = np.load(target, mmap_mode="r", allow_pickle=False)
     row = {image_id: number for number, image_id in enumerate(known["ids"])}
@@ -48,7 +46,7 @@ def squeeze_pictures(
     return PictureStore(pictures, row, lost)
 
 
-def _write(target: Path, paths: dict[str, Path], size: int, progress: bool) -> dict:
+def _write(target: Path, paths: dict[str, Path], size: int) -> dict:
     """Write the array of the pictures; gives the ids of its rows, and what could not be read."""
 
     def read(path: Path):
@@ -66,8 +64,9 @@ def _write(target: Path, paths: dict[str, Path], size: int, progress: bool) -> d
         if hasattr(os, "posix_fallocate"):
             with open(temporary, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        shown = {"desc": "pictures", "unit": "image", "disable": not progress}
-        found = progress_bar(pool.map(read, paths.values()), total=len(paths), **shown)
+        found = progress_bar(
+            pool.map(read, paths.values()), total=len(paths), desc="pictures", unit="image"
+        )
         for image_id, pixels in zip(paths, found, strict=True):
             if isinstance(pixels, str):
                 unreadable[image_id] = pixels

@@ -127,13 +127,12 @@ def open_store(folder: Path) -> FeatureStore:
     return FeatureStore(folder, made_with, row, shards, *tables)
 
 
-def verify(folder: Path, progress: bool = True) -> list[str]:
+def verify(folder: Path) -> list[str]:
     """Read a whole store and compare each shard with its SHA-256; a line for each that differs.
     Raises as `open_store`, but for shards."""
     read_manifest(folder)
     problems, listings = [], read_listings(folder).items()
-    shown = {"desc": "verify", "unit": "shard", "disable": not progress}
-    for path, listing in progress_bar(listings, **shown):
+    for path, listing in progress_bar(listings, desc="verify", unit="shard"):
         found = file_hash(path) if path.is_file() else "no such file"
         if found != listing["sha256"]:
             problems.append(str(_damaged(path, f"sha256 {listing['sha256']}", found)))
@@ -232,7 +231,6 @@ def compute(
     made_with: dict,
     folder: Path,
     batch_size: int = BATCH_SIZE,
-    progress: bool = False,
     passes: int = 2,
 ) -> None:
     """Write the shards of `parts`: pictures decode in threads while those before them are encoded.
@@ -268,7 +266,7 @@ def compute(
         ThreadPoolExecutor(os.cpu_count() + passes) as pool,
         # Closed, by an error too, it drops what has not begun.
         contextlib.closing(pool.map(read_and_encode, itertools.chain(*cut.values()))) as done,
-        progress_bar(total=total, desc="features", unit="image", disable=not progress) as bar,
+        progress_bar(total=total, desc="features", unit="image") as bar,
     ):
         for number, batches in cut.items():
             rows, listing = [], {"sha256": "", "pictures": {}, "unreadable": {}, "remarks": {}}

@@ -151,11 +151,9 @@ class GridLocalizer:
                 whole[asked] = part
         return found or [np.zeros((0, 1, 4), "f4"), np.zeros((0, 1), "f4"), np.zeros(0, "f4")]
 
-    def pictures(
-        self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True
-    ) -> PictureStore:
+    def pictures(self, folder: Path, ids: Iterable[str], cache: Path) -> PictureStore:
         """Pictures `folder/<id>.jpg` at the model's size, squeezed once into `cache`."""
-        return squeeze_pictures(folder, ids, self.size, cache, progress=progress)
+        return squeeze_pictures(folder, ids, self.size, cache)
 
     def seen(self, store: PictureStore, ids: list[str]) -> np.ndarray:
         """What it sees of pictures of a store, for `look`, and last of one without content."""

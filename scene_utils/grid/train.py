@@ -97,7 +97,6 @@ def train_grid(
     made_with: dict,
     folder: Path,
     weights: str | Path | None = None,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Train into `folder` and return the history, a row an epoch; see `source.train.train`.
 
@@ -131,8 +130,7 @@ def train_grid(
     log = folder / "history.csv"
     rows = pd.read_csv(log).to_dict("records")[: step // per_epoch] if step >= per_epoch else []
     mirrored = batches.opposite_tokens(vocabulary)
-    shown = {"desc": "grid", "unit": "step", "disable": not progress}
-    with progress_bar(initial=step, total=total, **shown) as bar:
+    with progress_bar(initial=step, total=total, desc="grid", unit="step") as bar:
         while step < total:
             epoch, first = divmod(step, per_epoch)
             size = settings.size_in(epoch)

@@ -59,7 +59,6 @@ def train_presence(
     train_set: Mentions,
     val_set: Mentions,
     steps: int = STEPS,
-    progress: bool = True,
 ) -> dict:
     """Train the networks of a finished grid model's members, fit the curves on val, and return what
     presence.json holds: the curves, and on val the area under the ROC curve and the mentions.
@@ -74,7 +73,7 @@ def train_presence(
     for model, member in zip(load_members(folder), member_folders(folder), strict=True):
         make_deterministic(settings.seed)
         made = batches.prefetched(_batches(train_set, settings, vocabulary, steps))
-        bar = progress_bar(made, total=steps, desc="presence", unit="step", disable=not progress)
+        bar = progress_bar(made, total=steps, desc="presence", unit="step")
         _learn(model, settings, bar, steps).save_weights(member / PRESENCE_WEIGHTS)
     found = wanted | fit_curves(load_grid_localizer(folder), val_set)
     write_text(finished, json.dumps(found, indent=1) + "\n")

@@ -116,7 +116,6 @@ def train_context(
     pictures: PictureStore,
     seed: int = 0,
     steps: int = STEPS,
-    progress: bool = True,
 ) -> dict:
     """Train beside the finished grid model of `folder`, and return what context.json holds.
 
@@ -133,7 +132,7 @@ def train_context(
         return known
     make_deterministic(seed)
     networks = build_networks(embeddings)
-    found = wanted | learn(networks, phrases, vocabulary, seed, steps, progress)
+    found = wanted | learn(networks, phrases, vocabulary, seed, steps)
     saved(networks).save_weights(folder / WEIGHTS)
     found |= fit_curves(load_grid_localizer(folder), phrases, pictures)
     write_text(finished, json.dumps(found, indent=1) + "\n")
@@ -146,7 +145,6 @@ def learn(
     vocabulary: Vocabulary,
     seed: int = 0,
     steps: int = STEPS,
-    progress: bool = True,
 ) -> dict:
     """Train the networks on the annotations of the train split; the figures on those of val."""
     rng = np.random.default_rng(seed)
@@ -157,7 +155,7 @@ def learn(
     every = (variable for part in parts for variable in part.trainable_variables)
     variables = list({id(variable): variable for variable in every}.values())
     mirrored = opposite_tokens(vocabulary)
-    bar = progress_bar(range(steps), desc="context", unit="step", disable=not progress)
+    bar = progress_bar(range(steps), desc="context", unit="step")
     chosen = (rng.choice(train_set.usable, PAIRS_PER_STEP) for _ in bar)
     batches = (_batch(train_set, pairs, mirrored, rng) for pairs in chosen)
 

@@ -89,12 +89,10 @@ class SourceModel:
         ]
         return answers[0] if isinstance(phrases, str) else answers
 
-    def pictures(
-        self, folder: Path, ids: Iterable[str], cache: Path, progress: bool = True
-    ) -> FeatureStore | None:
+    def pictures(self, folder: Path, ids: Iterable[str], cache: Path) -> FeatureStore | None:
         """Features of `folder/<id>.jpg`, made in `cache`; None for a model that does not see."""
-        how = {"progress": progress, "engine": "openvino"}
-        return cache_features(folder, ids, self.backbone, cache, **how) if self.sees else None
+        given = folder, ids, self.backbone, cache
+        return cache_features(*given, engine="openvino") if self.sees else None
 
     def seen(self, store: FeatureStore, ids: list[str]) -> np.ndarray:
         """What it sees of pictures of a store, for `look`, and last of one without content."""

@@ -73,7 +73,6 @@ def train(
     vocabulary: Vocabulary,
     made_with: dict,
     folder: Path,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Train into `folder` and return the history, a row an epoch: epoch, loss, val_mean_iou,
     val_accuracy_0.5, seconds.
@@ -94,7 +93,7 @@ def train(
             (folder / stale).unlink(missing_ok=True)
         write_text(started, json.dumps(wanted))
     vocabulary.save(folder / "vocabulary.txt")
-    history = _fit(settings, (train_set, val_set), embeddings, folder, progress)
+    history = _fit(settings, (train_set, val_set), embeddings, folder)
     blind = [round(float(side), 6) for side in box_ops.best_constant(train_set.boxes)]
     known = asdict(settings) | made_with | {"channels": train_set.features.shape[1]}
     known |= {"blind_box": blind} | wanted
@@ -104,7 +103,7 @@ def train(
     return history
 
 
-def _fit(settings: Settings, sets: tuple, embeddings: np.ndarray, folder: Path, progress: bool):
+def _fit(settings: Settings, sets: tuple, embeddings: np.ndarray, folder: Path):
     make_deterministic(settings.seed)
     train_set, val_set = sets
     steps = -(-len(train_set.rows) // settings.batch_size)
@@ -125,7 +124,7 @@ def _fit(settings: Settings, sets: tuple, embeddings: np.ndarray, folder: Path, 
     # Exact now rather than at each step: operations on float16 warn where a processor lacks them.
     features = tf.constant(train_set.features, tf.float32)
     left = range(len(rows) + 1, settings.epochs + 1)
-    for epoch in progress_bar(left, desc=folder.name, unit="epoch", disable=not progress):
+    for epoch in progress_bar(left, desc=folder.name, unit="epoch"):
         start = time.perf_counter()
         _reseed_dropout(network, settings.seed, epoch)
         batches = _epoch_batches(train_set, features, settings, epoch)

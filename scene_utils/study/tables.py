@@ -83,14 +83,6 @@ def frequency(rows: list[dict]) -> pd.DataFrame:
     return _rows(cells, dict)
 
 
-def perturbations(found: dict[str, list[dict]]) -> pd.DataFrame:
-    """Of `perturbations.falls`: a column a change, accuracy after it and its fall in points."""
-    return _rows(
-        found,
-        lambda rows: {r["change"]: f"{100 * r['changed']:.1f}, fall {cell(r)}" for r in rows},
-    ).fillna("")
-
-
 def presence(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
     """Of `breakdown.presence`: a row a model and kind, the ROC curve's area and what .5 does."""
     rows = [

@@ -30,8 +30,8 @@ from scene_utils.grid.network import load_grid
 from scene_utils.grid.train import train_members
 from scene_utils.paths import PRETRAINED, write_text
 from scene_utils.source import train
-from scene_utils.study import ablation_table
 from scene_utils.study import settings as profiles
+from tests.benchmarks import ablation_table
 
 SOURCE = {"source, squared error": "mse", "source, 1 - GIoU": "giou"}
 LARGE = GridSettings(backbone="efficientnet_lite2", landmarks_shown=False, policy="mixed_bfloat16")
@@ -168,7 +168,7 @@ def main() -> None:
         progressive=chosen.grid.progressive,
     )
     print(ablation_table.table(done).to_string())
-    print("run notebook 04b for the figures")
+    ablation_table.draw(done, paths.figures(given.profile))
 
 
 if __name__ == "__main__":

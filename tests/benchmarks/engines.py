@@ -42,7 +42,6 @@ def measure(profile: str, data_root: str) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             store = encode.cache_features(
                 *(images, ids, backbone, Path(folder)),
-                progress=False,
                 engine=engine,
                 precision=precision,
             )

@@ -56,9 +56,7 @@ def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
             def caching(images: Path, backbone=backbone, precision=precision) -> float:
                 with tempfile.TemporaryDirectory(dir=scratch) as store:
                     start = time.perf_counter()
-                    encode.cache_features(
-                        images, ids, backbone, Path(store), progress=False, precision=precision
-                    )
+                    encode.cache_features(images, ids, backbone, Path(store), precision=precision)
                     return time.perf_counter() - start
 
             contenders = {"pass": alone}
@@ -153,7 +151,7 @@ from scene_utils.features import backbones, encode
 images, store, name, precision, count = sys.argv[1:]
 ids = sorted(path.stem for path in Path(images).glob("*.jpg"))[:int(count)]
 backbone = backbones.load_backbone(name, untrained=True)
-given = {"progress": False, "precision": precision}
+given = {"precision": precision}
 encode.cache_features(Path(images), ids[:32], backbone, Path(store) / "first", **given)
 start = time.perf_counter()
 encode.cache_features(Path(images), ids, backbone, Path(store) / "store", **given)

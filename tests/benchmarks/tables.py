@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 
 from scene_utils import paths
-from scene_utils.study import readme_tables
+from tests.benchmarks import pages
 
 PAGE, RESULT = paths.ROOT / "figures" / "bench.md", paths.ROOT / "figures" / "bench.json"
 
@@ -52,10 +52,10 @@ def table(_: str, name: str) -> str:
     section = json.loads(RESULT.read_bytes())[name]
     make, note = TABLES[name]
     made_on = "{processor}, {cores} cores; {date}".format(**section["machine"])
-    return readme_tables.markdown(make(section).map(_digits), f"{note}; {made_on}")
+    return pages.markdown(make(section).map(_digits), f"{note}; {made_on}")
 
 
 if __name__ == "__main__":
-    same = readme_tables.update(PAGE, check="--check" in sys.argv, table=table)
+    same = pages.update(PAGE, check="--check" in sys.argv, table=table)
     if "--check" in sys.argv and not same:
         sys.exit(f"{PAGE}: tables differ from bench.json. Run `make readme` and commit it")

@@ -1,10 +1,13 @@
-"""The tables of README.md and the pages, written from metrics.json and ablation.json.
+"""The tables of README.md and the pages, written from metrics.json and ablation.json, or shown.
 
 `<!-- table:PROFILE/NAME -->` to `<!-- /table -->` in one of `FILES` holds a table of `TABLES`.
 Those of `figures/bench.md` are made by `tests.benchmarks.tables`.
 """
 
+import argparse
+import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pandas as pd
 
 from scene_utils import paths
 from scene_utils.analysis import metrics_file, references
-from scene_utils.study import ablation_table, tables
+from scene_utils.study import tables
+from tests.benchmarks import ablation_table
 
 FILES = ("README.md", "figures/flickr30k/README.md", "figures/sample/README.md")
 
@@ -31,12 +35,12 @@ def _captioned(table: pd.DataFrame, note: str, metrics: dict) -> str:
     return markdown(labelled, f"{note}; {metrics_file.caption(metrics)}")
 
 
-def models(metrics: dict, protocol: str = "merged") -> str:
-    """The table of all references and models as Markdown, with its caption."""
-    table = tables.scores(metrics.get("references", {}) | metrics["models"], protocol)
+def models(metrics: dict) -> str:
+    """The table of all references and models as Markdown, merged box, with its caption."""
+    table = tables.scores(metrics.get("references", {}) | metrics["models"])
     table = table.rename(index={name: f"{name} (oracle)" for name in metrics.get("oracles", [])})
     table.columns = [name if name == "mean iou" else f"{name} (%)" for name in table]
-    return _captioned(table, f"{protocol} box", metrics)
+    return _captioned(table, "merged box", metrics)
 
 
 def _summary(metrics: dict) -> pd.DataFrame:
@@ -54,6 +58,15 @@ def _summary(metrics: dict) -> pd.DataFrame:
         }
         table[f"lost: {change}"] = pd.Series(lost, dtype="str").reindex(table.index, fill_value="")
     return table
+
+
+def _perturbations(metrics: dict) -> pd.DataFrame:
+    """A column a change: accuracy after it and its fall in points."""
+    rows = {
+        model: {row["change"]: f"{100 * row['changed']:.1f}, fall {tables.cell(row)}" for row in of}
+        for model, of in metrics["perturbations"].items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").fillna("")
 
 
 def _recall(metrics: dict) -> pd.DataFrame:
@@ -107,6 +120,7 @@ NOTES = {
 }
 MAKERS = {
     **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
+    "perturbations": _perturbations,
     "categories": lambda metrics: tables.categories(metrics["models"]),
 }
 WHOLE = {"models": models, "misses": _misses, "ablation": _ablation}
@@ -158,3 +172,38 @@ def update(path: Path, check: bool = False, **how: Callable) -> bool:
         paths.write_text(path, filled)
         print(f"{path}: tables written")
     return filled == text
+
+
+def show(profile: str) -> None:
+    """Print a profile's table of models, and how long its notebooks took."""
+    print(models(metrics_file.read_metrics(paths.figures(profile) / "metrics.json")))
+    took = []
+    for path in sorted(paths.build(profile).glob("[0-9]*.ipynb")):
+        if path.suffixes == [".ipynb"]:  # else it failed
+            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+            took.append(f"{path.stem} {about['papermill']['duration']:.0f}")
+    if took:
+        print("\nseconds: " + ", ".join(took))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pages", description=__doc__)
+    parser.add_argument("file", nargs="*", type=Path, help="default: README and pages of results")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if it differs")
+    parser.add_argument("--show", metavar="PROFILE", help="print its table of models instead")
+    given = parser.parse_args()
+    if given.show:
+        show(given.show)
+        return
+    known = filter(Path.is_file, map(paths.ROOT.joinpath, FILES))
+    differ = [path for path in given.file or known if not update(path, given.check)]
+    if given.check and differ:
+        told = (f"{path}: tables differ from metrics.json. Run `make readme`" for path in differ)
+        sys.exit("\n".join(told) + " and commit it")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
