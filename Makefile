@@ -114,7 +114,7 @@ html: $(PAGES) ## executed notebooks as HTML pages
 test: .venv/.done ## fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 test-slow: .venv/.done ## tests that train a network, run notebooks or score the whole real set
-	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -m slow --durations=12 -n 2 --dist loadfile tests
 check-notebooks: $(BOOKS) ## run the executed notebooks again and compare what they state as facts
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(BOOKS)
 lint: .venv/.done ## ruff
