@@ -42,7 +42,7 @@ lock: ## resolve pyproject.toml into requirements.lock, with hashes, for all pla
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv==0.13.9
 	build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --extra study --extra widget --extra browser --extra test --no-header --quiet -o requirements.lock pyproject.toml
-data: .venv/.done ## fetch ResNet50 and GloVe weights; check Flickr30k in DATA or say how to get it
+data: .venv/.done ## fetch ResNet50 weights and GloVe vectors; check Flickr30k in DATA or say how to get it
 	$(RUN) data $(if $(ROOT),--data-root $(ROOT))
 
 # A notebook runs to a temporary name and is moved when it succeeded. It depends on the modules that

@@ -74,7 +74,10 @@ print(inspect.getsource(source_model.build_regressor))
 
 # %%
 network = source_model.build_regressor(
-    source_model.INPUTS["source"], train_set.features.shape[1], embeddings, length=12
+    source_model.INPUTS["source"],
+    train_set.features.shape[1],
+    embeddings,
+    **{name: getattr(train.Settings, name) for name in ("length", "widths", "dropout")},
 )
 network.summary(line_length=88)
 

@@ -74,7 +74,7 @@ if settings.renew and stale:
 elif stale:
     print("read as they are, though models, data or code have changed:", ", ".join(stale))
 phrases = pd.read_parquet(cache / "phrases.parquet")
-test = kept.test_mentions(phrases, root)
+test = kept.test_phrases(phrases, root)
 boxes = pd.read_parquet(cache / "boxes.parquet")
 boxes = boxes[boxes.image_id.isin(test.image_id)]
 predictions = kept.load(cache)
@@ -147,7 +147,7 @@ plots.save(figure, figures / "models.png")
 
 # %%
 asked = kept.load_beside(cache, "perturbations", names)
-falls = {name: perturbations.falls(table, test, **draws) for name, table in asked.items()}
+falls = {name: breakdown.falls(table, test, **draws) for name, table in asked.items()}
 if falls:
     figure, axes = plots.new_figure(7.5, 3.6)
     axes[0, 0].axvline(0, color="grey", lw=1)

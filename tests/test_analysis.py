@@ -198,7 +198,7 @@ def falls(phrases, **kwargs):
     asked = perturbations.questions(phrases)
     found = asked[[*KEY, "change"]].copy()
     found[SIDES] = of_truth(phrases, **kwargs)(asked.text, asked.picture)
-    return perturbations.falls(found, phrases, resamples=100).set_index("change")
+    return breakdown.falls(found, phrases, resamples=100).set_index("change")
 
 
 def test_questions_change_what_they_say_and_nothing_else(many):

@@ -11,7 +11,7 @@ import pytest
 from scene_utils import box_ops
 from scene_utils import models as ground
 from scene_utils import words as text
-from scene_utils.analysis import perturbations
+from scene_utils.analysis import breakdown
 from scene_utils.analysis import predictions as answers
 from scene_utils.dataset import entities, sample
 from scene_utils.features import encode
@@ -156,8 +156,8 @@ def test_answers_for_the_analysis_are_those_of_predict_and_are_made_once(root, m
     pd.testing.assert_frame_equal(one[SIDES], same[SIDES], atol=0.5)
     asked = answers.load_beside(cache, "perturbations", ["source", "text-only"])
     phrases = pd.read_parquet(cache / "phrases.parquet")
-    test = answers.test_mentions(phrases, root)
-    falls = perturbations.falls(asked["source"], test, resamples=20).set_index("change")
+    test = answers.test_phrases(phrases, root)
+    falls = breakdown.falls(asked["source"], test, resamples=20).set_index("change")
     both = test[test.n_boxes > 0].merge(found["source"], on=key, suffixes=("", "_guess"))
     iou = box_ops.iou(*(both[[side + end for side in SIDES]].to_numpy() for end in ("", "_guess")))
     assert falls.asked["blank picture"] == pytest.approx((iou >= 0.5).mean(), abs=1e-6)

@@ -244,7 +244,7 @@ def test_a_model_whose_answers_are_no_boxes_is_named(cache, monkeypatch, sides):
     monkeypatch.setattr(
         "scene_utils.features.encode.open_chosen", lambda _: SimpleNamespace(row=["a"])
     )
-    monkeypatch.setattr(predictions, "test_mentions", lambda phrases, _: phrases)
+    monkeypatch.setattr(predictions, "test_phrases", lambda phrases, _: phrases)
     with pytest.raises(ValueError, match=r"zebra: expected finite boxes \(2, 4\), got \(2, .*0 of"):
         predictions.make(cache, cache, ["zebra"])
 

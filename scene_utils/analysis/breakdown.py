@@ -1,4 +1,4 @@
-"""What decides whether a box is right, and what a score says: the merged box at IoU .5."""
+"""What decides whether a box is right (the merged box at IoU .5), and what scores say."""
 
 import re
 from collections import Counter
@@ -9,6 +9,7 @@ import pandas as pd
 
 from scene_utils import box_ops
 from scene_utils.analysis import metrics, perturbations
+from scene_utils.dataset.mentions import MENTION_KEY as KEY
 from scene_utils.stats import area_under_roc
 from scene_utils.words import tokenize
 
@@ -152,6 +153,37 @@ def calibration(scored: pd.DataFrame, **draws: int) -> dict | None:
     return {"error": round(float(error), 6), "bins": rows}
 
 
+def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.DataFrame:
+    """What each change costs, on the mentions that it can be made for, merged boxes, IoU .5.
+
+    `answered` has the answers to `perturbations.questions`: key, `change` and the box as fractions.
+    A row a change: mentions, accuracy `asked` and `changed`, the fall as a figure by paired
+    bootstrap, `real` (its interval leaves out 0), and `same` (mean IoU of both boxes).
+    """
+    boxed = phrases[phrases.n_boxes > 0]
+    truth = boxed[KEY].copy()
+    truth[box_ops.COLUMNS] = box_ops.relative(boxed)
+    as_asked = answered[answered.change == perturbations.ASKED]
+    before = as_asked.merge(truth, on=KEY, suffixes=("", "_true"))
+    rows = []
+    for change in perturbations.CHANGES:
+        both = before.merge(answered[answered.change == change], on=KEY, suffixes=("", "_after"))
+        if both.empty:
+            continue
+        asked, true, changed = (
+            both[[f"{side}{end}" for side in box_ops.COLUMNS]].to_numpy(np.float32)
+            for end in ("", "_true", "_after")
+        )
+        hits = [(box_ops.iou(guess, true) >= 0.5).astype(float) for guess in (asked, changed)]
+        (fall,) = metrics.figures((hits[0] - hits[1])[:, None], both.image_id, **draws)
+        means = (round(float(x.mean()), 6) for x in (*hits, box_ops.iou(asked, changed)))
+        row = dict(zip(("asked", "changed", "same"), means, strict=True)) | fall
+        real = not fall["low"] <= 0 <= fall["high"]
+        rows.append(row | {"change": change, "mentions": len(both), "real": real})
+    columns = "change mentions asked changed value low high real same"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
 def presence(asked: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> dict[str, dict]:
     """Does a model's `present` tell a picture's phrases from those of another picture?
 
@@ -159,7 +191,8 @@ def presence(asked: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> dict[s
     `text`, `picture`, `present`. Two kinds of pairs: `any phrase`, and `absent things`, those whose
     last word no phrase of the other picture uses ("a man" is in most). Of each kind: `area` under
     the ROC curve, `kept` and `flagged` (shares of own phrases at .5 or more, of others below), and
-    the curve: for each threshold the shares of own and of other phrases that fall below it.
+    the curve: at each threshold the shares of own (`false_alarms`) and of other phrases (`found`)
+    below it.
     """
     if asked.present.isna().any():
         return {}

@@ -68,6 +68,6 @@ def caption(metrics: dict) -> str:
     return (
         f"{data['name']}, split {data['split']}: {data['images']:,} images, "
         f"{data['mentions']:,} boxed mentions; trained on {data['train_images']:,} images; "
-        f"{made['backbone']}, {made['vectors']}, seed {made['seed']}; "
+        f"source: {made['backbone']}, {made['vectors']}, seed {made['seed']}; "
         f"{metrics['code']['date']}"
     )

@@ -23,11 +23,12 @@ def mistakes(
 ) -> pd.DataFrame:
     """For each row of `scored`: what became of its box, and whether another's would be right.
 
-    `mistake` is the first of `MISTAKES` that holds: IoU .5 with the truth; IoU .5 with the merged
-    box of another phrase id of the picture, of the same category or not; the box holds .8 of the
-    truth's area (too large); .8 of the box lies in the truth (too small); it touches the truth
-    (beside it); it does not. `another_right`: the first box of another phrase id of the picture
-    reaches IoU .5 with this mention's truth. `others_right`: the share of those that do, what a
+    `mistake` is `no answer`, or the first of the other `MISTAKES` that holds: IoU .5 with the
+    truth; IoU .5 with the merged box of another phrase id of the picture, of the same category or
+    not; the box holds .8 of the truth's area (too large); .8 of the box lies in the truth (too
+    small); it touches the truth (beside it); it does not. `another_right`: the first box of another
+    phrase id of the picture reaches IoU .5 with this mention's truth. `others_right`: the share of
+    those that do, what a
     mention answered with the wrong phrase would get; NaN where the picture has no other.
     """
     boxed = phrases[phrases.n_boxes > 0]
@@ -75,4 +76,4 @@ def shares(found: pd.DataFrame) -> dict[str, float]:
     missed = found.another_right[found.mistake != "right"]
     share["missed, another's box right"] = missed.mean() if len(missed) else 0
     share["a random other's box right"] = found.others_right.mean()
-    return {kind: float(np.round(100 * value, 2)) for kind, value in share.items()}
+    return {kind: float(np.round(100 * value, 4)) for kind, value in share.items()}

@@ -6,8 +6,6 @@ Nothing here knows of models: `predictions.make` asks them.
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops
-from scene_utils.analysis import metrics
 from scene_utils.dataset.mentions import MENTION_KEY as KEY
 
 BLANK = ""  # the id of a picture that is grey throughout
@@ -22,8 +20,8 @@ def questions(phrases: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     `another phrase`: a random mention of another phrase id of the same picture, boxed or not; left
     out where there is none. `shuffled words`: the same words in another order; left out where
-    there is no other. `another picture`: each picture is answered with the features of one other
-    of the split, each used once. `blank picture`: a grey one.
+    there is no other. `another picture`: in place of each picture one other
+    of the split is shown, each once. `blank picture`: a grey one.
     """
     rng = np.random.default_rng(seed)
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)
@@ -53,33 +51,3 @@ def _shuffle(phrase: str, rng) -> str:
         mixed = list(rng.permutation(words))
         if mixed != words:
             return " ".join(mixed)
-
-
-def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.DataFrame:
-    """What each change costs, on the mentions that it can be made for, merged boxes, IoU .5.
-
-    `answered` has the answers to `questions`: key, `change` and the box as fractions. A row a
-    change: mentions, accuracy `asked` and `changed`, the fall as a figure by paired bootstrap,
-    `real` (its interval leaves out 0), and `same` (mean IoU of the box before and after).
-    """
-    boxed = phrases[phrases.n_boxes > 0]
-    truth = boxed[KEY].copy()
-    truth[box_ops.COLUMNS] = box_ops.relative(boxed)
-    before = answered[answered.change == ASKED].merge(truth, on=KEY, suffixes=("", "_true"))
-    rows = []
-    for change in CHANGES:
-        both = before.merge(answered[answered.change == change], on=KEY, suffixes=("", "_after"))
-        if both.empty:
-            continue
-        asked, true, changed = (
-            both[[f"{side}{end}" for side in box_ops.COLUMNS]].to_numpy(np.float32)
-            for end in ("", "_true", "_after")
-        )
-        hits = [(box_ops.iou(guess, true) >= 0.5).astype(float) for guess in (asked, changed)]
-        (fall,) = metrics.figures((hits[0] - hits[1])[:, None], both.image_id, **draws)
-        means = (round(float(x.mean()), 6) for x in (*hits, box_ops.iou(asked, changed)))
-        row = dict(zip(("asked", "changed", "same"), means, strict=True)) | fall
-        real = not fall["low"] <= 0 <= fall["high"]
-        rows.append(row | {"change": change, "mentions": len(both), "real": real})
-    columns = "change mentions asked changed value low high real same"
-    return pd.DataFrame(rows, columns=columns.split())

@@ -28,7 +28,8 @@ PHOTO_PHRASES = PHOTOS / "phrases.csv"  # with boxes drawn by eye
 
 
 def names(cache: Path) -> list[str]:
-    """Models with predictions, or that can make them, in the order of the tables."""
+    """Models with predictions, or that can make them, in the order of the tables; without those of
+    `source` with another loss, but `source-mse`."""
     found = {path.parent.name for path in cache.glob("models/*/settings.json")}
     found |= {path.stem for path in cache.glob("predictions/*.parquet")}
     if (_folder(cache, TOGETHER) / "context.json").is_file():
@@ -53,7 +54,7 @@ def settings(cache: Path, name: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def test_mentions(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
+def test_phrases(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
     """Phrases of the test split whose picture the data root holds."""
     here = entities.image_ids(root)
     return phrases[(phrases.split == "test") & phrases.image_id.isin(here)]
@@ -64,7 +65,7 @@ def _stamp(cache: Path, name: str) -> str:
     files = [cache / "phrases.parquet", PHOTO_PHRASES]
     for made in ("settings.json", "history.csv", "presence.json", "context.json"):
         files += sorted(_folder(cache, name).rglob(made))
-    answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "models.py"
+    answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "source/answer.py"
     code = imports.code_hash(imports.PACKAGE / answering, perturbations.__file__)
     parts = [path.name + file_hash(path) for path in files if path.is_file()]
     fingerprint = hashlib.sha256("".join([code, *parts]).encode()).hexdigest()
@@ -90,7 +91,7 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
     from scene_utils.features import encode
 
     store = encode.open_chosen(cache)
-    test = test_mentions(pd.read_parquet(cache / "phrases.parquet"), root)
+    test = test_phrases(pd.read_parquet(cache / "phrases.parquet"), root)
     test = test[test.image_id.isin(store.row)]
     ids = list(test.image_id.unique())
     asked = perturbations.questions(test, seed)

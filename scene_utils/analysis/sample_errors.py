@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops
-from scene_utils.dataset.entities import MENTION_KEY, read_ids
+from scene_utils.dataset.entities import read_ids
+from scene_utils.dataset.mentions import MENTION_KEY
 from scene_utils.dataset.sample_layout import COLOURS, KINDS, RELATIONS, SIZES, TEXTURES, Thing
 from scene_utils.dataset.sample_phrases import PLURALS, Scene, describe, scene_phrase_kind
 
@@ -24,7 +25,7 @@ _PROPERTY = {word: name for name, words in PROPERTIES.items() for word in words}
 
 
 def scenes_of(root: Path, split: str) -> dict[str, Scene]:
-    """What is in the pictures of a split of the sample that `scenes.generate` wrote to `root`."""
+    """What is in the pictures of a split of the sample that `sample.generate` wrote to `root`."""
     seed = json.loads((root / "sample.json").read_text(encoding="utf-8"))["seed"]
     found = (describe(seed, split, index) for index in range(len(read_ids(root, split))))
     return {scene.image_id: scene for scene in found}

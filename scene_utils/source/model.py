@@ -8,7 +8,7 @@ from keras import ops
 
 from scene_utils.box_tensors import iou_and_giou
 
-# Which inputs each learned model of the study may use: (picture, phrase).
+# Which inputs the source system and its controls may use: (picture, phrase).
 INPUTS = {"source": (True, True), "text-only": (False, True), "image-only": (True, False)}
 
 
@@ -48,8 +48,8 @@ def build_regressor(
     channels: int,
     embeddings: np.ndarray,
     length: int,
-    widths: tuple[int, ...] = (1024, 512),
-    dropout: float = 0.5,
+    widths: tuple[int, ...],
+    dropout: float,
 ) -> keras.Model:
     """Source system: pooled feature and mean GloVe vector, concatenated, dense layers with dropout.
 

@@ -155,8 +155,8 @@ def load_regressor(folder: Path) -> keras.Model:
 
 def predict(network: keras.Model, examples: Examples) -> np.ndarray:
     """Relative corners `(n, 4)` float32 of the examples."""
-    found = []
-    for part in np.array_split(np.arange(len(examples.rows)), -(-len(examples.rows) // 1024)):
+    found = [np.zeros((0, 4), np.float32)]
+    for part in np.array_split(np.arange(len(examples.rows)), -(-len(examples.rows) // 1024) or 1):
         seen = examples.features[examples.rows[part]].astype(np.float32)
         # Called, not traced: each of the study's networks answers val once an epoch.
         found.append(np.asarray(network([seen, examples.tokens[part]], training=False)))

@@ -16,6 +16,7 @@ from scene_utils.widget.catalogue import OWN, PHOTO, Picture
 
 RANKS = 10
 SHOWN = 1600  # longest side, in pixels, of what is sent to the browser
+DRAWN = ("sample", "smoke")  # profiles whose pictures the study draws
 # And what is loaded for each: the source's settings have the constant box.
 COMPARED = {"constant": "source", "source": "source", "grid": "grid"}
 
@@ -114,8 +115,8 @@ class Models:
         scale = np.float32(view.size * 2) / model.size
         if not model.reads_sentences or len(phrases) < 2:
             sentence = ""
-        real = self.folder(name, kind) in SHIPPED.values() or self.profile == "flickr30k"
-        data = "Flickr30k Entities" if real else f"the {self.profile} scenes"
+        drawn = self.folder(name, kind) not in SHIPPED.values() and self.profile in DRAWN
+        data = f"the {self.profile} scenes" if drawn else "Flickr30k Entities"
         shown = f"{name}, trained on {data}"
         found = (vars(one) for one in model.ground(seen, phrases, RANKS, sentence))
         return [Answer(**one | {"boxes": one["boxes"] * scale}, model=shown) for one in found]

@@ -105,8 +105,8 @@ def _ablation(metrics: dict) -> str:
 
 
 NOTES = {
-    "summary": "right: IoU of .5 or more; lost: points of it (empty: not asked); in brackets 95 % "
-    "intervals; merged box",
+    "summary": "right: IoU of .5 or more; lost: points of it, asked with another phrase or shown "
+    "another picture (empty: not asked); in brackets 95 % intervals; merged box",
     "recall": "at IoU .5, %",
     "categories": "recall at 1, any box, IoU .5, %",
     "differences": "accuracy at IoU .5, merged box, points; ~: the interval of the difference "
@@ -116,7 +116,8 @@ NOTES = {
     "parts": "merged box, accuracy at IoU .5 in %, by part of the split (mentions)",
     "presence": "a phrase about its own picture and about another",
     "perturbations": "accuracy at IoU .5 after the change, %, and its fall in points; merged box",
-    "mistakes": "% of the mentions",
+    "mistakes": "% of the mentions; last columns: of the missed, those that another phrase's box "
+    "would have answered, and how often the box of a random other phrase would",
 }
 MAKERS = {
     **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
