@@ -122,7 +122,7 @@ def test_each_mistake_is_told_from_the_others(worked):
         assert found.mistake[row] == expected
         assert set(found.mistake.drop(row)) == {"no answer"}
     shares = mistakes.shares(found)
-    assert shares["no answer"] == pytest.approx(100 - shares["nowhere near"]) == 83.33
+    assert shares["no answer"] == pytest.approx(100 - shares["nowhere near"]) == 83.3333
 
 
 def test_another_phrases_box_counts_where_it_would_have_been_right(worked):

@@ -76,4 +76,4 @@ def shares(found: pd.DataFrame) -> dict[str, float]:
     missed = found.another_right[found.mistake != "right"]
     share["missed, another's box right"] = missed.mean() if len(missed) else 0
     share["a random other's box right"] = found.others_right.mean()
-    return {kind: float(np.round(100 * value, 4)) for kind, value in share.items()}
+    return {kind: round(100 * float(value), 4) for kind, value in share.items()}
