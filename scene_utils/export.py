@@ -11,6 +11,10 @@ from scene_utils import quiet_tensorflow  # noqa: F401  isort: skip
 import keras
 import openvino as ov
 import tensorflow as tf
+from openvino.frontend.tensorflow import utils
+
+# OpenVINO's own way to ask for TensorFlow's version fails under Python 3.13, by NameError.
+utils.get_environment_setup = lambda _: {"tensorflow": tf.__version__}
 
 
 def specs(model: keras.Model) -> list[tf.TensorSpec]:
