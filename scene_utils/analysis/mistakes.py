@@ -28,8 +28,8 @@ def mistakes(
     not; the box holds .8 of the truth's area (too large); .8 of the box lies in the truth (too
     small); it touches the truth (beside it); it does not. `another_right`: the first box of another
     phrase id of the picture reaches IoU .5 with this mention's truth. `others_right`: the share of
-    those that do, what a
-    mention answered with the wrong phrase would get; NaN where the picture has no other.
+    those that do, what a mention answered with the wrong phrase would get; NaN where the picture
+    has no other.
     """
     boxed = phrases[phrases.n_boxes > 0]
     first = predictions[predictions["rank"] == 1][[*KEY, *box_ops.COLUMNS]]

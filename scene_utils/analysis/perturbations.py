@@ -20,8 +20,8 @@ def questions(phrases: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     `another phrase`: a random mention of another phrase id of the same picture, boxed or not; left
     out where there is none. `shuffled words`: the same words in another order; left out where
-    there is no other. `another picture`: in place of each picture one other
-    of the split is shown, each once. `blank picture`: a grey one.
+    there is no other. `another picture`: in place of each picture one other of the split is shown,
+    each once. `blank picture`: a grey one.
     """
     rng = np.random.default_rng(seed)
     boxed = phrases[phrases.n_boxes > 0].reset_index(drop=True)

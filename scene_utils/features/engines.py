@@ -13,7 +13,7 @@ import numpy as np
 from scene_utils import exported
 from scene_utils.features import store
 from scene_utils.features.weights import Weights
-from scene_utils.runtime import progress_bar
+from scene_utils.runtime import TERMINAL, progress_bar
 
 
 @lru_cache(maxsize=2)
@@ -64,6 +64,7 @@ class RayWorker:
 
         from scene_utils.features.backbones import load_backbone
 
+        os.environ[TERMINAL] = os.devnull  # the one bar is that of `compute_by_ray`
         tf.config.threading.set_intra_op_parallelism_threads(1)
         backbone = load_backbone(name, untrained=True, size=size)
         backbone.model.set_weights(weights)
