@@ -106,9 +106,9 @@ build/bench/.done: pyproject.toml
 ablation: $(BUILD)/02_vocabulary.ipynb $(BUILD)/03_features.ipynb ## train what figures/PROFILE/ablation.json lacks (hours): ROWS='a;b' SEEDS=0,1
 	@$(BIN)/python -m tests.benchmarks.ablation --profile $(PROFILE) $(if $(ROWS),--rows '$(ROWS)') $(if $(SEEDS),--seeds $(SEEDS)) --changes '$(SET)'
 readme: .venv/.done ## write the tables of README and pages from figures/*/metrics.json and bench.json
-	@$(BIN)/python -m tests.benchmarks.pages && $(BIN)/python -m tests.benchmarks.tables
+	@$(BIN)/python -m tests.benchmarks.pages
 check-readme: .venv/.done ## fail where these tables differ from what they are made from
-	@$(BIN)/python -m tests.benchmarks.pages --check && $(BIN)/python -m tests.benchmarks.tables --check
+	@$(BIN)/python -m tests.benchmarks.pages --check
 html: $(PAGES) ## executed notebooks as HTML pages
 # Two workers, each of which holds a TensorFlow: more would need more memory than a laptop has.
 test: .venv/.done ## fast tests

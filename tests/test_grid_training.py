@@ -31,11 +31,10 @@ def data(known):
 def run(settings, known, folder, times=1):
     """Train on the mentions, taken `times` times an epoch."""
     train_set, *others = data(known)
-    per, repeated = len(train_set.picture_rows), {"pictures": train_set.pictures}
-    for name in ("picture_rows", "tokens", "boxes", "longer", "landmarks"):
-        repeated[name] = np.concatenate([getattr(train_set, name)] * times)
-    repeated["rows"] = np.concatenate([train_set.rows + per * turn for turn in range(times)])
-    return train.train_grid(settings, batches.Mentions(**repeated), *others, folder)
+    per, names = len(train_set.picture_rows), vars(train_set).keys() - {"pictures", "rows"}
+    repeated = {name: np.concatenate([getattr(train_set, name)] * times) for name in names}
+    rows = np.concatenate([train_set.rows + per * turn for turn in range(times)])
+    return train.train_grid(settings, replace(train_set, rows=rows, **repeated), *others, folder)
 
 
 @pytest.fixture(scope="module")

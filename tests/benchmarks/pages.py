@@ -1,14 +1,14 @@
-"""The tables of README.md and the pages, written from metrics.json and ablation.json, or shown.
+"""The tables of README.md and the pages, written from what `make` measured, or shown.
 
-`<!-- table:PROFILE/NAME -->` to `<!-- /table -->` in one of `FILES` holds a table of `TABLES`.
-Those of `figures/bench.md` are made by `tests.benchmarks.tables`.
+`<!-- table:PROFILE/NAME -->` to `<!-- /table -->` in one of `FILES` holds a table of `TABLES`, from
+the profile's metrics.json and ablation.json; `<!-- table:bench/NAME -->` one of `BENCH`, from
+bench.json.
 """
 
 import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,11 @@ from scene_utils.analysis import metrics_file, references
 from scene_utils.study import tables
 from tests.benchmarks import ablation_table
 
-FILES = ("README.md", "figures/flickr30k/README.md", "figures/sample/README.md")
+BENCH_PAGE = paths.ROOT / "figures/bench.md"
+FILES = (
+    *("README.md", "figures/flickr30k/README.md", "figures/sample/README.md"),
+    "figures/bench.md",
+)
 
 
 def markdown(table: pd.DataFrame, note: str) -> str:
@@ -128,9 +132,51 @@ WHOLE = {"models": models, "misses": _misses, "ablation": _ablation}
 TABLES = (*WHOLE, *NOTES)
 
 
+def _caching(section: dict) -> pd.DataFrame:
+    rows = pd.DataFrame(section["rows"]).set_index("backbone")
+    speeds = ["pass", "reading", "caching"]
+    rows = rows.rename(columns={f"{name}_per_second": name for name in speeds})
+    shares = 100 * rows[["share", "ceiling"]].set_axis(["of the pass (%)", "at most (%)"], axis=1)
+    return pd.concat([rows[["precision", "pictures are", *speeds]], shares], axis=1)
+
+
+def _pass(section: dict) -> pd.DataFrame:
+    rates = {name: of["pictures_per_second"] for name, of in section["backbones"].items()}
+    return pd.DataFrame(rates).rename_axis("runtime")
+
+
+def _training(section: dict) -> pd.DataFrame:
+    sizes = {f"{size} px": of["step_seconds"] for size, of in section["sizes"].items()}
+    return pd.DataFrame(sizes).rename_axis("runtime")
+
+
+BENCH = {
+    "pass": (_pass, "pictures of 224 x 224 px a second"),
+    "caching": (_caching, "pass, reading and caching: pictures a second"),
+    "training": (_training, "seconds a step of 16 pictures"),
+}
+
+
+def _digits(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _bench(name: str) -> str:
+    if name not in BENCH:
+        raise ValueError(f"expected a table of {sorted(BENCH)}, got 'bench/{name}'")
+    section = json.loads((paths.ROOT / "figures/bench.json").read_bytes())[name]
+    make, note = BENCH[name]
+    made_on = "{processor}, {cores} cores; {date}".format(**section["machine"])
+    return markdown(make(section).map(_digits), f"{note}; {made_on}")
+
+
 def table(profile: str, name: str) -> str:
-    """One of `TABLES` from a profile's figures. ValueError for a name that is not among them, and
-    where the figures lack what it shows."""
+    """One of `TABLES` from a profile's figures, or of `BENCH` from the speeds. ValueError for a
+    name that is not among them, and where the figures lack what it shows."""
+    if profile == "bench":
+        return _bench(name)
     if name not in TABLES:
         raise ValueError(f"expected a table of {sorted(TABLES)}, got '{profile}/{name}'")
     metrics = metrics_file.read_metrics(paths.figures(profile) / "metrics.json")
@@ -149,7 +195,7 @@ def table(profile: str, name: str) -> str:
 _MARKED = re.compile(r"(<!-- table:([^\s/]+)/(\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
-def fill(text: str, table: Callable[[str, str], str] = table) -> str:
+def fill(text: str) -> str:
     """`text` with each `<!-- table:PROFILE/NAME -->` to `<!-- /table -->` written by `table`.
 
     Raises ValueError for what `table` refuses and for a marker without its end.
@@ -163,10 +209,10 @@ def fill(text: str, table: Callable[[str, str], str] = table) -> str:
     return _MARKED.sub(lambda mark: f"{mark[1]}{table(mark[2], mark[3])}\n{mark[4]}", text)
 
 
-def update(path: Path, check: bool = False, **how: Callable) -> bool:
+def update(path: Path, check: bool = False) -> bool:
     """`fill` a file, or with `check` leave it; whether its tables were as they should be."""
     text = path.read_text(encoding="utf-8")
-    filled = fill(text, **how)
+    filled = fill(text)
     if filled == text:
         print(f"{path}: tables are as they should be")
     elif not check:
@@ -199,7 +245,8 @@ def main() -> None:
     known = filter(Path.is_file, map(paths.ROOT.joinpath, FILES))
     differ = [path for path in given.file or known if not update(path, given.check)]
     if given.check and differ:
-        told = (f"{path}: tables differ from metrics.json. Run `make readme`" for path in differ)
+        made_of = dict.fromkeys(differ, "metrics.json") | {BENCH_PAGE: "bench.json"}
+        told = (f"{path}: tables differ from {made_of[path]}. Run `make readme`" for path in differ)
         sys.exit("\n".join(told) + " and commit it")
 
 
