@@ -30,10 +30,8 @@ import pandas as pd
 from scene_utils import grounding, paths, plots, runtime, words
 from scene_utils.analysis import breakdown, metrics_file, perturbations, references, sample_errors
 from scene_utils.analysis import metrics as scoring
-from scene_utils.analysis import mistakes as faults
 from scene_utils.analysis import predictions as kept
 from scene_utils.dataset import entities
-from scene_utils.dataset.sample_phrases import is_easy
 from scene_utils.study import settings as profiles
 from scene_utils.study import tables
 
@@ -176,9 +174,9 @@ kinds = breakdown.describe(test, words.load_vectors("glove50").index)
 calibration = {name: breakdown.calibration(scored[name], **draws) for name in names}
 asked = kept.load_beside(cache, "presence", names)
 presence = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
-found = {name: faults.mistakes(scored[name], answered[name], test) for name in scored}
+found = {name: breakdown.mistakes(scored[name], answered[name], test) for name in scored}
 scenes = {} if settings.real else sample_errors.scenes_of(root, "test")
-part = {name: "easy" if is_easy(number) else "hard" for number, name in enumerate(scenes)}
+part = {name: "easy" if scene.easy else "hard" for name, scene in scenes.items()}
 part_of = [part[name] for name in scored[ours].image_id] if scenes else []
 parts = breakdown.by_part(scored, part_of, **draws)
 misses = {}
@@ -199,7 +197,7 @@ metrics = metrics_file.write_metrics(
     groups=breakdown.by_group(compared, kinds, **draws).to_dict("records"),
     frequency=breakdown.by_frequency(compared, test, fitted_on, **draws),
     parts=parts,
-    mistakes={name: faults.shares(table) for name, table in found.items()},
+    mistakes={name: breakdown.mistake_shares(table) for name, table in found.items()},
     misses=misses,
     unread=sample_errors.unread(scenes.values()) if scenes else {},
     calibration={name: curve for name, curve in calibration.items() if curve is not None},

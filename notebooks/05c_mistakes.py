@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import paths, plots, runtime
-from scene_utils.analysis import metrics_file, mistakes
+from scene_utils.analysis import breakdown, metrics_file
 from scene_utils.analysis import predictions as kept
 from scene_utils.study import tables
 
@@ -102,7 +102,7 @@ colours = [plots.COLOURS[n] for n in (2, 0, 5, 1)]
 colours += ["#F0C36D", plots.COLOURS[4], "#999999", "#444444"]
 figure, ((axis,),) = plots.new_figure(7.5, 1.5 + 0.33 * len(table))
 left = np.zeros(len(table))
-for kind, colour in zip(mistakes.MISTAKES, colours, strict=True):
+for kind, colour in zip(breakdown.MISTAKES, colours, strict=True):
     values = table[kind].to_numpy()
     if values.max() == 0:
         continue

@@ -40,10 +40,7 @@ def fit_logistic(
 
 
 def area_under_roc(
-    positive: np.ndarray,
-    negative: np.ndarray,
-    positive_weights: np.ndarray | None = None,
-    negative_weights: np.ndarray | None = None,
+    positive: np.ndarray, negative: np.ndarray, positive_weights=None, negative_weights=None
 ) -> np.ndarray:
     """Share of pairs in which the positive is higher, ties counting half (Mann and Whitney 1947).
 

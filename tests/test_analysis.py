@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scene_utils.analysis import breakdown, mistakes, perturbations
+from scene_utils.analysis import breakdown, perturbations
 from scene_utils.analysis.metrics import score_mentions
 from scene_utils.analysis.perturbations import CHANGES
 from scene_utils.dataset.entities import MENTION_KEY as KEY
@@ -118,10 +118,10 @@ def test_each_mistake_is_told_from_the_others(worked):
     for expected, (row, box) in cases.items():
         predictions = predicted(boxed.iloc[[row]], [box])
         scored = score_mentions(predictions, phrases, boxes)
-        found = mistakes.mistakes(scored, predictions, phrases)
+        found = breakdown.mistakes(scored, predictions, phrases)
         assert found.mistake[row] == expected
         assert set(found.mistake.drop(row)) == {"no answer"}
-    shares = mistakes.shares(found)
+    shares = breakdown.mistake_shares(found)
     assert shares["no answer"] == pytest.approx(100 - shares["nowhere near"]) == 83.3333
 
 
@@ -131,11 +131,11 @@ def test_another_phrases_box_counts_where_it_would_have_been_right(worked):
     # The two men are confused; each of the others gets a box that is nobody's.
     nobody = (30, 80, 35, 85)
     predictions = predicted(boxed, [RIGHT, LEFT, nobody, RIGHT, nobody, nobody])
-    found = mistakes.mistakes(score_mentions(predictions, phrases, boxes), predictions, phrases)
+    found = breakdown.mistakes(score_mentions(predictions, phrases, boxes), predictions, phrases)
     assert found.another_right.tolist() == [True, True, False, True, False, False]
     # Of man 1, the others are 2, 3 and 4; of man 2 they are 1 twice, 3 and 4.
     np.testing.assert_allclose(found.others_right, [1 / 3, 2 / 4, 0, 1 / 3, 0, np.nan])
-    shares = mistakes.shares(found)
+    shares = breakdown.mistake_shares(found)
     assert shares["another object of its category"] == 50
     assert shares["missed, another's box right"] == 50
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scene_utils import images, paths
-from scene_utils.features import backbones, encode, engines
+from scene_utils.features import backbones, encode
 from tests.makers import PHOTOS, files_of, write_crops
 
 
@@ -50,7 +50,7 @@ def test_features_are_the_backbones_mean_map(whole, folder, backbone):
     expected, stored = np.asarray(backbone.model(pixels)).mean(axis=(1, 2)), store.array(["105"])
     np.testing.assert_allclose(stored, expected, rtol=2e-3, atol=2e-3)
     # A new picture gets the features that it would have in the store.
-    fresh = engines.keras_encoder(backbone)(pixels)
+    fresh = encode.keras_encoder(backbone)(pixels)
     np.testing.assert_allclose(stored.astype(np.float32), fresh, rtol=1e-3, atol=1e-4)
     assert list(store.unreadable.image_id) == ["700"]
 
@@ -99,20 +99,20 @@ def cosine(a, b):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50"])
 def test_openvino_gives_the_features_of_keras(name, photos):
     backbone = backbones.load_backbone(name, untrained=name == "resnet50")
-    expected = engines.keras_encoder(backbone)(photos)
-    found = engines.openvino_encoder(backbone)(photos)
+    expected = encode.keras_encoder(backbone)(photos)
+    found = encode.openvino_encoder(backbone)(photos)
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     assert cosine(found, expected).min() > 0.99999
     assert np.abs(found - expected).max() < 1e-3 * expected.std()
     # In half precision they are nearly the same; on whole photos: details blown up to 224 px have
     # lost their fine structure, and differ more.
-    for encoder, least in ((engines.keras_encoder, 0.997), (engines.openvino_encoder, 0.99)):
+    for encoder, least in ((encode.keras_encoder, 0.997), (encode.openvino_encoder, 0.99)):
         half = encoder(backbone, "bfloat16")(photos)
         assert cosine(half, expected).min() > least
 
 
 def test_a_picture_has_its_features_whatever_is_beside_it(backbone, photos):
-    encoder = engines.openvino_encoder(backbone)
+    encoder = encode.openvino_encoder(backbone)
     together = encoder(photos)
     for number, row in enumerate(together):
         np.testing.assert_allclose(encoder(photos[number][None])[0], row, rtol=1e-4, atol=1e-5)
@@ -179,7 +179,7 @@ def test_a_killed_worker_costs_only_its_shard(cluster, sixty, small, tmp_path, m
     seen = tmp_path / "seen"
     seen.mkdir()
 
-    class Noted(engines.RayWorker):
+    class Noted(encode.RayWorker):
         """Writes down who computed which shard, and takes its time, so that a kill finds it."""
 
         def __call__(self, batch):
@@ -187,7 +187,7 @@ def test_a_killed_worker_costs_only_its_shard(cluster, sixty, small, tmp_path, m
             time.sleep(0.3)
             return super().__call__(batch)
 
-    monkeypatch.setattr(engines, "RayWorker", Noted)
+    monkeypatch.setattr(encode, "RayWorker", Noted)
     killed = []
 
     def kill_one():

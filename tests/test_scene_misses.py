@@ -72,7 +72,7 @@ def test_the_truth_misses_nothing_and_each_other_object_something(tmp_path):
 
     scored, right = missed(boxed[SIDES])
     assert (right.missed == "right").all()
-    easy = [name for number, name in enumerate(known) if sample_phrases.is_easy(number)]
+    easy = [name for name, scene in known.items() if scene.easy]
     parts = scored.image_id.isin(easy).map({True: "easy", False: "hard"})
     assert {*parts} == {"easy", "hard"}
     assert {*right.phrase[parts == "easy"]} == {"attribute"}

@@ -162,11 +162,7 @@ def figure(value: float, low: float, high: float) -> dict[str, float]:
 
 
 def figures(
-    values: np.ndarray,
-    clusters: Sequence,
-    group: np.ndarray | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    values: np.ndarray, clusters: Sequence, group: np.ndarray | None = None, resamples=1000, seed=0
 ) -> list[dict]:
     """Column means of `values` `(n, m)`, of all rows or of a `group` `(n,)` bool, as figures.
 
@@ -189,11 +185,7 @@ def figures(
 
 
 def evaluate(
-    predictions: pd.DataFrame,
-    phrases: pd.DataFrame,
-    boxes: pd.DataFrame,
-    resamples: int = 1000,
-    seed: int = 0,
+    predictions: pd.DataFrame, phrases: pd.DataFrame, boxes: pd.DataFrame, resamples=1000, seed=0
 ) -> dict:
     """Counts, and for each protocol each of `METRICS` as `{"value", "low", "high"}` in [0, 1].
 

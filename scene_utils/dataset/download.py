@@ -41,11 +41,13 @@ class Download:
     known_hash: str
     folder: str
     member: str = ""
+    backbone: str = ""  # whose weights these are
 
 
 def registry() -> list[Download]:
+    """What is downloaded; entries without an address are committed."""
     entries = json.loads((DATA / "registry.json").read_text(encoding="utf-8"))
-    return [Download(**entry) for entry in entries]
+    return [Download(**entry) for entry in entries if "url" in entry]
 
 
 def _resume(item: Download, part: Path) -> None:

@@ -151,7 +151,7 @@ def _thing(rng: np.random.Generator, words: Words, frame: tuple, width: int, hei
     """A thing of the words in its frame, its colour, turn and side drawn at random."""
     x, y, w, h = frame
     box = (max(x, 0) + 1, max(y, 0) + 1, min(x + w, width), min(y + h, height))
-    rgb = tuple(int(np.clip(c + rng.integers(-12, 13), 0, 255)) for c in COLOURS[words[2]])
+    rgb = tuple(int(min(max(c + rng.integers(-12, 13), 0), 255)) for c in COLOURS[words[2]])
     angle, flip = float(rng.uniform(-20, 20)), bool(rng.integers(2))
     return Thing(*words, frame, box, rgb, angle, flip)
 

@@ -1,6 +1,6 @@
 """What stands in the embedded sample's pictures, and what its sentences say of it.
 
-Every boxed phrase is true of its boxes alone. Every other picture is easy, see `is_easy`. Others
+Every boxed phrase is true of its boxes alone. Some pictures are easy, see `Scene.easy`. Others
 hold objects that miss a phrase by a single word, so that neither words nor picture can be ignored.
 Relations come in pairs which mean two things, "the cup above the star" and "the cup above the hat"
 or "the cup left of the star", so that no part of them can be ignored.
@@ -28,6 +28,7 @@ BACKGROUNDS = {
     "grass": ("on", ("a grassy field", "the grass")),
 }
 UNRELATED = 0.04  # share of pictures with a caption of another picture
+EASY = {"train": 4, "val": 2, "test": 2}  # of so many pictures one is easy
 NEW_ID = 0.15  # share of repeated mentions that get an id of their own
 
 
@@ -89,6 +90,11 @@ class Scene:
     sentences: tuple[str, ...]
     unrelated: tuple[int, ...]
 
+    @property
+    def easy(self) -> bool:
+        """Whether it holds one to three things, each alone of its kind; others hold five or more"""
+        return len(self.things) <= 3
+
 
 class _Said(NamedTuple):
     text: str
@@ -105,11 +111,6 @@ def scene_phrase_kind(phrase: str) -> str:
     if not words or words[-1] not in {*PLURALS, *PLURALS.values()}:
         return "other"
     return "plural" if words[0] in ("two", "three") or words[-1] not in PLURALS else "attribute"
-
-
-def is_easy(index: int) -> bool:
-    """Whether picture `index` of a split holds one to three things, each alone of its kind."""
-    return index % 2 == 1
 
 
 def _index(things: Sequence[Thing]) -> Index:
@@ -170,17 +171,17 @@ def _related(
 def _say(
     rng: np.random.Generator, things: Sequence[Thing], short: int, relations: Sequence[str]
 ) -> list[_Said] | None:
-    """7 to 10 boxed phrases, None if the objects do not offer enough. Among them is a pair that
-    differs in the landmark alone, or in the relation alone, or both; the first with the first of
-    the relations."""
+    """7 to 10 boxed phrases, None if the objects do not offer enough. Among them are pairs that
+    differ in the landmark alone, at most two, or in the relation alone, at most one; the first with
+    the first of the relations."""
     index = _index(things)
     related = [(r, *told) for r in relations for told in _related(things, index, r, short)]
     related = some(rng, related, len(related))
     told: dict[tuple[str, Words, Words], int] = {}
     # What the two phrases of a pair have in common: all but the landmark, or all but the relation.
-    # The second kind is found more often, and so is looked for first less often.
-    keys = ((0, 1), (1, 2)) if rng.random() < 0.85 else ((1, 2), (0, 1))
-    for number, key in enumerate(keys[: rng.integers(1, 3)]):
+    # The second kind is found more often, and so is looked for first less often, and taken once.
+    keys = [((0, 1), 2), ((1, 2), 1)]
+    for number, (key, most) in enumerate(keys if rng.random() < 0.85 else keys[::-1]):
         groups: dict[tuple, dict[int, tuple[str, Words, Words]]] = {}
         for *phrase, target in related:
             alike = groups.setdefault(tuple(phrase[place] for place in key), {})
@@ -191,8 +192,8 @@ def _say(
             for pair in itertools.combinations(group.items(), 2)
             if number or relations[0] in (pair[0][1][0], pair[1][1][0])
         ]
-        if pairs:
-            told |= {phrase: target for target, phrase in pick(rng, pairs)}
+        for pair in some(rng, pairs, most):
+            told |= {phrase: target for target, phrase in pair}
     if not told:
         return None
     said = []
@@ -201,7 +202,7 @@ def _say(
         text = f"{_article(rng, _noun(words))} {aside}{relation} the {_noun(landmark)}"
         said.append(_Said(text, words[3], (target,)))
     plurals = int(rng.integers(1, 3))
-    singles = int(rng.integers(7, 11)) - len(said) - plurals
+    singles = max(1, int(rng.integers(7, 11)) - len(said) - plurals)
     exact = [
         words
         for words in index
@@ -314,7 +315,7 @@ def describe(seed: int, split: str, index: int) -> Scene:
     shorter = round(longer / pick(rng, (3 / 2, 3 / 2, 4 / 3, 4 / 3, 5 / 4)))
     width, height = (longer, shorter) if rng.random() < 0.6 else (shorter, longer)
     first_id = _number(split, index) * 64 + 1
-    easy = is_easy(index)
+    easy = index % EASY[split] == 1
     things, background, lines, mentions = _compose(rng, width, height, first_id, easy)
     unrelated = (int(rng.integers(5)),) if rng.random() < UNRELATED else ()
     for odd in unrelated:

@@ -124,14 +124,7 @@ def _round_channels(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _conv(
-    x: keras.KerasTensor,
-    prefix: str,
-    channels: int | None,
-    kernel: int = 1,
-    stride: int = 1,
-    activate: bool = True,
-) -> keras.KerasTensor:
+def _conv(x, prefix: str, channels: int | None, kernel=1, stride=1, activate=True):
     """Filter, norm, ReLU6; without `channels` each channel is filtered by itself."""
     how = {"padding": "same", "use_bias": False, "name": f"{prefix}_conv"}
     if channels is None:
@@ -142,9 +135,7 @@ def _conv(
     return keras.layers.ReLU(6.0, name=f"{prefix}_relu6")(x) if activate else x
 
 
-def _block(
-    x: keras.KerasTensor, prefix: str, channels: int, kernel: int, stride: int, expansion: int
-) -> keras.KerasTensor:
+def _block(x, prefix: str, channels: int, kernel: int, stride: int, expansion: int):
     """Inverted bottleneck: expand, filter, project (Sandler et al. 2018, MobileNetV2)."""
     shortcut, channels_in = x, x.shape[-1]
     if expansion != 1:
@@ -165,12 +156,9 @@ def _randomise(model: keras.Model, residual: bool) -> None:
     """
     rng = np.random.default_rng(0)
     for layer in model.layers:
-        if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
-            continue
-        *sides, channels_in, channels_out = layer.kernel.shape
-        fans = channels_in + channels_out if residual else channels_in
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            fans = 1
-        variance = 2 / (math.prod(sides) * fans)
-        kernel = rng.standard_normal(layer.kernel.shape, dtype=np.float32)
-        layer.kernel.assign(kernel * np.float32(math.sqrt(variance)))
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+            *sides, channels_in, channels_out = shape = layer.kernel.shape
+            alone = isinstance(layer, keras.layers.DepthwiseConv2D)
+            fans = 1 if alone else channels_in + channels_out * residual
+            spread = np.float32(math.sqrt(2 / (math.prod(sides) * fans)))
+            layer.kernel.assign(rng.standard_normal(shape, dtype=np.float32) * spread)

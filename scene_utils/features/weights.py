@@ -1,10 +1,11 @@
 """Files of pretrained weights: which the study knows, where they lie, whether they are whole."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from scene_utils.paths import PRETRAINED, file_hash
+from scene_utils.paths import DATA, PRETRAINED, file_hash
 
 SIZE = 224
 CHANNELS = {"resnet50": 2048, "efficientnet_lite0": 1280, "efficientnet_lite2": 1280}
@@ -21,29 +22,13 @@ class WeightsFile:
     remedy: str
 
 
-_RESTORE = "restore it from the repository, where it is committed"
-WEIGHTS_FILES = {
-    "resnet50": WeightsFile(
-        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        94_765_736,
-        "md5",
-        "4d473c1dd8becc155b73f8504c6f6626",
-        "run `make data` to download it",
-    ),
-    "efficientnet_lite0": WeightsFile(
-        "efficientnet_lite0.weights.h5",
-        14_041_560,
-        "sha256",
-        "87e7eca1977f2954a0f3d31a92992947406b2da26b1041d350523c9713510bf9",
-        _RESTORE,
-    ),
-    "efficientnet_lite2": WeightsFile(
-        "efficientnet_lite2.weights.h5",
-        19_992_120,
-        "sha256",
-        "381c83fe53a57bcd25b822d62ab919c29b58966973834cc2ece8bbc22302a243",
-        _RESTORE,
-    ),
+_WAYS = "restore it from the repository, where it is committed", "run `make data` to download it"
+WEIGHTS_FILES = {  # by backbone
+    entry["backbone"]: WeightsFile(
+        entry["name"], entry["bytes"], *entry["known_hash"].split(":"), _WAYS["url" in entry]
+    )
+    for entry in json.loads((DATA / "registry.json").read_text(encoding="utf-8"))
+    if "backbone" in entry
 }
 
 

@@ -40,7 +40,7 @@ class GridSettings:
     phrases_per_picture: int = 8
     length: int = 12
     learning_rate: float = 1e-3
-    backbone_rate: float = 1.5e-4
+    backbone_rate: float = 1.5e-4  # 0: the backbone stays as it is, and a step takes less time
     weight_decay: float = 0.05
     lengthened: float = 0.3  # how often a phrase is read as `words.described` gives it
     landmarks_shown: bool = True  # to the second reading, see `losses.landmark_loss`

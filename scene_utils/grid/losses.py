@@ -46,11 +46,7 @@ def grid_loss(scores: KerasTensor, boxes: KerasTensor, truth: KerasTensor, cells
 
 
 def contrast_loss(
-    grid: KerasTensor,
-    answered: Answered,
-    truth: KerasTensor,
-    absent: KerasTensor,
-    cells: int,
+    grid: KerasTensor, answered: Answered, truth: KerasTensor, absent: KerasTensor, cells: int
 ) -> KerasTensor:
     """Mean over phrases of how little their words prefer their own place to all others, of their
     picture and of pictures where the thing is absent.

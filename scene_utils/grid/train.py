@@ -122,6 +122,7 @@ def train_grid(
     vocabulary.save(folder / "vocabulary.txt")
     make_deterministic(settings.seed)
     model = build_grid(backbone, embeddings, **{name: getattr(settings, name) for name in DESIGN})
+    model.visual.layers[1].trainable = settings.backbone_rate > 0
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
     total = settings.epochs * per_epoch
     trainer = Trainer(model, settings, total)

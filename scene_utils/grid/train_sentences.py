@@ -140,11 +140,7 @@ def train_context(
 
 
 def learn(
-    networks: PairNetworks,
-    phrases: pd.DataFrame,
-    vocabulary: Vocabulary,
-    seed: int = 0,
-    steps: int = STEPS,
+    networks: PairNetworks, phrases: pd.DataFrame, vocabulary: Vocabulary, seed=0, steps=STEPS
 ) -> dict:
     """Train the networks on the annotations of the train split; the figures on those of val."""
     rng = np.random.default_rng(seed)

@@ -54,7 +54,8 @@ class Trainer:
             total, losses = total_loss(grid, answered, *given)
         slow, fast = tape.gradient(total, [self.slow, self.fast])
         self.optimizers[0].apply_gradients(zip(fast, self.fast, strict=True))
-        self.optimizers[1].apply_gradients(zip(slow, self.slow, strict=True))
+        if slow:
+            self.optimizers[1].apply_gradients(zip(slow, self.slow, strict=True))
         done = tf.cast(self.optimizers[0].iterations, tf.float32)
         keep = tf.minimum(0.999, (1 + done) / (10 + done))
         for average, variable in zip(self.averaged, self.variables, strict=True):

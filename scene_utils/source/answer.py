@@ -11,8 +11,7 @@ import pandas as pd
 
 from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
-from scene_utils.features import engines
-from scene_utils.features.encode import FeatureStore, cache_features
+from scene_utils.features.encode import FeatureStore, cache_features, openvino_encoder
 from scene_utils.features.weights import Weights, find_weights
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, read_squeezed
@@ -57,7 +56,7 @@ class SourceModel:
         ones are; zeros for a model that does not see."""
         if not self.sees:
             return np.zeros((len(pixels), self.settings["channels"]), np.float16)
-        return engines.openvino_encoder(self.backbone)(pixels).astype(np.float16)
+        return openvino_encoder(self.backbone)(pixels).astype(np.float16)
 
     def regress(self, features: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Relative corners `(n, 4)` of phrases `tokens (n, length)` in pictures `rows (n,)` of

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 FILE = Path(__file__).resolve().parents[2] / "notebooks" / "profiles.toml"
-KINDS = {bool: {"true": True, "false": False}.__getitem__, int: int, str: str}
+KINDS = {bool: {"true": True, "false": False}.__getitem__, int: int, float: float, str: str}
 
 
-def read(profile: str, changes: str = "") -> dict[str, bool | int | str]:
+def read(profile: str, changes: str = "") -> dict[str, bool | int | float | str]:
     """Settings by name, such as `seed` and `train.epochs`; `changes` are words `name=value`.
 
     ValueError for a profile or a name that is not in the file, or a value of another kind.

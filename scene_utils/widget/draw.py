@@ -67,11 +67,7 @@ def heat_image(heat: np.ndarray) -> Image.Image:
 
 
 def overlay_html(
-    view: View,
-    marks: Sequence[Mark],
-    heat: np.ndarray | None = None,
-    opacity: float = 0,
-    said: str = "",
+    view: View, marks: Sequence[Mark], heat: np.ndarray | None = None, opacity=0.0, said=""
 ) -> str:
     """Boxes and a heat map to lie over the picture; `said` is their text for screen readers, where
     it is empty each label and its pixels."""

@@ -34,7 +34,7 @@ def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
     Reading and the pass share the processors, so caching cannot be faster than one after the other
     with all processors busy: `ceiling` is that share of the pass.
     """
-    from scene_utils.features import backbones, encode, engines
+    from scene_utils.features import backbones, encode
 
     result = {"pictures": pictures, "repeats": repeats, "rows": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -44,7 +44,7 @@ def measure_caching(repeats: int = 3, pictures: int = 1024) -> dict:
         pixels = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), np.uint8)
         for backbone_name, precision in KINDS:
             backbone = backbones.load_backbone(backbone_name, untrained=True)
-            run = engines.keras_encoder(backbone, precision)
+            run = encode.keras_encoder(backbone, precision)
             run(pixels)
 
             def alone(run=run) -> float:

@@ -26,7 +26,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 def contender(runtime: str, precision: str, name: str) -> Run:
     """The pass of an untrained backbone; ImportError where its runtime is not installed here."""
-    from scene_utils.features import backbones, engines, folding
+    from scene_utils.features import backbones, encode, folding
 
     if runtime == "onnxruntime":
         sys.path.append(str(paths.ROOT / "build/bench"))  # where `make bench` installs it
@@ -38,9 +38,9 @@ def contender(runtime: str, precision: str, name: str) -> Run:
             plain = backbone.model.predict_on_batch
             return lambda pixels: plain(np.float32(pixels)).mean(axis=(1, 2))
         case "keras":
-            return engines.keras_encoder(backbone, precision)
+            return encode.keras_encoder(backbone, precision)
         case "openvino":
-            return engines.openvino_encoder(backbone, precision)
+            return encode.openvino_encoder(backbone, precision)
         case "onnxruntime":
             model = folding.fold_norms(backbone.model)
             model(np.zeros((1, backbone.size, backbone.size, 3), np.float32))

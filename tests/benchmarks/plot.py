@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from scene_utils.plots import COLOURS, new_figure, styled
 
-PRECISION_COLOURS = {"float32": COLOURS[0], "bfloat16": COLOURS[1]}
+PRECISION_COLOURS = {"float32": COLOURS[0], "bfloat16": COLOURS[1], "int8": COLOURS[2]}
 
 DRAWN = ("pass", "caching", "cost", "training")
 

@@ -15,7 +15,7 @@ def measure(repeats: int = 3, pictures: int = 1024) -> dict:
     """
     import ray
 
-    from scene_utils.features import backbones, encode, engines
+    from scene_utils.features import backbones, encode
     from scene_utils.features import store as feature_store
 
     ray.init(include_dashboard=False, logging_level="error", log_to_driver=False)
@@ -31,7 +31,7 @@ def measure(repeats: int = 3, pictures: int = 1024) -> dict:
                 parts = feature_store.missing_parts(folder, images, ids, 64, drop=True)
                 start = time.perf_counter()
                 job = (images, made_with, folder, 32)
-                engines.compute_by_ray(parts, backbone, "bfloat16", job, False, workers)
+                encode.compute_by_ray(parts, backbone, "bfloat16", job, workers)
                 return time.perf_counter() - start
 
         seconds = interleave(

@@ -87,6 +87,8 @@ def measure_page(repeats: int, reloads: int = 10, closed_seconds: float = 60) ->
                 if number == 0:
                     one_page = memory()
                     reloaded = [load(page) for _ in range(reloads)]
+                with page.expect_event("close"):  # as a user closes a tab: its kernel is ended
+                    page.close(run_before_unload=True)
                 session.close()
             time.sleep(closed_seconds)
             afterwards = memory()
