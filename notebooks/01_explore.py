@@ -45,8 +45,7 @@ pd.Series(runtime.check(), name="version").to_frame()
 
 # %%
 if not settings.real:
-    pictures = settings.explore.pictures
-    sample.generate(root, train=pictures, val=pictures // 8, test=pictures * 3 // 16)
+    sample.generate(root, **vars(settings.explore))
 found = entities.read_entities(root)
 entities.write_tables(found, cache)
 at_hand = entities.image_ids(root)

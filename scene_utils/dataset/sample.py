@@ -216,7 +216,7 @@ def _whole(root: Path, arguments: dict[str, int]) -> bool:
     return False
 
 
-def generate(root: Path, seed: int = 0, train: int = 1600, val: int = 200, test: int = 300) -> None:
+def generate(root: Path, seed: int = 0, train: int = 4000, val: int = 200, test: int = 300) -> None:
     """Write the sample under `root` in Flickr30k Entities' files, all at once.
 
     The same arguments give the same bytes. A folder that holds this very sample is left alone; an
