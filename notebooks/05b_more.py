@@ -147,8 +147,8 @@ plots.save(figure, figures / "what_decides.png")
 tables.frequency(metrics["frequency"])
 
 # %% [markdown]
-# Half of the sample's pictures are easy: they hold one to three things, each alone of its kind. In
-# the others things are alike, so that an adjective or a relation must be read.
+# Half of the sample's test pictures are easy: they hold one to three things, each alone of its
+# kind. In the others things are alike, so that an adjective or a relation must be read.
 
 # %%
 # NBVAL_CHECK_OUTPUT
