@@ -65,9 +65,7 @@ def load(
             paths.write_text(made / LISTING, json.dumps(hashes, indent=1) + "\n")
             try:
                 paths.replace_folder(made, folder)
-                folders = sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_atime)
-                for forgotten in folders[:-KEPT]:
-                    shutil.rmtree(forgotten, ignore_errors=True)
+                _forget(folder.parent)
             except OSError:  # nothing may be written there, or another process was quicker
                 return _open(folder if _whole(folder) else made, **how)
     return _open(folder, **how)
@@ -83,6 +81,11 @@ def _whole(folder: Path) -> bool:
         return all(paths.file_hash(folder / name) == digest for name, digest in known.items())
     except (OSError, ValueError):
         return False
+
+
+def _forget(folder: Path) -> None:
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_atime)[:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _export(kind: str, arguments: tuple, target: Path) -> None:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from scene_utils import box_ops
 from scene_utils.features import backbones
-from scene_utils.grid import batches, layers, losses, network, ranking
+from scene_utils.grid import batches, layers, losses, network, ranking, train
 from scene_utils.words import PAD, UNKNOWN, Vocabulary
 from tests.makers import random_boxes
 
@@ -26,6 +26,19 @@ def test_folding_batch_norms_changes_no_map(name):
     folded = network.folded_maps(backbone, "float32")(pixels)
     for one, other in zip(plain, folded, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+
+
+def test_the_backbone_is_trained_behind_its_first_map_or_not_at_all():
+    backbone = backbones.load_backbone("efficientnet_lite0", untrained=True, size=64)
+    design = {"length": 4, "channels": 8, "blocks": 1, "policy": "float32"}
+    model = network.build_grid(backbone, np.zeros((3, 8), np.float32), **design)
+    (fast, slow), (same, none) = (
+        train.fast_and_slow(model, batches.GridSettings(backbone_rate=rate)) for rate in (1e-4, 0)
+    )
+    assert none == []
+    assert [v.path for v in same] == [v.path for v in fast]
+    stages = {v.path.split("_")[0].split("/")[-1] for v in slow}
+    assert stages == {"stage4", "stage5", "stage6", "stage7", "head"}
 
 
 def test_phrase_convolution_is_product_then_convolution():

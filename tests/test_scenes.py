@@ -117,15 +117,19 @@ def test_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "sample.json", "flickr30k-images/mine.jpg", "link"])
-def test_foreign_folder_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["", "notes.txt", "sample.json", "flickr30k-images/mine.jpg", "link"]
+)
+def test_foreign_file_or_folder_is_refused(tmp_path, monkeypatch, name):
     if name == "link":
         (tmp_path / "photos").mkdir()
         (tmp_path / "drawn").mkdir()
         (tmp_path / "drawn/flickr30k-images").symlink_to(tmp_path / "photos")
         name = "flickr30k-images/mine.jpg"
-    elif "/" in name:  # a user's file within a sample of other arguments
-        generate(tmp_path / "drawn", 1, 0, 0)
+    elif "/" in name:  # a user's file within an older sample
+        with monkeypatch.context() as older:
+            older.setattr(scenes, "VERSION", scenes.VERSION - 1)
+            generate(tmp_path / "drawn", 1, 0, 0)
     path = tmp_path / "drawn" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("[]")

@@ -86,7 +86,7 @@ class Trainer:
 
     def __init__(self, model, settings: GridSettings, steps: int, teachers: Sequence, pictures):
         self.model, self.settings, self.pictures = model, settings, jnp.asarray(pictures)
-        self.trained = train.fast_and_slow(model)
+        self.trained = train.fast_and_slow(model, settings)
         self.other = [v for part in model.parts() for v in part.non_trainable_variables]
         self.teachers = [(teacher, self._variables(teacher)) for teacher in teachers]
         self.optimizers = train.make_optimizers(settings, steps, *self.trained)

@@ -1,5 +1,4 @@
-"""What decides whether a box is right (the merged box at IoU .5), which mistakes a model makes, and
-what scores say."""
+"""What decides whether a merged box is right (IoU .5), which mistakes are made, what scores say."""
 
 import re
 from collections import Counter
@@ -39,14 +38,8 @@ BINS = {
 # Highest number of each bin.
 FREQUENCIES = {"never": 0, "1-5": 5, "6-20": 20, "21-100": 100, "101-500": 500, ">500": np.inf}
 MISTAKES = (
-    "right",
-    "another object of its category",
-    "another object",
-    "too large",
-    "too small",
-    "beside it",
-    "nowhere near",
-    "no answer",
+    *("right", "another object of its category", "another object", "too large", "too small"),
+    *("beside it", "nowhere near", "no answer"),
 )
 
 

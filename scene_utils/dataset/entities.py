@@ -138,8 +138,8 @@ def read_entities(
     boxed: list[tuple[str, int]] = []
     corners = [np.zeros((0, 4), np.float32)]
     problems: list[tuple[str, str]] = []
-    shown = {"desc": "annotations", "unit": "image", "mininterval": 1}
-    for image_id, split in progress_bar(ids.items(), **shown):
+    bar = progress_bar(ids.items(), desc="annotations", unit="image", mininterval=1)
+    for image_id, split in bar:
         annotation, name = annotations.Annotation(), f"Annotations/{image_id}.xml"
         try:
             xml = read(name)

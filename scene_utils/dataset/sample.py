@@ -16,13 +16,12 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from scene_utils.dataset.entities import SPLITS
 from scene_utils.dataset.sample_layout import Thing
-from scene_utils.dataset.sample_phrases import Scene, describe
+from scene_utils.dataset.sample_phrases import Scene, describe, image_id
 from scene_utils.paths import new_folder
 from scene_utils.runtime import progress_bar
 
 # Raised whenever the same arguments give other files, so that old samples are made anew.
 VERSION = 5
-LISTING = "sample.json"  # the arguments that made it, and the size of each other file
 # Of each picture, by its id.
 FILES = ("Annotations/{}.xml", "Sentences/{}.txt", "flickr30k-images/{}.jpg")
 
@@ -193,22 +192,25 @@ def annotation_xml(scene: Scene) -> str:
     return "\n".join([*lines, "</annotation>", ""])
 
 
-def _sizes(root: Path) -> dict[str, int]:
-    """Bytes of each file under `root`, by its path there."""
-    files = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
-    return {path.relative_to(root).as_posix(): path.lstat().st_size for path in files}
-
-
 def _whole(root: Path, arguments: dict[str, int]) -> bool:
     """Whether `root` holds the whole sample of these arguments. Raises FileExistsError if it
     holds anything that `generate` did not write."""
-    known, sizes = {}, _sizes(root)
+    sizes = {
+        path.relative_to(root).as_posix(): path.lstat().st_size
+        for path in (root, *root.rglob("*"))
+        if path.is_symlink() or not path.is_dir()
+    }
+    ours: set[str] = set()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        old = json.loads((root / LISTING).read_text())
-        known = {LISTING: 0} | (old["files"] if old["version"] > 4 else sizes)
-        if old == arguments | {"files": {name: sizes[name] for name in sizes if name != LISTING}}:
+        old = json.loads((root / "sample.json").read_text())
+        ids = [image_id(old["seed"], split, i) for split in SPLITS for i in range(old[split])]
+        ours = {"sample.json", "UNRELATED_CAPTIONS", *(f"{split}.txt" for split in SPLITS)}
+        ours |= {file.format(name) for file in FILES for name in ids}
+        # A crash of the machine may leave files without their content; a list may be empty.
+        filled = {name for name, size in sizes.items() if size or "/" not in name}
+        if old == arguments and ours <= filled:
             return True
-    if strange := sorted(sizes.keys() - known.keys()):
+    if strange := sorted(sizes.keys() - ours):
         raise FileExistsError(
             f"{root} holds {strange[0]}, which is not of a sample of ours: move it away, or give "
             "another folder; nothing was changed"
@@ -246,7 +248,7 @@ def generate(root: Path, seed: int = 0, train: int = 4000, val: int = 200, test:
         for split, listed in ids.items():
             _write(new / f"{split}.txt", listed)
         _write(new / "UNRELATED_CAPTIONS", unrelated)
-        (new / LISTING).write_text(json.dumps(arguments | {"files": _sizes(new)}))
+        _write(new / "sample.json", [json.dumps(arguments)])
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

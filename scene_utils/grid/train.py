@@ -29,12 +29,13 @@ from scene_utils.words import Vocabulary
 SAVE_SECONDS = 240
 
 
-def fast_and_slow(model: GridModel) -> tuple[list, list]:
-    """The variables to train: of all but the backbone, and of the backbone."""
+def fast_and_slow(model: GridModel, settings: GridSettings) -> tuple[list, list]:
+    """The variables to train: of all but the backbone, and of it, unless its rate is 0."""
     slow = model.visual.layers[1].trainable_variables
     known = {id(variable) for variable in slow}
     every = [v for part in model.parts() for v in part.trainable_variables]
-    return [variable for variable in every if id(variable) not in known], slow
+    fast = [variable for variable in every if id(variable) not in known]
+    return fast, slow if settings.backbone_rate else []
 
 
 def make_optimizers(settings: GridSettings, steps: int, fast: list, slow: list) -> list:
@@ -122,7 +123,6 @@ def train_grid(
     vocabulary.save(folder / "vocabulary.txt")
     make_deterministic(settings.seed)
     model = build_grid(backbone, embeddings, **{name: getattr(settings, name) for name in DESIGN})
-    model.visual.layers[1].trainable = settings.backbone_rate > 0
     per_epoch = len(train_set.picture_rows) // settings.pictures_per_step
     total = settings.epochs * per_epoch
     trainer = Trainer(model, settings, total)

@@ -34,7 +34,7 @@ class Trainer:
 
     def __init__(self, model: GridModel, settings: GridSettings, steps: int):
         self.model, self.settings = model, settings
-        self.fast, self.slow = fast_and_slow(model)
+        self.fast, self.slow = fast_and_slow(model, settings)
         self.variables = [*self.slow, *self.fast]
         self.averaged = [tf.Variable(v.value, trainable=False) for v in self.variables]
         self.optimizers = make_optimizers(settings, steps, self.fast, self.slow)
