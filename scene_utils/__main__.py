@@ -66,7 +66,8 @@ def ground(arguments: argparse.Namespace) -> None:
         drawn = images.with_box(drawn, answer.boxes[0])
         if arguments.json:
             said = {"phrase": answer.phrase, "boxes": found, "words": dict(answer.words)}
-            print(json.dumps(said | {"unknown": answer.unknown, "unread": answer.unread}))
+            passed = ("unknown", "rare", "unread")
+            print(json.dumps(said | {name: getattr(answer, name) for name in passed}))
             continue
         if sentence:
             print(answer.phrase)
@@ -74,6 +75,8 @@ def ground(arguments: argparse.Namespace) -> None:
             print(rank, "  ".join(f"{name} {value:g}" for name, value in box.items()))
         if answer.unknown:
             print("words that the model does not know:", ", ".join(answer.unknown))
+        if answer.rare:
+            print("words that it has seldom seen in training:", ", ".join(answer.rare))
         if answer.unread:
             print("words that it does not read, the last of the phrase:", " ".join(answer.unread))
     if arguments.save:

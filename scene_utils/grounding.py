@@ -22,7 +22,8 @@ class Grounding:
     `presence.json` gives expected IoUs); `present`, the probability that the phrase is about this
     picture at all, if that is as likely as not; where the model looks, `heat (cells, cells)`,
     summing to 1, and the same for what the phrase tells the thing by, `landmark`; each word's
-    weight; the words that the model does not know; and those behind as many as it reads.
+    weight; the words that the model does not know, those that it has seldom seen in training, and
+    those behind as many as it reads.
     """
 
     phrase: str
@@ -33,6 +34,7 @@ class Grounding:
     landmark: np.ndarray | None = field(default=None, repr=False)
     words: tuple[tuple[str, float], ...] = ()
     unknown: tuple[str, ...] = ()
+    rare: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
 

@@ -27,6 +27,8 @@ BREAKS = frozenset(["and", "or", "but", "while", "as", "then", "to", "from", *",
 DETERMINERS = frozenset(
     ["a", "an", "the", "his", "her", "their", "its", "my", "your", "some", "another"]
 )
+# Of so many of a vocabulary's words, the most frequent, a grid model learns vectors of their own.
+FREQUENT = 2000
 # No real line has over 20,000 bytes; the bound keeps a file without line ends from memory.
 LONGEST_LINE = 100_000
 # Corrections come from GloVe's frequent words only: rare "words" there are often misspelt too.
@@ -218,11 +220,16 @@ class Vocabulary:
         return np.array(rows, np.int32).reshape(-1, length)
 
     def passed_over(self, phrase: str, length: int) -> dict[str, tuple[str, ...]]:
-        """Words of a phrase that say nothing to a model that reads `length` of them: `unknown`,
-        which the vocabulary lacks, and `unread`, which stand behind those."""
+        """Words of a phrase that say little to a model that reads `length` of them: `unknown`,
+        which the vocabulary lacks, `rare`, which come after the `FREQUENT` in it, and `unread`,
+        which stand behind those."""
         tokens = tokenize(phrase)
-        unknown = tuple(token for token in tokens[:length] if token not in self.index)
-        return {"unknown": unknown, "unread": tuple(tokens[length:])}
+        read, index = tokens[:length], self.index
+        return {
+            "unknown": tuple(token for token in read if token not in index),
+            "rare": tuple(token for token in read if index.get(token, 0) >= FREQUENT),
+            "unread": tuple(tokens[length:]),
+        }
 
 
 def build_vocabulary(

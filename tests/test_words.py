@@ -9,6 +9,7 @@ import pytest
 
 from scene_utils import words as text
 from scene_utils.words import (
+    FREQUENT,
     Vectors,
     Vocabulary,
     build_vocabulary,
@@ -280,7 +281,9 @@ def test_encode_pads_cuts_and_marks_unknown_words(vocabulary):
     assert vocabulary.encode([], 5).shape == (0, 5)
     assert vocabulary.encode(["<pad>", "<unk>"], 2).tolist() == [[1, 0], [1, 0]], "as words"
     found = vocabulary.passed_over("A tall man's red hat, red", 6)
-    assert found == {"unknown": ("tall", "red"), "unread": ("red",)}
+    assert found == {"unknown": ("tall", "red"), "rare": (), "unread": ("red",)}
+    frequent = Vocabulary.of(["<pad>", "<unk>", *map(str, range(FREQUENT - 2)), "oboe"])
+    assert frequent.passed_over(f"the {FREQUENT - 3} oboe", 5)["rare"] == ("oboe",)
 
 
 def said(sentence, *phrases, sentence_id=0):

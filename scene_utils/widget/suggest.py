@@ -99,7 +99,8 @@ def notices(
     answers: Sequence[Grounding], vocabulary: Vocabulary
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """What to tell the user of a grid model's answers: phrases that are probably not in the
-    picture, words that it does not know or read; and pairs (unknown word, word meant)."""
+    picture, words that it does not know, has seldom seen or does not read; and pairs (unknown
+    word, word meant)."""
     told, meant = [], []
     for answer in answers:
         if answer.present is not None and answer.present < ABSENT:
@@ -116,6 +117,8 @@ def notices(
             meant += [(word, other) for other in near]
             asks = f" Did you mean {' or '.join(near)}?" if near else ""
             told.append(f"The model does not know '{shorten(word, SHORT)}'.{asks}")
+        for word in answer.rare:
+            told.append(f"'{shorten(word, SHORT)}' was seldom seen in training.")
         if answer.unread:
             words = shorten(" ".join(answer.unread), 80)
             told.append(f"The model does not read the last words, '{words}'.")
