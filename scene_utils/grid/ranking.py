@@ -1,8 +1,8 @@
 """Which candidates are the answer, those with the highest expected IoU, and how far to trust it.
 
 Expected IoU becomes a probability by a logistic curve fitted on val (Platt 1999, "Probabilistic
-Outputs for Support Vector Machines"). A rare word promises too much, so the curve takes the word's
-rarity too.
+Outputs for Support Vector Machines"). A rare word promises too much, and the more the surer the
+answer is, so the curve takes the word's rarity too, and its product with the log odds.
 """
 
 from collections.abc import Sequence
@@ -51,6 +51,14 @@ def distinct(boxes: np.ndarray) -> np.ndarray:
     return np.array(kept)
 
 
+def around(box: np.ndarray, scale: float = 2.0, least: float = 0.3) -> np.ndarray:
+    """The part of a picture about a box `(4,)`: `scale` times its sides, at least `least` of the
+    picture's, moved to lie within; all as fractions."""
+    size = np.clip(scale * (box[2:] - box[:2]), least, 1.0)
+    corner = np.clip((box[:2] + box[2:] - size) / 2, 0.0, 1.0 - size)
+    return np.concatenate([corner, corner + size])
+
+
 def last_tokens(tokens: np.ndarray) -> np.ndarray:
     """The last word of each phrase, mostly the thing it names: `(..., length)` to `(...)`."""
     last = np.maximum((tokens > 0).sum(axis=-1) - 1, 0)
@@ -64,9 +72,15 @@ def rarity(tokens: np.ndarray, words: int) -> np.ndarray:
     return np.log1p(np.where(last > 1, last, words).astype(np.float64))
 
 
+def hit_features(expected_iou: np.ndarray, rarity: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What the curve of `hit_probability` has a slope for, each of the shape that both have."""
+    odds = log_odds(expected_iou)
+    return odds, rarity + 0 * odds, rarity * odds
+
+
 def hit_probability(
     curve: Sequence[float], expected_iou: np.ndarray, rarity: np.ndarray
 ) -> np.ndarray:
     """Probability `(n, k)` that boxes of expected IoU `(n, k)` for phrases of `rarity (n,)` have an
-    IoU of .5 with the truth; the `curve` has a slope for each, and an offset."""
-    return logistic(curve, log_odds(expected_iou), rarity[:, None])
+    IoU of .5 with the truth."""
+    return logistic(curve, *hit_features(expected_iou, rarity[:, None]))

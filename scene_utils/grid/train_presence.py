@@ -22,11 +22,11 @@ from scene_utils.grid.batches import GridSettings, Mentions
 from scene_utils.grid.folders import member_folders, record
 from scene_utils.grid.localizer import GridLocalizer, load_grid_localizer
 from scene_utils.grid.network import PRESENCE_WEIGHTS, GridModel, build_presence, load_members
-from scene_utils.grid.ranking import last_tokens, ranked_boxes, rarity
+from scene_utils.grid.ranking import hit_features, last_tokens, ranked_boxes, rarity
 from scene_utils.grid.trainer import descend, seen_at
 from scene_utils.paths import read_finished, write_text
 from scene_utils.runtime import fingerprint, make_deterministic, progress_bar
-from scene_utils.stats import area_under_roc, fit_logistic, log_odds
+from scene_utils.stats import area_under_roc, fit_logistic
 from scene_utils.words import Vocabulary
 
 STEPS = 300
@@ -120,7 +120,7 @@ def fit_curves(asked: GridLocalizer, val: Mentions) -> dict:
     weights = np.where(own, 0.5 / own.mean(), 0.5 / (1 - own.mean()))
     return {
         "presence": list(fit_logistic(own, logits, weights=weights)),
-        "hit": list(fit_logistic(hits, log_odds(expected_iou[:, 0]), rare)),
+        "hit": list(fit_logistic(hits, *hit_features(expected_iou[:, 0], rare))),
         "val_auc": round(float(area_under_roc(logits[own], logits[~own])), 5),
         "val_mentions": [int(own.sum()), int((~own).sum())],
     }

@@ -20,13 +20,13 @@ from scene_utils.features.pixels import PictureStore
 from scene_utils.grid.batches import opposite_tokens
 from scene_utils.grid.folders import record
 from scene_utils.grid.localizer import GridLocalizer, load_grid_localizer
-from scene_utils.grid.ranking import ranked_boxes, rarity
+from scene_utils.grid.ranking import hit_features, ranked_boxes, rarity
 from scene_utils.grid.sentence_network import WEIGHTS, PairNetworks, build_networks, saved
 from scene_utils.grid.sentences import Pairs, agree, factors, pairs_of
 from scene_utils.grid.trainer import descend
 from scene_utils.paths import read_finished, write_text
 from scene_utils.runtime import fingerprint, make_deterministic, progress_bar
-from scene_utils.stats import fit_logistic, log_odds
+from scene_utils.stats import fit_logistic
 from scene_utils.words import Vocabulary
 
 STEPS = 6_000
@@ -196,7 +196,7 @@ def fit_curves(asked: GridLocalizer, phrases: pd.DataFrame, pictures: PictureSto
         found, expected_iou = ranked_boxes(boxes, agree(said, shares, pairs, weight), 1)
         iou = box_ops.iou(found[boxed, 0], truth)
         by_weight[weight] = round(float(iou.mean()), 5), round(float((iou >= 0.5).mean()), 5)
-        curves[weight] = fit_logistic(iou >= 0.5, log_odds(expected_iou[boxed, 0]), rare)
+        curves[weight] = fit_logistic(iou >= 0.5, *hit_features(expected_iou[boxed, 0], rare))
     best = max(by_weight, key=by_weight.get)
     return {
         "weight": best,
