@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import scene_utils
-from scene_utils import box_ops, paths
+from scene_utils import box_ops, images, paths
+from scene_utils.grid import ranking
 from tests.makers import command
 
 
@@ -135,3 +136,30 @@ def test_top_boxes_are_no_copies_and_words_behind_the_twelfth_are_named(shipped)
     with pytest.raises(ValueError, match="expected 1 to 30, got 31"):
         shipped.ground(paths.PHOTOS / "astronaut.jpg", phrase, top_k=31)
     assert shipped.ground(paths.PHOTOS / "astronaut.jpg", "a woman").unread == ()
+
+
+def test_a_small_thing_in_a_photo_of_many_pixels_gets_a_second_look(shipped):
+    photo = images.open_image(paths.PHOTOS / "rocket.jpg")
+    drawn = pd.read_csv(paths.PHOTOS / "boxes.csv").set_index(["photo", "phrase"])
+    truth = drawn.loc[("rocket", "a rocket"), box_ops.COLUMNS].to_numpy(np.float32)
+    once, twice = (shipped.ground(photo, "a rocket", closer=closer) for closer in (False, True))
+    first, second = (box_ops.iou(answer.boxes[0], truth) for answer in (once, twice))
+    assert first < 0.5 < second
+    assert (np.diff(twice.scores) <= 0).all()
+    # It is the answer to the part of the photo round the first one.
+    part = box_ops.to_pixels(ranking.around(once.boxes[0] / np.tile(photo.size, 2)), *photo.size)
+    part = part.round()
+    alone = shipped.ground(photo.crop(part.tolist()), "a rocket", closer=False)
+    np.testing.assert_allclose(twice.boxes[0], alone.boxes[0] + np.tile(part[:2], 2), atol=0.01)
+    assert twice.scores[0] == pytest.approx(alone.scores[0])
+    # What is large, or in a small photo, is answered at once.
+    for picture, phrase in ((photo, "the sky"), (photo.resize((500, 334)), "a rocket")):
+        one, other = (shipped.ground(picture, phrase, closer=closer) for closer in (False, True))
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+
+
+def test_words_that_training_never_had_are_read_and_named(shipped):
+    answer = shipped.ground(paths.PHOTOS / "gamepad.jpg", ["an oboe", "an avocado", "a zxqv"])
+    said = [(one.unknown, one.rare) for one in answer]
+    assert said == [((), ("oboe",)), ((), ("avocado",)), (("zxqv",), ())]
+    assert answer[0].heat.tolist() != answer[1].heat.tolist()

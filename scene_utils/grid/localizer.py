@@ -11,19 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
 from scene_utils.grid.folders import member_folders, read_fitted, read_settings
-from scene_utils.grid.ranking import distinct, hit_probability, ranked_boxes, rarity
+from scene_utils.grid.ranking import around, distinct, hit_probability, ranked_boxes, rarity
 from scene_utils.grid.sentences import Pairs, agree, factors, pairs_of, phrases_of
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, open_image, squeeze
 from scene_utils.stats import logistic
 from scene_utils.words import Vocabulary, check_phrases, tokenize
 
-PICTURES_REMEMBERED = 16
+PICTURES_REMEMBERED = 32
+# A photo with a longer side than this has pixels that the network did not see; Flickr30k's have it.
+FEW_PIXELS = 500
+SMALL = 0.2  # share of the photo under which an answer is looked at again
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,15 @@ class GridLocalizer:
     def _see(self, pixels: np.ndarray) -> list[np.ndarray]:
         return self.networks["see"](pixels[None].astype(np.float32))
 
+    def _maps_of(self, picture: Image.Image) -> list[np.ndarray]:
+        # The picture as it is given: to squeeze it takes longer than to answer.
+        key = picture.size, hashlib.sha256(picture.tobytes()).digest()
+        if key not in self._maps:
+            self._maps[key] = self._see(squeeze(picture, self.size))
+            if len(self._maps) > PICTURES_REMEMBERED:
+                self._maps.popitem(last=False)
+        return self._maps[key]
+
     def said(self, *arrays: np.ndarray) -> np.ndarray:
         """What boxes of one phrase say for those of another, see `sentences.factors`."""
         return self.networks["context"](*arrays)[0]
@@ -88,17 +101,40 @@ class GridLocalizer:
             logits = logistic(self.presence["presence"], np.asarray(logits, np.float64))
         return boxes, scores, logits
 
+    def _look_closer(
+        self, picture: Image.Image, tokens: np.ndarray, boxes: np.ndarray, scores: np.ndarray
+    ) -> None:
+        """Exchange small best boxes for what the model finds in the part of the picture round them,
+        which it then sees larger; lower ranks are not to have higher scores."""
+        for row in np.flatnonzero(box_ops.area(boxes[:, 0]) < SMALL):
+            part = box_ops.to_pixels(around(boxes[row, 0]), *picture.size).round()
+            seen = self._maps_of(picture.crop(part.tolist()))
+            asked = tokens[row : row + 1]
+            likely, shares, _, _, logits, _ = self.networks["ask"](*seen, asked)
+            (found,), (score,), _ = self._ranked([likely, shares, logits], asked, 1, None)
+            left, top, right, bottom = part
+            found = box_ops.to_pixels(found, right - left, bottom - top) + part[[0, 1, 0, 1]]
+            boxes[row, 0] = found / np.tile(picture.size, 2)
+            scores[row] = np.minimum(scores[row], score)
+            scores[row, 0] = score[0]
+
     def ground(
-        self, image: ImageSource, phrases: str | Sequence[str], top_k: int = 5, sentence: str = ""
+        self,
+        image: ImageSource,
+        phrases: str | Sequence[str],
+        top_k: int = 5,
+        sentence: str = "",
+        closer: bool = True,
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list, in one picture: at most `top_k`
         boxes, fewer where others would be copies of these, see `ranking.distinct`.
 
         `image` is whatever `images.open_image` takes. A picture asked before is not seen again.
-        With a `sentence` that the phrases stand in, they help each other, see `sentences`; `heat`
-        stays where each phrase looks by itself. Raises ImageError for what is no picture,
-        ValueError for `top_k` outside 1-30, for a sentence that lacks one of the phrases, and for
-        a sentence where the model has no `context.json`.
+        With a `sentence` that the phrases stand in, they help each other, see `sentences`; else
+        small things in a photo of more than `FEW_PIXELS` get a second look, see `_look_closer`,
+        unless `closer` is off. `heat` stays that of each phrase by itself, and of the first look.
+        Raises ImageError for what is no picture, ValueError for `top_k` outside 1-30, for a
+        sentence that lacks one of the phrases, and where the model has no `context.json`.
         """
         grounding.check_top_k(top_k)
         asked = check_phrases(phrases)
@@ -107,17 +143,13 @@ class GridLocalizer:
         pairs = pairs_of(phrases_of(sentence, asked), self.vocabulary) if sentence else None
         picture = open_image(image)
         width, height = picture.size
-        # The picture as it is given: to squeeze it takes longer than to answer.
-        key = picture.size, hashlib.sha256(picture.tobytes()).digest()
-        if key not in self._maps:
-            self._maps[key] = self._see(squeeze(picture, self.size))
-            if len(self._maps) > PICTURES_REMEMBERED:
-                self._maps.popitem(last=False)
         length = self.settings["length"]
         tokens = self.vocabulary.encode(asked, length)
-        found = self.networks["ask"](*self._maps[key], tokens)
+        found = self.networks["ask"](*self._maps_of(picture), tokens)
         likely, shares, heat, weights, logits, landmark = found
         boxes, scores, present = self._ranked([likely, shares, logits], tokens, top_k, pairs)
+        if closer and pairs is None and max(picture.size) > FEW_PIXELS:
+            self._look_closer(picture, tokens, boxes, scores)
         answers, cells = [], round(heat.shape[1] ** 0.5)
         for row, phrase in enumerate(asked):
             kept = distinct(boxes[row])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from scene_utils import box_ops, paths
 from scene_utils.grounding import Grounding
-from scene_utils.images import LARGEST_PIXELS, ImageError, open_image, read_squeezed
+from scene_utils.images import LARGEST_PIXELS, ImageError, open_image
 from scene_utils.models import SHIPPED, load_model
 from scene_utils.widget.catalogue import OWN, PHOTO, Picture
 
@@ -29,7 +29,7 @@ def encode(image: Image.Image, kind: str = "JPEG", **how) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """An opened picture: its size in pixels and a copy to show."""
+    """An opened picture: its size in pixels, and a copy to show and to ask about."""
 
     picture: Picture
     width: int
@@ -43,12 +43,6 @@ class View:
     @functools.cached_property
     def data(self) -> bytes:
         return encode(self.shown, quality=92)
-
-
-@functools.lru_cache(maxsize=24)
-def squeezed(picture: Picture, side: int) -> np.ndarray:
-    """The picture `(side, side, 3)` as a model sees it, read once from the original."""
-    return read_squeezed(picture.image, side)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +104,11 @@ class Models:
             box = box_ops.to_pixels(np.float32([model.settings["blind_box"]]), *view.size)
             shown = "constant, one box for all pictures"
             return [Answer(phrase, box, model=shown) for phrase in phrases]
-        # A picture already squeezed passes the model's reader unchanged; its boxes are scaled.
-        seen = squeezed(view.picture, model.size)
-        scale = np.float32(view.size * 2) / model.size
+        scale = np.float32(view.size * 2) / np.float32(view.shown.size * 2)
         if not model.reads_sentences or len(phrases) < 2:
             sentence = ""
         drawn = self.folder(name, kind) not in SHIPPED.values() and self.profile in DRAWN
         data = f"the {self.profile} scenes" if drawn else "Flickr30k Entities"
         shown = f"{name}, trained on {data}"
-        found = (vars(one) for one in model.ground(seen, phrases, RANKS, sentence))
+        found = (vars(one) for one in model.ground(view.shown, phrases, RANKS, sentence))
         return [Answer(**one | {"boxes": one["boxes"] * scale}, model=shown) for one in found]
