@@ -174,6 +174,9 @@ kinds = breakdown.describe(test, words.load_vectors("glove50").index)
 calibration = {name: breakdown.calibration(scored[name], **draws) for name in names}
 asked = kept.load_beside(cache, "presence", names)
 presence = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
+asked = kept.load_beside(cache, "photos", [*names, *(name + kept.ONCE for name in names)])
+drawn = pd.read_csv(kept.PHOTO_BOXES)
+photos = {name: breakdown.photos(table, drawn, **draws) for name, table in asked.items()}
 found = {name: breakdown.mistakes(scored[name], answered[name], test) for name in scored}
 scenes = {} if settings.real else sample_errors.scenes_of(root, "test")
 part = {name: "easy" if scene.easy else "hard" for name, scene in scenes.items()}
@@ -202,6 +205,7 @@ metrics = metrics_file.write_metrics(
     unread=sample_errors.unread(scenes.values()) if scenes else {},
     calibration={name: curve for name, curve in calibration.items() if curve is not None},
     presence={name: kinds for name, kinds in presence.items() if kinds},
+    photos=photos,
     perturbations={name: table.to_dict("records") for name, table in falls.items()},
 )
 print(metrics_file.caption(metrics))

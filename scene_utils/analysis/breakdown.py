@@ -249,6 +249,34 @@ def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.Dat
     return pd.DataFrame(rows, columns=columns.split())
 
 
+def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[str, dict]:
+    """How the phrases of `data/photos/boxes.csv`, `drawn`, were answered, by its `split`.
+
+    `answered` has photo, phrase, box and `present`. Of each split `photos`, `phrases`, the figures
+    of `metrics.MAIN_METRICS` with intervals by photo, `kinds` (by kind, phrases and accuracy), and
+    the shares of phrases `kept` and of absent things `flagged`, None where `present` is not said.
+    """
+    table = drawn.merge(answered, on=["photo", "phrase"], suffixes=("", "_guess"))
+    guess = table[[f"{side}_guess" for side in box_ops.COLUMNS]].to_numpy(np.float32)
+    table["iou"] = box_ops.iou(table[box_ops.COLUMNS].to_numpy(np.float32), guess)
+    found = {}
+    for split, rows in table.groupby("split"):
+        absent = rows.kind == "absent"
+        here, said = rows[~absent], rows.present.notna().all()
+        values = np.stack([here.iou, here.iou >= 0.5], axis=1).astype(np.float64)
+        figures = metrics.figures(values, here.photo, **draws)
+        hits = (here.iou >= 0.5).groupby(here.kind).agg(["size", "mean"])
+        found[split] = {
+            "photos": int(here.photo.nunique()),
+            "phrases": len(here),
+            **dict(zip(metrics.MAIN_METRICS, figures, strict=True)),
+            "kinds": {k: [int(n), round(float(share), 6)] for k, n, share in hits.itertuples()},
+            "kept": round(float((here.present >= 0.5).mean()), 6) if said else None,
+            "flagged": round(float((rows.present[absent] < 0.5).mean()), 6) if said else None,
+        }
+    return found
+
+
 def presence(asked: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> dict[str, dict]:
     """Does a model's `present` tell a picture's phrases from those of another picture?
 

@@ -24,7 +24,9 @@ from scene_utils.paths import PHOTOS, atomic, file_hash, write_text
 TOGETHER = "grid+sentence"
 # The order in which models stand in tables; others follow. Other losses of `source` stay out.
 ORDER = ("text-only", "image-only", "source-mse", "source", "grid", TOGETHER)
-PHOTO_PHRASES = PHOTOS / "phrases.csv"  # with boxes drawn by eye
+# With boxes drawn by eye: to look at, and to measure with.
+PHOTO_PHRASES, PHOTO_BOXES = PHOTOS / "phrases.csv", PHOTOS / "boxes.csv"
+ONCE = " without a second look"
 
 
 def names(cache: Path) -> list[str]:
@@ -62,7 +64,7 @@ def test_phrases(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 def _stamp(cache: Path, name: str) -> str:
     """What `predictions/<model>.json` holds where predictions are of today's model and code."""
-    files = [cache / "phrases.parquet", PHOTO_PHRASES]
+    files = [cache / "phrases.parquet", PHOTO_PHRASES, PHOTO_BOXES]
     for made in ("settings.json", "history.csv", "presence.json", "context.json"):
         files += sorted(_folder(cache, name).rglob(made))
     answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "source/answer.py"
@@ -119,12 +121,22 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             pairs = asked.change.isin(perturbations.PAIRS)
             tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
-            tables["photos"] = photos = pd.read_csv(PHOTO_PHRASES)[["photo", "phrase"]]
-            answers = []
-            for photo, of in photos.groupby("photo", sort=False).phrase:
-                answers += model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1)
-            photos[box_ops.COLUMNS] = np.stack([answer.boxes[0] for answer in answers])
+            tables["photos"] = _ask_photos(model)
+        if model.from_pixels:
+            once = _ask_photos(model, closer=False)
+            _write_table(cache, "photos", name + ONCE, once)
         _write(cache, name, tables)
+
+
+def _ask_photos(model, **how) -> pd.DataFrame:
+    """The best box, its score and `present` of each phrase for a photo that ships."""
+    tables = [pd.read_csv(path)[["photo", "phrase"]] for path in (PHOTO_PHRASES, PHOTO_BOXES)]
+    photos = pd.concat(tables).drop_duplicates().sort_values("photo", kind="stable")
+    answers = []
+    for photo, of in photos.groupby("photo").phrase:
+        answers += model.ground(PHOTOS / f"{photo}.jpg", of.tolist(), top_k=1, **how)
+    photos[box_ops.COLUMNS] = np.stack([answer.boxes[0] for answer in answers])
+    return photos.assign(present=[answer.present for answer in answers])
 
 
 def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
@@ -132,9 +144,13 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
     stamp = cache / "predictions" / f"{name}.json"
     stamp.unlink(missing_ok=True)
     for folder, table in tables.items():
-        with atomic(cache / folder / f"{name}.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
+        _write_table(cache, folder, name, table)
     write_text(stamp, _stamp(cache, name))
+
+
+def _write_table(cache: Path, folder: str, name: str, table: pd.DataFrame) -> None:
+    with atomic(cache / folder / f"{name}.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
 
 
 def load(cache: Path) -> dict[str, pd.DataFrame]:

@@ -83,6 +83,21 @@ def frequency(rows: list[dict]) -> pd.DataFrame:
     return _rows(cells, dict)
 
 
+def photos(found: dict[str, dict]) -> pd.DataFrame:
+    """Of `breakdown.photos` by model: a row a model and split, accuracy at IoU .5 also by kind."""
+    rows = []
+    for model, splits in found.items():
+        for split, of in splits.items():
+            row = {"model": model, "photos": f"{of['photos']} to {split}"}
+            row |= {"phrases": f"{of['phrases']}", "mean IoU": cell(of["mean_iou"], "mean_iou")}
+            row["right (%)"] = cell(of["accuracy_0.5"])
+            row |= {k: f"{100 * share:.0f} of {n}" for k, (n, share) in of["kinds"].items()}
+            for name in ("kept", "flagged"):
+                row[f"{name} (%)"] = "" if of[name] is None else f"{100 * of[name]:.0f}"
+            rows.append(row)
+    return pd.DataFrame(rows).set_index("model") if rows else pd.DataFrame()
+
+
 def presence(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
     """Of `breakdown.presence`: a row a model and kind, the ROC curve's area and what .5 does."""
     rows = [
