@@ -174,6 +174,10 @@ kinds = breakdown.describe(test, words.load_vectors("glove50").index)
 calibration = {name: breakdown.calibration(scored[name], **draws) for name in names}
 asked = kept.load_beside(cache, "presence", names)
 presence = {name: breakdown.presence(table, test, **draws) for name, table in asked.items()}
+asked = kept.load_beside(cache, "things", names)
+merged = {name: predictions[name][predictions[name]["rank"] == 1] for name in asked}
+single = merged | {f"{name}, each thing": table for name, table in asked.items()}
+things = {name: breakdown.things(of, test, boxes, **draws) for name, of in single.items()}
 asked = kept.load_beside(cache, "photos", [*names, *(name + kept.ONCE for name in names)])
 drawn = pd.read_csv(kept.PHOTO_BOXES)
 photos = {name: breakdown.photos(table, drawn, **draws) for name, table in asked.items()}
@@ -206,6 +210,7 @@ metrics = metrics_file.write_metrics(
     calibration={name: curve for name, curve in calibration.items() if curve is not None},
     presence={name: kinds for name, kinds in presence.items() if kinds},
     photos=photos,
+    things=things,
     perturbations={name: table.to_dict("records") for name, table in falls.items()},
 )
 print(metrics_file.caption(metrics))

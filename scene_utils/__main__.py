@@ -58,12 +58,14 @@ def ground(arguments: argparse.Namespace) -> None:
         phrases = suggest.split_sentence(arguments.phrase)
         sentence = suggest.whole_sentence(arguments.phrase)
     model = models.load_model(arguments.model, arguments.weights)
-    for answer in model.ground(picture, phrases, arguments.top_k, sentence):
+    each = arguments.instances
+    for answer in model.ground(picture, phrases, arguments.top_k, sentence, instances=each):
         table = pd.DataFrame(answer.boxes.round(1), columns=box_ops.COLUMNS)
         if answer.scores is not None:
             table["score"] = answer.scores.round(4)
         found = table.to_dict("records")
-        drawn = images.with_box(drawn, answer.boxes[0])
+        for box in answer.boxes if each else answer.boxes[:1]:
+            drawn = images.with_box(drawn, box)
         if arguments.json:
             said = {"phrase": answer.phrase, "boxes": found, "words": dict(answer.words)}
             passed = ("unknown", "rare", "unread")
@@ -212,6 +214,7 @@ def main() -> None:
     add("picture", help="JPEG, PNG, ...")
     add("phrase", help=PHRASE)
     add("--top-k", type=int, default=5, help="boxes to give, best first")
+    add("--instances", action="store_true", help="a box of each thing that the phrase names")
     add("--json", action="store_true", help="print a line of JSON a phrase")
     add("--save", default="", help="also write the picture with the best boxes")
     shared = "--data-root --split --resamples --seed --out"

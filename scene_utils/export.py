@@ -45,8 +45,8 @@ def grid(folder: str) -> dict[str, ov.Model]:
     path = Path(folder)
     settings = read_settings(path)
     members = network.load_members(path, policy="float32")
-    networks = network.load_presence(path, members)
-    asked = ensemble.Ensemble(members, networks)
+    beside = [network.load_beside(path, members, file) for file in network.BESIDE]
+    asked = ensemble.Ensemble(members, *beside)
     size, cells = settings["size"], settings["size"] // STRIDE
     pixels = tf.TensorSpec((1, size, size, 3), tf.float32, "pixels")
     maps = [
@@ -58,7 +58,8 @@ def grid(folder: str) -> dict[str, ov.Model]:
         "see": frozen(asked.see, [member.visual for member in members], pixels),
         "ask": frozen(
             lambda *arrays: tuple(asked.ask(arrays[:-1], arrays[-1][None])),
-            [part for member in members for part in (member.text, member.head)] + list(networks),
+            [part for member in members for part in (member.text, member.head)]
+            + [part for networks in beside for part in networks],
             *maps,
             tokens,
         ),

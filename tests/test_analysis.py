@@ -145,6 +145,46 @@ def scored_with(score, hits):
     return pd.DataFrame({"image_id": [f"i{n % 50}" for n in range(len(score))]} | given)
 
 
+def test_single_things_are_counted_once_each(worked):
+    """Two dogs: of three boxes two lie on the same dog; the mention of one thing does not count."""
+    phrases, boxes = worked
+    dogs, man = phrases[phrases.phrase == "two big dogs"], phrases[phrases.phrase == "a man"]
+    answers = [(dogs, LEFT, 1), (dogs, (1, 40, 20, 60), 2), (dogs, TOP, 3), (man, RIGHT, 1)]
+    answers = pd.concat([predicted(rows, [box], rank) for rows, box, rank in answers])
+    found = breakdown.things(answers, pd.concat([dogs, man]), boxes, resamples=20)
+    assert (found["mentions"], found["several"]) == (2, 1)
+    assert found["any"]["value"] == 0.5
+    assert found["precision"]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    assert found["recall"]["value"] == 0.5
+    assert tables.things({"it": found}).loc["it", "recall (1 of several things)"][:4] == "50.0"
+    none = breakdown.things(answers, man, boxes, resamples=20)
+    assert (none["several"], none["precision"], none["recall"]) == (0, {}, {})
+
+
+def test_photos_are_scored_by_split_and_kind():
+    drawn = pd.DataFrame(
+        [
+            ("p", "look", "a cup", "plain", *LEFT),
+            ("p", "look", "a lid", "part", *TOP),
+            ("p", "look", "a dog", "absent", *[np.nan] * 4),
+            ("q", "score", "an x", "part", *LEFT),
+        ],
+        columns=["photo", "split", "phrase", "kind", *SIDES],
+    )
+    answers = drawn[["photo", "phrase"]].assign(present=[0.9, 0.4, 0.1, 0.5])
+    answers[SIDES] = [LEFT, RIGHT, ALL, LEFT]
+    found = breakdown.photos(answers, drawn, resamples=20)
+    look = found["look"]
+    assert (look["photos"], look["phrases"], look["kept"], look["flagged"]) == (1, 2, 0.5, 1.0)
+    assert look["mean_iou"]["value"] == look["accuracy_0.5"]["value"] == 0.5
+    assert look["kinds"] == {"part": [1, 0.0], "plain": [1, 1.0]}
+    assert found["score"]["accuracy_0.5"]["value"] == 1
+    unsaid = breakdown.photos(answers.assign(present=None), drawn, resamples=20)
+    rows = tables.photos({"grid": found, "source": unsaid})
+    assert rows.photos.tolist() == ["1 to look", "1 to score"] * 2
+    assert rows["kept (%)"].tolist() == ["50", "100", "", ""]
+
+
 def test_calibration_finds_honest_scores_honest_and_others_not():
     rng = np.random.default_rng(0)
     chance = rng.random(4000)

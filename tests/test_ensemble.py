@@ -61,7 +61,9 @@ def test_each_member_has_an_equal_part_of_the_probability(members, asked):
 def test_what_is_exported_answers_as_what_was_trained(members, shipped, asked):
     """All six parts of an answer by OpenVINO are those of Keras in float32."""
     seen, _, tokens = asked
-    answering = Ensemble(members, network.load_presence(SHIPPED["grid"], members))
+    answering = Ensemble(
+        members, *(network.load_beside(SHIPPED["grid"], members, file) for file in network.BESIDE)
+    )
     maps = answering.see(tf.constant(seen[:1], tf.float32))
     expected = answering.ask(maps, tf.constant(tokens[None, :3]))
     exported = shipped.networks["see"](seen[:1].astype(np.float32))

@@ -1,5 +1,6 @@
 """The grid model that ships, as a user meets it: in Python and on the command line."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -163,3 +164,29 @@ def test_words_that_training_never_had_are_read_and_named(shipped):
     said = [(one.unknown, one.rare) for one in answer]
     assert said == [((), ("oboe",)), ((), ("avocado",)), (("zxqv",), ())]
     assert answer[0].heat.tolist() != answer[1].heat.tolist()
+
+
+def test_each_thing_is_answered_once_with_its_own_score(shipped):
+    photo = paths.PHOTOS / "horses.jpg"
+    drawn = pd.read_csv(paths.PHOTOS / "boxes.csv").set_index(["photo", "phrase"])
+    horses = np.float32(json.loads(drawn.loc[("horses", "the horses"), "instances"]))
+    answer = shipped.ground(photo, "the horses", top_k=10, instances=True)
+    apart = box_ops.iou(answer.boxes[:, None], answer.boxes[None])
+    assert (apart[np.triu_indices(len(apart), 1)] <= 0.5 + 1e-4).all()
+    found = box_ops.iou(answer.boxes[:, None], horses[None]) >= 0.5
+    assert found.any(axis=0).sum() >= 2
+    assert (np.diff(answer.scores) <= 0).all()
+    assert ((answer.scores > 0) & (answer.scores < 1)).all()
+    assert len(shipped.ground(photo, "the horses", top_k=1, instances=True).boxes) == 1
+    # One thing is answered as without.
+    one, other = (shipped.ground(photo, "the sky", top_k=1, instances=each) for each in (0, 1))
+    np.testing.assert_array_equal(one.boxes, other.boxes)
+    said = command("ground", photo, "the horses", "--instances", "--json", "--top-k", 10)
+    assert said.returncode == 0, said.stderr
+    assert len(json.loads(said.stdout)["boxes"]) == len(answer.boxes)
+
+
+def test_a_model_that_tells_no_things_apart_says_so(shipped):
+    without = dataclasses.replace(shipped, instances=None)
+    with pytest.raises(ValueError, match=r"got one without instances\\.json"):
+        without.ground(paths.PHOTOS / "chelsea.jpg", "a cat", instances=True)

@@ -209,6 +209,26 @@ def test_all_phrases_of_a_sentence_each_in_its_colour(fresh, shipped):
     assert len({mark.colour for mark in fresh.shown.marks}) == 2
 
 
+def test_each_thing_in_its_colour_with_its_score(fresh, shipped):
+    fresh.choose(picture_named(fresh, "chelsea"))
+    fresh.parts.things.value = True
+    try:
+        fresh.ask("green eyes")
+        (answer,) = fresh.answers
+        photo = paths.PHOTOS / "chelsea.jpg"
+        expected = shipped.ground(photo, "green eyes", top_k=10, instances=True)
+        np.testing.assert_allclose(answer.boxes, expected.boxes, atol=0.1)
+        marks = [mark for mark in fresh.shown.marks if mark.label != "truth"]
+        assert len(marks) == len(answer.boxes)
+        assert len({mark.colour for mark in marks}) == min(len(marks), 6)
+        assert fresh.parts.result.value.count("sq-score") == len(marks)
+        fresh.parts.mode.value = "Sentence"
+        assert fresh.parts.things.layout.display == "none"
+    finally:
+        fresh.parts.mode.value = "Phrase"
+        fresh.parts.things.value = False
+
+
 def test_what_fails_while_drawing_is_told(fresh, monkeypatch):
     monkeypatch.setattr("scene_utils.widget.draw.show_phrase", lambda *_: 1 / 0)
     fresh.ask("the helmet")

@@ -249,6 +249,38 @@ def falls(answered: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> pd.Dat
     return pd.DataFrame(rows, columns=columns.split())
 
 
+def things(
+    predictions: pd.DataFrame, phrases: pd.DataFrame, boxes: pd.DataFrame, **draws: int
+) -> dict:
+    """How single things are told apart, at IoU .5.
+
+    `predictions` have a box for each thing that a mention names. `any`: the first is one of them.
+    Of the mentions of several things, `several`, as means over mentions: `precision`, the share of
+    boxes that are each another thing, and `recall`, that of the things that have a box. A box takes
+    the thing that it overlaps most of those that no better box has taken.
+    """
+    scored = metrics.score_mentions(predictions, phrases, boxes)
+    several = phrases[phrases.n_boxes > 1][KEY]
+    each = several.merge(boxes, on=["image_id", "phrase_id"]).groupby(KEY)
+    each = {key: rows[box_ops.COLUMNS].to_numpy(np.float32) for key, rows in each}
+    found = []
+    answers = predictions.sort_values("rank").merge(several, on=KEY).groupby(KEY)
+    for key, rows in answers:
+        guess = rows[box_ops.COLUMNS].to_numpy(np.float32)
+        overlap = box_ops.iou(guess[:, None], each[key][None])
+        right = 0
+        for row in range(len(guess)):
+            best = overlap[row].argmax()
+            if overlap[row, best] >= 0.5:
+                right, overlap[:, best] = right + 1, 0
+        found.append((key[0], right / len(guess), right / len(each[key])))
+    images, *shares = zip(*found, strict=True) if found else ((), (), ())
+    figures = metrics.figures(np.stack(shares, axis=1), images, **draws) if found else [{}, {}]
+    first = metrics.figures((scored[["iou_any"]] >= 0.5).to_numpy(float), scored.image_id, **draws)
+    named = zip(("any", "precision", "recall"), (*first, *figures), strict=True)
+    return {"mentions": len(scored), "several": len(several), **dict(named)}
+
+
 def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[str, dict]:
     """How the phrases of `data/photos/boxes.csv`, `drawn`, were answered, by its `split`.
 

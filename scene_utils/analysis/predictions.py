@@ -2,9 +2,9 @@
 
 `predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it those of
 `perturbations` (answers to its `questions`), `photos` (those of `data/photos`) and, of a grid
-model, `presence`. `predictions/<model>.json`, written last, has the fingerprint of what they were
-made from. Predictions without a folder in `models/` were put there by hand, and are read as they
-are.
+model, `presence` and `things` (a box of each thing). `predictions/<model>.json`, written last, has
+the fingerprint of what they were made from. Predictions without a folder in `models/` were put
+there by hand, and are read as they are.
 """
 
 import hashlib
@@ -65,7 +65,8 @@ def test_phrases(phrases: pd.DataFrame, root: Path) -> pd.DataFrame:
 def _stamp(cache: Path, name: str) -> str:
     """What `predictions/<model>.json` holds where predictions are of today's model and code."""
     files = [cache / "phrases.parquet", PHOTO_PHRASES, PHOTO_BOXES]
-    for made in ("settings.json", "history.csv", "presence.json", "context.json"):
+    fitted = ("presence.json", "context.json", "instances.json")
+    for made in ("settings.json", "history.csv", *fitted):
         files += sorted(_folder(cache, name).rglob(made))
     answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "source/answer.py"
     code = imports.code_hash(imports.PACKAGE / answering, perturbations.__file__)
@@ -125,6 +126,8 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
         if model.from_pixels:
             once = _ask_photos(model, closer=False)
             _write_table(cache, "photos", name + ONCE, once)
+        if model.from_pixels and model.instances is not None:
+            tables["things"] = model.predict(test, pictures, instances=True)
         _write(cache, name, tables)
 
 
@@ -166,6 +169,6 @@ def load(cache: Path) -> dict[str, pd.DataFrame]:
 
 
 def load_beside(cache: Path, folder: str, wanted: list[str]) -> dict[str, pd.DataFrame]:
-    """Tables of `perturbations`, `presence` or `photos` of those models that have one."""
+    """Tables of `perturbations`, `presence`, `photos` or `things` of those models that have one."""
     paths = {name: cache / folder / f"{name}.parquet" for name in wanted}
     return {name: pd.read_parquet(path) for name, path in paths.items() if path.is_file()}

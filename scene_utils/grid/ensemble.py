@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from scene_utils.grid.network import CANDIDATES, GridModel, candidates
 
+THINGS = 100  # likeliest cells from which single things are told
+
 
 class Asked(NamedTuple):
     """What n phrases get, of k candidates and cells² places."""
@@ -26,14 +28,20 @@ class Asked(NamedTuple):
     weights: tf.Tensor  # (n, length), of the words
     logits: tf.Tensor  # (n,), of `network.build_presence`, NaN where there is no such network
     landmark: tf.Tensor  # (n, cells²), the share of the second reading's looks at each cell
+    # Single things and how likely each is one, best first: (n, t, 4) and (n, t), of
+    # `network.build_instances`; t is 1 and all 0 where there is no such network.
+    things: tf.Tensor
+    likely: tf.Tensor
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members of one vocabulary and input size; for each its presence network, or none."""
+    """Members of one vocabulary and input size; for each its presence network and that of single
+    things, or none."""
 
     members: tuple[GridModel, ...] = field(repr=False)
     networks: tuple[keras.Model, ...] = field(repr=False, default=())
+    parting: tuple[keras.Model, ...] = field(repr=False, default=())
 
     def see(self, pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Each member's map of pictures `(b, size, size, 3)`, see `GridModel`."""
@@ -56,7 +64,20 @@ class Ensemble:
         weights = [one.weights for one in each]
         landmark = [tf.exp(one.looked) for one in each]
         means = (tf.add_n(p) / len(p) for p in (heat, weights, logits, landmark))
-        return Asked(*found, *means)
+        return Asked(*found, *means, *self._things(maps, tokens, each))
+
+    def _things(self, maps: tuple, tokens: tf.Tensor, each: list) -> tuple[tf.Tensor, tf.Tensor]:
+        if not self.parting:
+            none = tf.zeros_like(each[0].scores[:, :1])
+            return tf.zeros_like(each[0].boxes[:, :1]), none
+        logits, boxes = [], []
+        for network, grid, one in zip(self.parting, maps, each, strict=True):
+            phrases = tf.reshape(one.phrases, (*tf.unstack(tf.shape(tokens)[:2]), -1))
+            found = network([grid, one.seen, one.scores, phrases], training=False)
+            logits.append(found[0])
+            boxes.append(found[1])
+        likely, cell = tf.math.top_k(tf.sigmoid(tf.concat(logits, axis=1)), THINGS)
+        return tf.gather(tf.concat(boxes, axis=1), cell, batch_dims=1), likely
 
     @tf.function(reduce_retracing=True)
     def answer(self, pixels: tf.Tensor, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

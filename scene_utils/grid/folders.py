@@ -23,11 +23,12 @@ def read_settings(folder: Path) -> dict:
 
 
 def read_fitted(folder: Path, name: str) -> dict | None:
-    """What was fitted to a model, `presence` or `context`, or None where it has not been.
+    """What was fitted to a model, `presence`, `context` or `instances`, or None where it was not.
 
-    Both have the curve `hit` of `ranking.hit_probability`; `presence` has that of the mean logit
-    of the networks of `train_presence`, `context` the `weight` of what phrases of a sentence say of
-    each other.
+    The first two have the curve `hit` of `ranking.hit_probability`; `presence` has that of the mean
+    logit of the networks of `train_presence`, `context` the `weight` of what phrases of a sentence
+    say of each other. `instances` has its own curve `hit` of how likely a cell's thing is one, and
+    from how likely on it is told, `least`.
     """
     path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -244,3 +244,14 @@ class CellBoxes(layers.Layer):
         centres = cell_centres(ops.shape(sides)[1])
         corners = ops.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=-1)
         return ops.reshape(ops.clip(corners, 0.0, 1.0), (ops.shape(sides)[0], -1, 4))
+
+
+@keras.saving.register_keras_serializable(package="scene_utils")
+class WithShares(layers.Layer):
+    """A map (n, c, c, d), and behind its channels the log share of each cell's score (n, c²)."""
+
+    def call(self, inputs):
+        seen, scores = inputs
+        share = ops.maximum(ops.log_softmax(scores, axis=-1), -12.0) / 4
+        share = ops.reshape(share, (-1, ops.shape(seen)[1], ops.shape(seen)[1], 1))
+        return ops.concatenate([ops.cast(seen, "float32"), share], axis=-1)

@@ -21,7 +21,7 @@ from scene_utils.grid.ranking import around, distinct, hit_probability, ranked_b
 from scene_utils.grid.sentences import Pairs, agree, factors, pairs_of, phrases_of
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, open_image, squeeze
-from scene_utils.stats import logistic
+from scene_utils.stats import log_odds, logistic
 from scene_utils.words import Vocabulary, check_phrases, tokenize
 
 PICTURES_REMEMBERED = 32
@@ -36,7 +36,7 @@ class GridLocalizer:
 
     Its networks are `see`, from pixels `(1, size, size, 3)` to the map of each member; `ask`, from
     the maps and tokens `(n, length)` to what `ensemble.Asked` tells of n phrases; and, if it reads
-    sentences, `context`, see `sentences.factors`. `presence` and `context` are what
+    sentences, `context`, see `sentences.factors`. `presence`, `context` and `instances` are what
     `folders.read_fitted` gives.
     """
 
@@ -45,6 +45,7 @@ class GridLocalizer:
     networks: dict[str, exported.Network] = field(repr=False)
     presence: dict | None = field(repr=False)
     context: dict | None = field(repr=False)
+    instances: dict | None = field(repr=False)
     _maps: OrderedDict = field(init=False, repr=False, default_factory=OrderedDict)
     sees = True
     from_pixels = True
@@ -110,13 +111,29 @@ class GridLocalizer:
             part = box_ops.to_pixels(around(boxes[row, 0]), *picture.size).round()
             seen = self._maps_of(picture.crop(part.tolist()))
             asked = tokens[row : row + 1]
-            likely, shares, _, _, logits, _ = self.networks["ask"](*seen, asked)
+            likely, shares, _, _, logits, *_ = self.networks["ask"](*seen, asked)
             (found,), (score,), _ = self._ranked([likely, shares, logits], asked, 1, None)
             left, top, right, bottom = part
             found = box_ops.to_pixels(found, right - left, bottom - top) + part[[0, 1, 0, 1]]
             boxes[row, 0] = found / np.tile(picture.size, 2)
             scores[row] = np.minimum(scores[row], score)
             scores[row, 0] = score[0]
+
+    def _things(
+        self, things: np.ndarray, likely: np.ndarray, boxes: np.ndarray, scores: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes and scores of each thing that a phrase names, of `ensemble.Asked`'s for it; where
+        that is one, the first of the merged `boxes` and `scores`, which is the better answer."""
+        if self.instances is None:
+            raise ValueError(
+                "instances: expected a model that tells single things apart, got one without "
+                "instances.json"
+            )
+        enough = max(1, int((likely >= self.instances["least"]).sum()))
+        kept = distinct(things[:enough], 0.5)
+        if len(kept) == 1:
+            return boxes[:1], scores[:1]
+        return things[kept], logistic(self.instances["hit"], log_odds(likely[kept]))
 
     def ground(
         self,
@@ -125,6 +142,7 @@ class GridLocalizer:
         top_k: int = 5,
         sentence: str = "",
         closer: bool = True,
+        instances: bool = False,
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list, in one picture: at most `top_k`
         boxes, fewer where others would be copies of these, see `ranking.distinct`.
@@ -133,8 +151,10 @@ class GridLocalizer:
         With a `sentence` that the phrases stand in, they help each other, see `sentences`; else
         small things in a photo of more than `FEW_PIXELS` get a second look, see `_look_closer`,
         unless `closer` is off. `heat` stays that of each phrase by itself, and of the first look.
-        Raises ImageError for what is no picture, ValueError for `top_k` outside 1-30, for a
-        sentence that lacks one of the phrases, and where the model has no `context.json`.
+        With `instances` a phrase of several things is answered by each of them, best first, with
+        the probability that it is one. Raises ImageError for what is no picture, ValueError for
+        `top_k` outside 1-30, for a sentence that lacks one of the phrases, and for a sentence or
+        instances where the model has not learned of these.
         """
         grounding.check_top_k(top_k)
         asked = check_phrases(phrases)
@@ -146,18 +166,21 @@ class GridLocalizer:
         length = self.settings["length"]
         tokens = self.vocabulary.encode(asked, length)
         found = self.networks["ask"](*self._maps_of(picture), tokens)
-        likely, shares, heat, weights, logits, landmark = found
+        likely, shares, heat, weights, logits, landmark, *things = found
         boxes, scores, present = self._ranked([likely, shares, logits], tokens, top_k, pairs)
         if closer and pairs is None and max(picture.size) > FEW_PIXELS:
             self._look_closer(picture, tokens, boxes, scores)
         answers, cells = [], round(heat.shape[1] ** 0.5)
         for row, phrase in enumerate(asked):
             kept = distinct(boxes[row])
+            best, score = boxes[row, kept], scores[row, kept]
+            if instances:
+                best, score = self._things(*(part[row] for part in things), best, score)
             answers.append(
                 Grounding(
                     phrase,
-                    box_ops.to_pixels(boxes[row, kept], width, height),
-                    scores[row, kept],
+                    box_ops.to_pixels(best[:top_k], width, height),
+                    score[:top_k],
                     None if self.presence is None else float(present[row]),
                     heat[row].reshape(cells, cells),
                     landmark[row].reshape(cells, cells),
@@ -170,18 +193,19 @@ class GridLocalizer:
     def candidates(
         self, tokens: np.ndarray, pictures: np.ndarray, rows: np.ndarray
     ) -> list[np.ndarray]:
-        """Candidates `(n, k, 4)`, their shares `(n, k)` and the logits `(n,)` of presence of n
-        phrases `tokens (n, length)`; `rows (n,)` says which of `pictures (p, size, size, 3)` each
-        is about."""
+        """Candidates `(n, k, 4)`, their shares `(n, k)`, the logits `(n,)` of presence, single
+        things `(n, t, 4)` and how likely each is one `(n, t)` of n phrases `tokens (n, length)`;
+        `rows (n,)` says which of `pictures (p, size, size, 3)` each is about."""
         found: list[np.ndarray] = []
         for row in np.unique(rows):
             asked = np.flatnonzero(rows == row)
             answers = self.networks["ask"](*self._see(pictures[row]), tokens[asked])
-            answers = [answers[0], answers[1], answers[4]]
+            answers = [answers[number] for number in (0, 1, 4, 6, 7)]
             found = found or [np.zeros((len(rows), *part.shape[1:]), "f4") for part in answers]
             for whole, part in zip(found, answers, strict=True):
                 whole[asked] = part
-        return found or [np.zeros((0, 1, 4), "f4"), np.zeros((0, 1), "f4"), np.zeros(0, "f4")]
+        shapes = (0, 1, 4), (0, 1), (0,), (0, 1, 4), (0, 1)
+        return found or [np.zeros(shape, "f4") for shape in shapes]
 
     def pictures(self, folder: Path, ids: Iterable[str], cache: Path) -> PictureStore:
         """Pictures `folder/<id>.jpg` at the model's size, squeezed once into `cache`."""
@@ -196,24 +220,35 @@ class GridLocalizer:
         """The best box `(n, 4)` as fractions and `present (n,)` of phrases in what is `seen`."""
         tokens = self.vocabulary.encode(phrases, self.settings["length"])
         found = self.candidates(tokens, seen, rows)
-        boxes, _, present = self._ranked(found, tokens, 1, None)
+        boxes, _, present = self._ranked(found[:3], tokens, 1, None)
         return boxes[:, 0], present
 
     def predict(
-        self, phrases: pd.DataFrame, store: PictureStore, ranks: int = 10, sentences: bool = False
+        self,
+        phrases: pd.DataFrame,
+        store: PictureStore,
+        ranks: int = 10,
+        sentences: bool = False,
+        instances: bool = False,
     ) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table, `ranks` boxes a mention.
 
         Phrases of a picture that is not in the store get no row. No column of boxes is read. With
-        `sentences` the phrases of a sentence help each other, see `sentences`.
+        `sentences` the phrases of a sentence help each other, see `sentences`; with `instances`
+        each thing that a phrase names has a box, see `ground`, and there may be fewer.
         """
         phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
         rows = phrases.image_id.map(store.row).to_numpy(int)
         pairs = pairs_of(phrases, self.vocabulary) if sentences else None
         tokens = self.vocabulary.encode(phrases.phrase, self.settings["length"])
         found = self.candidates(tokens, store.pictures, rows)
-        boxes, scores, _ = self._ranked(found, tokens, ranks, pairs)
-        return prediction_table(phrases, boxes, scores)
+        boxes, scores, _ = self._ranked(found[:3], tokens, ranks, pairs)
+        if instances:
+            for row, given in enumerate(zip(*found[3:], boxes.copy(), scores.copy(), strict=True)):
+                single, score = (part[:ranks] for part in self._things(*given))
+                scores[row] = np.nan
+                boxes[row, : len(single)], scores[row, : len(single)] = single, score
+        return prediction_table(phrases, boxes, scores).dropna(ignore_index=True)
 
 
 def load_grid_localizer(folder: Path) -> GridLocalizer:
@@ -224,5 +259,5 @@ def load_grid_localizer(folder: Path) -> GridLocalizer:
     made_of = [f for member in members for name in kept for f in sorted(member.glob(name))]
     networks = exported.load("grid", folder.resolve(), files=made_of)
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    fitted = (read_fitted(folder, name) for name in ("presence", "context"))
+    fitted = (read_fitted(folder, name) for name in ("presence", "context", "instances"))
     return GridLocalizer(settings, vocabulary, networks, *fitted)

@@ -31,15 +31,15 @@ from scene_utils.grid.layers import (
     CellBoxes,
     FromThere,
     PhraseConvolution,
+    WithShares,
     WordsFit,
     small,
 )
+from scene_utils.words import FREQUENT
 
-# A vocabulary stands by falling count: as many of its first words get a vector of their own.
-FREQUENT = 2000
 # Cells whose boxes may be the answer; more bring nothing.
 CANDIDATES = 80
-PRESENCE_WEIGHTS = "presence.weights.h5"
+PRESENCE_WEIGHTS, INSTANCE_WEIGHTS = "presence.weights.h5", "instances.weights.h5"
 # Settings of a run that the model is built by; see `batches.GridSettings`.
 DESIGN = ("length", "channels", "blocks", "policy")
 
@@ -300,12 +300,44 @@ def build_presence(model: GridModel, units: int = 256) -> keras.Model:
     return keras.Model([seen, scores, phrase], x[..., 0], name="presence")
 
 
-def load_presence(folder: Path, models: Sequence[GridModel]) -> tuple[keras.Model, ...]:
-    """The trained network of `build_presence` of each member of a finished model, if there are."""
-    if not (folder / PRESENCE_WEIGHTS).is_file():
+def build_instances(model: GridModel, units: int = 64) -> keras.Model:
+    """Each cell's logit of lying in the middle of one thing that the phrase names (n, c²), and that
+    thing's box (n, c², 4): of the picture's map (b, c, c, d), and of what the head makes of it,
+    map and scores, and phrases (b, p, e), with n = b * p."""
+    grid, seen, scores = (
+        keras.Input(part.shape[1:], dtype=part.dtype)
+        for part in (model.head.inputs[0], model.head.outputs[2], model.head.outputs[0])
+    )
+    phrases = keras.Input((None, model.text.outputs[0].shape[-1]))
+    whole = {"dtype": "float32"}
+    x = layers.SpatialDropout2D(0.1, **whole)(WithShares(**whole)([seen, scores]))
+    x = layers.Dense(units, name="from_seen", **whole)(x)
+    from_map = PhraseConvolution(units, name="from_map", **whole)
+    x = x + from_map([ops.cast(grid, "float32"), phrases])
+    asked = layers.Dense(units, name="asked", **whole)(phrases)
+    x = layers.ReLU(**whole)(x + ops.reshape(asked, (-1, 1, 1, units)))
+    for number, rate in enumerate((1, 2, 1)):
+        how = {"padding": "same", "kernel_initializer": "he_normal", "name": f"near{number}"}
+        near = layers.Conv2D(units, 3, dilation_rate=rate, **how, **whole)(x)
+        x = layers.ReLU(**whole)(x + near / 2)
+    last = {"kernel_initializer": small(), **whole}
+    rare = keras.initializers.Constant(-3.0)  # few cells are middles
+    logit = layers.Conv2D(1, 1, bias_initializer=rare, name="logit", **last)(x)
+    sides = layers.Dense(units, activation="relu", name="sides_in", **whole)(x)
+    sides = layers.Conv2D(4, 1, name="sides", **last)(sides)
+    outputs = [layers.Reshape((-1,), **whole)(logit[..., 0]), CellBoxes(**whole)(sides)]
+    return keras.Model([grid, seen, scores, phrases], outputs, name="instances")
+
+
+BESIDE = {PRESENCE_WEIGHTS: build_presence, INSTANCE_WEIGHTS: build_instances}
+
+
+def load_beside(folder: Path, models: Sequence[GridModel], file: str) -> tuple[keras.Model, ...]:
+    """The trained network of `BESIDE` of each member of a finished model, if there are."""
+    if not (folder / file).is_file():
         return ()
     networks = []
     for model, member in zip(models, member_folders(folder), strict=True):
-        networks.append(build_presence(model))
-        networks[-1].load_weights(member / PRESENCE_WEIGHTS)
+        networks.append(BESIDE[file](model))
+        networks[-1].load_weights(member / file)
     return tuple(networks)

@@ -42,11 +42,11 @@ def _ranked(boxes: np.ndarray, shares: np.ndarray, count: int) -> tuple[np.ndarr
     return boxes[rows, chosen], expected[rows, chosen]
 
 
-def distinct(boxes: np.ndarray) -> np.ndarray:
-    """Numbers of those of the boxes `(k, 4)`, best first, that overlap none before by over .8."""
+def distinct(boxes: np.ndarray, overlap: float = 0.8) -> np.ndarray:
+    """Numbers of those of the boxes `(k, 4)`, best first, that none before overlaps by more."""
     kept: list[int] = []
     for number, box in enumerate(boxes):
-        if not kept or box_ops.iou(boxes[kept], box).max() <= 0.8:
+        if not kept or box_ops.iou(boxes[kept], box).max() <= overlap:
             kept.append(number)
     return np.array(kept)
 

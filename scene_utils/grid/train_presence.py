@@ -109,7 +109,7 @@ def fit_curves(asked: GridLocalizer, val: Mentions) -> dict:
     )
     rows = val.rows[np.concatenate([order, order])]
     tokens = val.tokens[np.concatenate([order, others])]
-    boxes, shares, logits = asked.candidates(tokens, val.pictures, val.picture_rows[rows])
+    boxes, shares, logits, *_ = asked.candidates(tokens, val.pictures, val.picture_rows[rows])
     own, words = np.arange(len(rows)) < len(order), len(asked.vocabulary.words)
     found, expected_iou = ranked_boxes(boxes[own], shares[own], 1)
     hits = box_ops.iou(found[:, 0], val.boxes[order]) >= 0.5

@@ -187,7 +187,7 @@ def fit_curves(asked: GridLocalizer, phrases: pd.DataFrame, pictures: PictureSto
     truth = box_ops.relative(val)[boxed]
     rows = val.image_id.map(pictures.row).to_numpy(int)
     tokens = asked.vocabulary.encode(val.phrase, asked.settings["length"])
-    boxes, shares, _ = asked.candidates(tokens, pictures.pictures, rows)
+    boxes, shares, *_ = asked.candidates(tokens, pictures.pictures, rows)
     pairs = pairs_of(val, asked.vocabulary)
     said = factors(asked.said, boxes, pairs)
     rare = rarity(tokens[boxed], len(asked.vocabulary.words))

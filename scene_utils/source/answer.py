@@ -69,7 +69,12 @@ class SourceModel:
         return np.concatenate([low, np.maximum(corners[:, 2:], low + LEAST)], axis=1)
 
     def ground(
-        self, image: ImageSource, phrases: str | Sequence[str], top_k: int = 1, sentence: str = ""
+        self,
+        image: ImageSource,
+        phrases: str | Sequence[str],
+        top_k: int = 1,
+        sentence: str = "",
+        instances: bool = False,
     ) -> Grounding | list[Grounding]:
         """An answer to a phrase, or a list of answers to a list; one box each, however many are
         asked for, since the network gives one. It reads each phrase by itself."""

@@ -83,6 +83,17 @@ def frequency(rows: list[dict]) -> pd.DataFrame:
     return _rows(cells, dict)
 
 
+def things(found: dict[str, dict]) -> pd.DataFrame:
+    """Of `breakdown.things`: recall at 1, any box, and precision and recall of several things."""
+
+    def cells(of: dict) -> dict:
+        several = f"{of['several']:,} of several things"
+        row = {f"any: R@1 ({of['mentions']:,})": cell(of["any"])}
+        return row | {f"{name} ({several})": cell(of[name]) for name in ("precision", "recall")}
+
+    return _rows(found, cells)
+
+
 def photos(found: dict[str, dict]) -> pd.DataFrame:
     """Of `breakdown.photos` by model: a row a model and split, accuracy at IoU .5 also by kind."""
     rows = []

@@ -66,6 +66,7 @@ class QueryWidget:
         parts.field.observe(lambda _: None if self._quiet else self.ask(), "value")
         for control in (parts.count, parts.heat, parts.truth):
             control.observe(self.redraw, "value")
+        parts.things.observe(lambda _: self.ask(), "value")
         parts.zoom.observe(lambda _: self._fit(), "value")
         calls = {parts.find: self.ask, parts.check: self.check, gallery.surprise: self.surprise}
         calls |= {parts.png: self.save_png, parts.json: self.save_json, parts.other: self.surprise}
@@ -192,7 +193,8 @@ class QueryWidget:
             sentence = suggest.whole_sentence(text)
         vocabulary = self.models.get("grid", picture.kind).vocabulary
         phrases = [suggest.check_phrase(phrase, vocabulary) for phrase in phrases]
-        asked = (self.models.ask(name, self.view, phrases, sentence) for name in names)
+        given = self.view, phrases, sentence, mode == PHRASE and self.parts.things.value
+        asked = (self.models.ask(name, *given) for name in names)
         return list(chain.from_iterable(asked))
 
     def _tell(self, took: float) -> None:
@@ -224,6 +226,8 @@ class QueryWidget:
             shown = draw.show_compared(self.view, self.answers, truth)
         elif parts.mode.value == SENTENCE:
             shown = draw.show_sentence(self.view, self.answers, truth)
+        elif parts.things.value:
+            shown = draw.show_things(self.view, self.answers[0], truth)
         else:
             shown = draw.show_phrase(self.view, self.answers[0], parts.count.value, truth)
         self.shown, glow = shown, parts.heat.value / 100

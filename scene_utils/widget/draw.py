@@ -108,7 +108,7 @@ def png_bytes(
 
 def json_bytes(view: View, answers: Sequence[Answer]) -> bytes:
     """The answers as JSON to keep, with their IoU where the truth is known."""
-    told = ("phrase", "model", "boxes", "scores", "present", "unknown")
+    told = ("phrase", "model", "boxes", "scores", "present", "unknown", "rare", "unread")
     found = [{name: getattr(answer, name) for name in told} for answer in answers]
     for answer, entry in zip(answers, found, strict=True):
         entry["words"] = [[word, round(weight, 4)] for word, weight in answer.words]
@@ -149,6 +149,17 @@ def show_phrase(view: View, answer: Answer, count: int, truth: bool) -> Shown:
     marks += _truth(view, answer, truth, label="truth", colour=TRUTH, corner=3)
     verdict = HTML.verdict(iou_of(view, answer)) if truth else ""
     return Shown(marks, answer.heat, HTML.phrase(answer, count, verdict))
+
+
+def show_things(view: View, answer: Answer, truth: bool) -> Shown:
+    """Each thing that a phrase names in its colour, with its own score, and the merged truth."""
+    marks, rows = [], []
+    for place, (box, score) in enumerate(zip(answer.boxes, answer.scores, strict=True)):
+        colour, dashed = COLOURS[place % len(COLOURS)], place >= len(COLOURS)
+        marks.append(Mark(box, f"{place + 1}", colour, dashed))
+        rows.append((colour, f"{place + 1}", HTML.score(score)))
+    marks += _truth(view, answer, truth, label="truth", colour=TRUTH, corner=3)
+    return Shown(marks, answer.heat, HTML.legend(rows))
 
 
 def show_sentence(view: View, answers: Sequence[Answer], truth: bool) -> Shown:

@@ -95,9 +95,11 @@ class Models:
             self._loaded[folder] = load_model(folder, self.weights or None)
         return self._loaded[folder]
 
-    def ask(self, name: str, view: View, phrases: list[str], sentence: str = "") -> list[Answer]:
+    def ask(
+        self, name: str, view: View, phrases: list[str], sentence: str = "", instances=False
+    ) -> list[Answer]:
         """An answer to each phrase. Phrases of a `sentence` help each other, where the model has
-        learned it."""
+        learned it; with `instances` an answer has each thing that is named."""
         kind = view.picture.kind
         model = self.get(name, kind)
         if name == "constant":
@@ -110,5 +112,5 @@ class Models:
         drawn = self.folder(name, kind) not in SHIPPED.values() and self.profile in DRAWN
         data = f"the {self.profile} scenes" if drawn else "Flickr30k Entities"
         shown = f"{name}, trained on {data}"
-        found = (vars(one) for one in model.ground(view.shown, phrases, RANKS, sentence))
-        return [Answer(**one | {"boxes": one["boxes"] * scale}, model=shown) for one in found]
+        found = model.ground(view.shown, phrases, RANKS, sentence, instances=instances)
+        return [Answer(**vars(one) | {"boxes": one.boxes * scale}, model=shown) for one in found]

@@ -103,7 +103,8 @@ class Parts:
         self.heat = slider(0, 0, 100, 5, description="Heat map (%)", tooltip="opacity")
         self.zoom = slider(100, 100, 400, 25, description="Zoom (%)", tooltip="size")
         self.truth = ipywidgets.Checkbox(description="Ground truth", indent=False)
-        self.view = _across("view", self.count, self.heat, self.zoom, self.truth)
+        self.things = ipywidgets.Checkbox(description="Each thing", indent=False)
+        self.view = _across("view", self.count, self.heat, self.zoom, self.things, self.truth)
         return _down("left", self.stage, self.panels, self.canvas, self.caption, self.view)
 
     def _right(self, keys: ipywidgets.VBox) -> ipywidgets.VBox:
@@ -145,7 +146,7 @@ class Parts:
             (compare, self.panels),
             (not compare, self.zoom),
             (not compare and not play, self.stage),
-            (mode == PHRASE, self.count, self.heat),
+            (mode == PHRASE, self.count, self.heat, self.things),
             (False, self.canvas),  # shown when a round starts
         ):
             for part in parts:

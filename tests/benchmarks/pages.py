@@ -118,6 +118,7 @@ NOTES = {
     "frequency": "accuracy at IoU .5, merged box, and the mean score, %, by how often the phrase's "
     "last word stands in train phrases (mentions)",
     "parts": "merged box, accuracy at IoU .5 in %, by part of the split (mentions)",
+    "things": "%, at IoU .5; precision and recall of boxes as means over the mentions",
     "photos": "merged box drawn by eye; right: IoU of .5 or more, in all and by kind (of how "
     "many); kept: phrases with `present` of .5 or more; flagged: absent things below",
     "presence": "a phrase about its own picture and about another",
