@@ -7,9 +7,12 @@ What ships was made by, with D the folder of Flickr30k Entities and G=data/cache
     train_on_gpu.py $G/second --data-root $D epochs=16 seed=6 --teacher $G/first --teacher $G/other
     join_grids.py $G/both $G/first $G/second --data-root $D
     ship_grid.py $G/both
+    add_words.py
+    train_instances.py $D
+    fit_curves.py $D
 
 each after `.venv/bin/python data/pretrained/`. The first three want a GPU; the fourth takes 20
-minutes on two CPU cores.
+minutes on two CPU cores, `train_instances` an hour.
 """
 
 import argparse

@@ -70,6 +70,9 @@ def main() -> None:
         sys.exit(f"{folder}: expected a finished grid model, found no {', '.join(missing)}")
     for before in TARGET.glob("member*"):
         shutil.rmtree(before)
+    # They hold for the networks that they were trained on; `train_instances` makes them anew.
+    for before in TARGET.glob("instances.*"):
+        before.unlink()
     for member in members:
         target = TARGET / member.relative_to(folder)
         target.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ They show the photos of `data/photos` alone, which may be shown anywhere.
 """
 
 import io
+import json
 import tempfile
 from pathlib import Path
 
@@ -22,22 +23,36 @@ SIZE = {"width": 1180, "height": 850}
 WIDTH = 860  # of the animation
 LARGEST = 2_000_000
 LINES = (*COLOURS, TRUTH, GUESS, YOU)
-FOUR = {"camera": "a dark coat", "chelsea": "green eyes", "coffee": "a cup", "rocket": "a rocket"}
+THREE = {"camera": "a dark coat", "rocket": "a rocket", "astronaut": "an American flag"}
+EACH = "horses", "the horses"
 
 
 @plots.styled
 def four_photos():
-    """A photo each with the box that the shipped model gives a phrase, beside the one by eye."""
-    known = pd.read_csv(paths.PHOTOS / "phrases.csv").set_index(["photo", "phrase"])
+    """Photos with the box that the shipped model gives a phrase, beside the one by eye; and one
+    with a box of each thing."""
+    known, drawn = (
+        pd.read_csv(paths.PHOTOS / f"{name}.csv").set_index(["photo", "phrase"])
+        for name in ("phrases", "boxes")
+    )
+    model = models.load_model("grid")
     figure, axes = plots.new_figure(8.4, 2.5, ncols=4)
-    for axis, (photo, phrase) in zip(axes.flat, FOUR.items(), strict=True):
+    for axis, (photo, phrase) in zip(axes.flat[:3], THREE.items(), strict=True):
         picture = images.open_image(paths.PHOTOS / f"{photo}.jpg")
-        found = models.load_model("grid").ground(picture, phrase, top_k=1).boxes[0]
+        found = model.ground(picture, phrase, top_k=1).boxes[0]
         truth = known.loc[(photo, phrase), box_ops.COLUMNS].to_numpy(np.float32)
         overlap = float(box_ops.iou(found, truth))
         plots.draw_boxes(axis, np.asarray(picture), [truth, found], colours=(TRUTH, GUESS))
         said = "right" if overlap >= 0.5 else "wrong"
         axis.set_title(f"“{phrase}”\n{said}: IoU {overlap:.2f}", fontsize=9)
+    photo, phrase = EACH
+    picture = images.open_image(paths.PHOTOS / f"{photo}.jpg")
+    found = model.ground(picture, phrase, top_k=10, instances=True).boxes
+    truth = np.float32(json.loads(drawn.loc[EACH, "instances"]))
+    right = (box_ops.iou(found[:, None], truth[None]) >= 0.5).any(axis=0).sum()
+    plots.draw_boxes(axes.flat[3], np.asarray(picture), found)
+    title = f"“{phrase}”, each\n{right} of {len(truth)} in {len(found)} boxes"
+    axes.flat[3].set_title(title, fontsize=9)
     return figure
 
 
