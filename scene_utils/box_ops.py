@@ -101,8 +101,7 @@ def relative(table: pd.DataFrame) -> np.ndarray:
 
     The table has `COLUMNS`, and `width` and `height` of the picture, in pixels.
     """
-    corners = table[COLUMNS].to_numpy(np.float32)
-    return corners / _scale(table.width.to_numpy(), table.height.to_numpy())
+    return table[COLUMNS].to_numpy(np.float32) / _scale(table.width, table.height)
 
 
 def to_pixels(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndarray:

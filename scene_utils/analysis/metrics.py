@@ -108,9 +108,8 @@ def score_mentions(
     if len(truth.merge(boxes, on=["image_id", "phrase_id"], how="left_anti")):
         raise ValueError("expected a box in `boxes` for each phrase with n_boxes > 0")
     table = truth[[*KEY, "phrase", "category"]].reset_index(drop=True)
-    given = predictions[[*KEY, "rank", "score", *box_ops.COLUMNS]].merge(
-        table[KEY].reset_index(names="row"), on=KEY, how="inner"
-    )
+    numbered = table[KEY].reset_index(names="row")
+    given = predictions[[*KEY, "rank", "score", *box_ops.COLUMNS]].merge(numbered, on=KEY)
     rows, first = given["row"].to_numpy(), (given["rank"] == 1).to_numpy()
     guess = given[box_ops.COLUMNS].to_numpy(np.float32)
     table["answered"] = np.bincount(rows[first], minlength=len(table)) > 0
@@ -133,13 +132,6 @@ def score_mentions(
         table[f"point_{protocol}"] = False
         table.loc[rows[first], f"point_{protocol}"] = points[first]
     return table
-
-
-def metric_values(scored: pd.DataFrame, protocol: str) -> np.ndarray:
-    """The `METRICS` of each mention, `(n, 5)` float64; their means are the figures."""
-    iou = scored[f"iou_{protocol}"].to_numpy(np.float64)
-    columns = [iou, *(iou >= threshold for threshold in THRESHOLDS), scored[f"point_{protocol}"]]
-    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def main_values(scored: pd.DataFrame) -> np.ndarray:
@@ -207,7 +199,9 @@ def evaluate(
     groups = {"all": np.ones(len(scored), bool)}
     groups |= {kind: (scored.category == kind).to_numpy() for kind in CATEGORIES}
     for protocol in PROTOCOLS:
-        found = figures(metric_values(scored, protocol), scored.image_id, **draws)
+        iou = scored[f"iou_{protocol}"].to_numpy(np.float64)
+        values = [iou, *(iou >= least for least in THRESHOLDS), scored[f"point_{protocol}"]]
+        found = figures(np.stack(values, axis=1).astype(np.float64), scored.image_id, **draws)
         result[protocol] = dict(zip(METRICS, found, strict=True))
         names = [f"{name}_{protocol}" for name in RECALLS.values()]
         hits = (scored[names].to_numpy() >= 0.5).astype(np.float64)

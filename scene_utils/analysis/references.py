@@ -39,18 +39,14 @@ def reference_boxes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.nda
         found["best per category"][(test.category == name).to_numpy()] = box
     area = pd.Series(box_ops.area(test[box_ops.COLUMNS].to_numpy(np.float32)))
     found["largest box"] = truth[area.groupby(test.image_id.to_numpy()).transform("idxmax")]
+    corners = np.array([*np.ndindex(2, 2, 2, 2)])[:, None]
     for cells in GRIDS:
         found[f"grid {cells}x{cells}"] = np.round(truth * cells) / cells
-        found[f"grid {cells}x{cells}, best"] = _best_on_grid(truth, cells)
+        low = np.minimum(np.floor(truth * cells), cells - 1)
+        trials = (low + corners) / np.float32(cells)  # (16, n, 4)
+        best = trials[box_ops.iou(trials, truth).argmax(axis=0), np.arange(len(truth))]
+        found[f"grid {cells}x{cells}, best"] = best.astype(np.float32)
     return found
-
-
-def _best_on_grid(truth: np.ndarray, cells: int) -> np.ndarray:
-    low = np.minimum(np.floor(truth * cells), cells - 1)
-    corners = np.array([*np.ndindex(2, 2, 2, 2)])[:, None]
-    trials = (low + corners) / np.float32(cells)  # (16, n, 4)
-    best = box_ops.iou(trials, truth).argmax(axis=0)
-    return trials[best, np.arange(len(truth))].astype(np.float32)
 
 
 def predictions(phrases: pd.DataFrame, split: str) -> dict[str, pd.DataFrame]:
