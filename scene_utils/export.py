@@ -53,7 +53,6 @@ def grid(folder: str) -> dict[str, ov.Model]:
         tf.TensorSpec((1, cells, cells, member.visual.output_shape[-1]), tf.float32, f"map{number}")
         for number, member in enumerate(members)
     ]
-    tokens = tf.TensorSpec((None, settings["length"]), tf.int32, "tokens")
     made = {
         "see": frozen(asked.see, [member.visual for member in members], pixels),
         "ask": frozen(
@@ -61,7 +60,7 @@ def grid(folder: str) -> dict[str, ov.Model]:
             [part for member in members for part in (member.text, member.head)]
             + [part for networks in beside for part in networks],
             *maps,
-            tokens,
+            tf.TensorSpec((None, settings["length"]), tf.int32, "tokens"),
         ),
     }
     pairs = sentence_network.load_networks(path)

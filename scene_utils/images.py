@@ -38,7 +38,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
     try:
         if isinstance(source, Image.Image):
             image = source
-        elif hasattr(source, "__array__") and not isinstance(source, memoryview):
+        elif hasattr(source, "__array__"):
             image = Image.fromarray(_eight_bit(np.asarray(source), name))
         else:
             image = _open(_content(source, name))
@@ -152,8 +152,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         image = Image.fromarray(_eight_bit(np.asarray(image), name))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")  # a copy as it is
 
 

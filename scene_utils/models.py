@@ -62,19 +62,16 @@ def predict_split(
     found = entities.read_entities(root, dict.fromkeys(ids, split), boxes=False)
     phrases, problems = found.phrases, found.problems.to_dict("records")
     folder = entities.image_folder(root)
-    for image_id, rows in (
-        phrases[phrases.width == 0].groupby("image_id", sort=False).groups.items()
-    ):
+    unknown = phrases[phrases.width == 0].groupby("image_id", sort=False).groups
+    for image_id, rows in unknown.items():
         try:
-            size = open_image(picture_file(folder, image_id)).size
-            phrases.loc[rows, ["width", "height"]] = size
+            phrases.loc[rows, ["width", "height"]] = open_image(picture_file(folder, image_id)).size
         except ImageError as error:
             problems.append({"file": f"{image_id}.jpg", "reason": f"no size known: {error}"})
     phrases = phrases[phrases.width > 0]
     with tempfile.TemporaryDirectory() as scratch:
         store = model.pictures(folder, phrases.image_id.unique(), Path(scratch))
         if store is not None:
-            lost = store.unreadable.rename(columns={"image_id": "file"})
-            problems += lost.to_dict("records")
+            problems += store.unreadable.rename(columns={"image_id": "file"}).to_dict("records")
         table = model.predict(phrases, store)
     return table, pd.DataFrame(problems, columns=["file", "reason"], dtype="str")

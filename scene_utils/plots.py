@@ -145,6 +145,5 @@ def marks(axis: Axes, rows: dict[str, list[tuple[float, dict]]], spread: float, 
 def finish(figure: Figure, note: str, axis: Axes | None = None, columns: int = 6) -> None:
     """Give the figure its title, what its numbers rest on, and below it the legend of an axis."""
     if axis is not None:
-        handles = axis.get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=columns)
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     figure.suptitle(note)

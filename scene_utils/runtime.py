@@ -1,5 +1,6 @@
 """The environment that the study runs in, what a run is known by, and its progress bars."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -23,10 +24,8 @@ def versions() -> dict[str, str]:
     """Python and the packages that figures depend on, those of them that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -60,12 +60,8 @@ def _resume(item: Download, part: Path) -> None:
         answer.raise_for_status()
         if answer.status_code != 206:
             done = 0  # the server cannot resume, so the whole file is on its way
-        with (
-            open(part, "ab" if done else "wb") as file,
-            progress_bar(
-                total=item.bytes, initial=done, unit="B", unit_scale=True, desc=item.name
-            ) as bar,
-        ):
+        how = {"total": item.bytes, "initial": done, "unit": "B", "unit_scale": True}
+        with open(part, "ab" if done else "wb") as file, progress_bar(desc=item.name, **how) as bar:
             for block in answer.iter_content(1 << 20):
                 bar.update(file.write(block))
                 if file.tell() > item.bytes:
@@ -125,8 +121,7 @@ def check_flickr30k(root: Path) -> str:
     counts = entities.count(found.phrases, at_hand)
     lines.append(f"  pictures at hand: {len(at_hand):,} of {WHOLE_SET['pictures']:,}")
     for split, row in counts.iterrows():
-        whole = WHOLE_SET.get(split)
-        of = f" of {whole:,} in the whole set" if whole else ""
+        of = f" of {WHOLE_SET[split]:,} in the whole set" if split in WHOLE_SET else ""
         lines.append(
             f"  {split:5} {row['images']:>6,} images listed, {row['boxed mentions']:>7,} boxed "
             f"mentions{of}; {row['boxed mentions at hand']:,} with a picture at hand"

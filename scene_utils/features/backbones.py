@@ -82,9 +82,8 @@ def load_backbone(
 def feature_maps(backbone: Backbone) -> keras.Model:
     """Model from the same pixels to the maps of strides 8, 16 and 32, (N, size / stride, size /
     stride, channels). It shares its layers with `backbone.model`: training one trains the other."""
-    layers = backbone.model.layers
     last = [
-        [layer for layer in layers if layer.name.startswith(prefix)][-1].output
+        [layer for layer in backbone.model.layers if layer.name.startswith(prefix)][-1].output
         for prefix in MAPS[backbone.name].values()
     ]
     return keras.Model(backbone.model.inputs[0], last, name=f"{backbone.name}_maps")

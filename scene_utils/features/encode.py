@@ -105,9 +105,8 @@ class RayWorker:
 
     def __call__(self, batch: dict) -> dict:
         for number, ids in zip(batch["number"], batch["ids"], strict=True):
-            feature_store.compute(
-                {int(number): list(map(str, ids))}, self.encode, *self.job, passes=1
-            )
+            part = {int(number): list(map(str, ids))}
+            feature_store.compute(part, self.encode, *self.job, passes=1)
         return {"pictures": np.array([len(ids) for ids in batch["ids"]])}
 
 
@@ -209,6 +208,5 @@ def open_chosen(cache: Path) -> FeatureStore:
 
 def origin(store: FeatureStore) -> dict:
     """What a model trained on the store must remember to get such features for new pictures."""
-    return {
-        key: store.made_with[key] for key in ("backbone", "untrained", "label", "weights_sha256")
-    }
+    names = ("backbone", "untrained", "label", "weights_sha256")
+    return {name: store.made_with[name] for name in names}

@@ -57,16 +57,14 @@ def _write(target: Path, paths: dict[str, Path], size: int) -> dict:
 
     unreadable, kept = {}, []
     with atomic(target) as temporary, ThreadPoolExecutor(2) as pool:
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3)
-        )
+        shape = len(paths), size, size, 3
+        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         # Room for the whole file now: a disk that fills up under a memory map kills the process.
         if hasattr(os, "posix_fallocate"):
             with open(temporary, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        found = progress_bar(
-            pool.map(read, paths.values()), total=len(paths), desc="pictures", unit="image"
-        )
+        found = pool.map(read, paths.values())
+        found = progress_bar(found, total=len(paths), desc="pictures", unit="image")
         for image_id, pixels in zip(paths, found, strict=True):
             if isinstance(pixels, str):
                 unreadable[image_id] = pixels

@@ -59,11 +59,8 @@ class FeatureStore:
         if missing:
             wanted = f"features of {len(ids)} pictures, {len(missing)} are missing"
             raise KeyError(f"{self.folder}: expected {wanted}, first {missing[0]}")
-        out = np.empty((len(ids), self.made_with["channels"]), np.float16)
-        for position, image_id in enumerate(ids):
-            shard, row = self.row[image_id]
-            out[position] = self.shards[shard][row]
-        return out
+        rows = [self.shards[shard][row] for shard, row in map(self.row.get, ids)]
+        return np.array(rows, np.float16).reshape(len(ids), self.made_with["channels"])
 
 
 def read_manifest(folder: Path, expected: dict | None = None) -> dict:
