@@ -1,5 +1,6 @@
 """What the grid model is trained on: mentions with their pictures, in batches of random views."""
 
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,14 +132,11 @@ def landmark_boxes(
     for row, phrase, box in zip(rows, phrases, corners, strict=True):
         if not names_two(phrase):
             named[row].append((set(tokenize(phrase)), box))
-    asked = [
-        (number, form, phrase)
-        for number, forms in enumerate(zip(phrases, longer, strict=True))
-        for form, phrase in enumerate(forms)
-        if phrase != forms[0] or names_two(phrase)
-    ]
-    for number, form, phrase in asked:
-        words = tokenize(phrase)[:length]
+    forms = enumerate(zip(phrases, longer, strict=True))
+    for (number, said), form in itertools.product(forms, (0, 1)):
+        if said[form] == said[0] and not names_two(said[form]):
+            continue
+        words = tokenize(said[form])[:length]
         start = max((place for place, word in enumerate(words) if word in DETERMINERS), default=0)
         others: dict[tuple, None] = {}
         for told in (set(words[start + 1 :]), set(words[-1:]) - DETERMINERS):
@@ -183,8 +181,7 @@ def _window(rng: np.random.Generator) -> np.ndarray:
 
 def _view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes as fractions of the window, and the share of each that lies in it."""
-    size = window[2:] - window[:2]
-    moved = (boxes - np.tile(window[:2], 2)) / np.tile(size, 2)
+    moved = (boxes - np.tile(window[:2], 2)) / np.tile(window[2:] - window[:2], 2)
     clipped = np.clip(moved, 0, 1)
     return clipped.astype(np.float32), box_ops.area(clipped) / np.maximum(box_ops.area(moved), 1e-9)
 

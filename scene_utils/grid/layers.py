@@ -56,9 +56,7 @@ class PhraseConvolution(layers.Layer):
         self.gate = self.add_weight(shape=(shapes[1][-1], depth), name="gate")
         self.gate_bias = self.add_weight(shape=(depth,), initializer="zeros", name="gate_bias")
         self.shift = self.add_weight(shape=(shapes[1][-1], self.channels), name="shift")
-        self.shift_bias = self.add_weight(
-            shape=(self.channels,), initializer="zeros", name="shift_bias"
-        )
+        self.shift_bias = self.add_weight((self.channels,), initializer="zeros", name="shift_bias")
 
     def call(self, inputs):
         grid, phrases = inputs
@@ -219,10 +217,8 @@ class Beside(layers.Layer):
         share, phrases = inputs
         cells = ops.shape(share)[1]
         told = 4 * (ops.matmul(phrases, self.kernel) + self.bias)
-        fits = (
-            ops.einsum("yxf,nf->nyx", relative_offsets(cells), told[:, :-1])
-            + told[:, -1, None, None]
-        )
+        fits = ops.einsum("yxf,nf->nyx", relative_offsets(cells), told[:, :-1])
+        fits = fits + told[:, -1, None, None]
         lies = circular_convolution(ops.sigmoid(fits + 1.0), share)
         return ops.log(ops.maximum(lies, 0.0) + 1e-3)
 

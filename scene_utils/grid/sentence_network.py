@@ -32,10 +32,8 @@ class HowTheyLie(layers.Layer):
         one, other = one + 0 * other, other + 0 * one
         (centre, size, here), (middle, extent, there) = _place(one), _place(other)
         way = centre - middle
-        low, high = (
-            choose(one[..., part], other[..., part])
-            for choose, part in ((ops.maximum, slice(0, 2)), (ops.minimum, slice(2, 4)))
-        )
+        low = ops.maximum(one[..., :2], other[..., :2])
+        high = ops.minimum(one[..., 2:], other[..., 2:])
         both = ops.prod(ops.maximum(high - low, 0.0), axis=-1, keepdims=True)
         areas = [ops.prod(side, axis=-1, keepdims=True) for side in (size, extent)]
         gap = ops.maximum(low - high, 0.0)
@@ -103,9 +101,8 @@ def build_networks(embeddings: np.ndarray, units: int = 256, depth: int = 64) ->
 
 def saved(networks: PairNetworks) -> keras.Model:
     """The networks that answering needs, as one model."""
-    parts = networks.reads, networks.lies
-    inputs, outputs = parts[0].inputs + parts[1].inputs, parts[0].outputs + parts[1].outputs
-    return keras.Model(inputs, outputs, name="context")
+    reads, lies = networks.reads, networks.lies
+    return keras.Model(reads.inputs + lies.inputs, reads.outputs + lies.outputs, name="context")
 
 
 def load_networks(folder: Path) -> PairNetworks | None:

@@ -46,8 +46,7 @@ def pairs_of(phrases: pd.DataFrame, vocabulary: Vocabulary) -> Pairs:
 
     read = [padded(tokenize(phrase), PHRASE) for phrase in phrases.phrase]
     one, other, tokens, order = [], [], [], []
-    sentences = phrases.groupby(["image_id", "sentence_id"], sort=False).indices
-    for rows in sentences.values():
+    for rows in phrases.groupby(["image_id", "sentence_id"], sort=False).indices.values():
         rows = rows[np.argsort(first[rows], kind="stable")]
         for (i, a), (j, b) in permutations(enumerate(rows), 2):
             low, high = (a, b) if i < j else (b, a)

@@ -113,8 +113,7 @@ def train_grid(
 
     finished, started = folder / "settings.json", folder / "started.json"
     backbone = load_backbone(settings.backbone, weights, made_with["untrained"])
-    sets = (train_set, val_set)
-    wanted = described_run(settings, sets, embeddings, made_with, backbone)
+    wanted = described_run(settings, (train_set, val_set), embeddings, made_with, backbone)
     if read_finished(finished, wanted):
         return pd.read_csv(folder / "history.csv")
     if not read_finished(started, wanted):

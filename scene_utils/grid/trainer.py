@@ -16,13 +16,8 @@ from scene_utils.grid.train import fast_and_slow, make_optimizers
 
 def seen_at(size: int, pixels: tf.Tensor, windows: tf.Tensor, light: tf.Tensor) -> tf.Tensor:
     """Views `(b, size, size, 3)` of pictures as `epoch_batches` says them; beyond an edge, grey."""
-    seen = tf.image.crop_and_resize(
-        tf.cast(pixels, tf.float32),
-        windows,
-        tf.range(tf.shape(pixels)[0]),
-        (size, size),
-        extrapolation_value=127.0,
-    )
+    given = tf.cast(pixels, tf.float32), windows, tf.range(tf.shape(pixels)[0])
+    seen = tf.image.crop_and_resize(*given, (size, size), extrapolation_value=127.0)
     light = light[:, None, None]
     seen = (seen - 127) * light[..., :1] + 127 + light[..., 1:2]
     grey = tf.reduce_mean(seen, axis=-1, keepdims=True)
@@ -90,8 +85,7 @@ def descend(
     def step(*batch):
         with tf.GradientTape() as tape:
             found = loss(*batch)
-        gradients = tape.gradient(found, variables)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        optimizer.apply_gradients(zip(tape.gradient(found, variables), variables, strict=True))
 
     for batch in batches:
         step(*map(tf.constant, batch))

@@ -24,9 +24,8 @@ class MeanVector(keras.layers.Layer):
         self.words, self.dim = words, dim
 
     def build(self, input_shape):
-        self.table = self.add_weight(
-            shape=(self.words, self.dim), trainable=False, initializer="zeros", name="vectors"
-        )
+        size = self.words, self.dim
+        self.table = self.add_weight(size, initializer="zeros", trainable=False, name="vectors")
 
     def call(self, tokens):
         known = ops.cast(ops.not_equal(tokens, 0), self.compute_dtype)[..., None]

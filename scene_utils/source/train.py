@@ -116,11 +116,9 @@ def _fit(settings: Settings, sets: tuple, embeddings: np.ndarray, folder: Path):
         inputs, channels = INPUTS[settings.model], train_set.features.shape[1]
         design = settings.length, settings.widths, settings.dropout
         network = build_regressor(inputs, channels, embeddings, *design)
-        rate = keras.optimizers.schedules.CosineDecay(
-            settings.learning_rate, settings.epochs * steps
-        )
-        adam = keras.optimizers.Adam(rate)
-        network.compile(adam, loss=LOSSES[settings.loss], jit_compile=False)
+        total = settings.epochs * steps
+        rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, total)
+        network.compile(keras.optimizers.Adam(rate), loss=LOSSES[settings.loss], jit_compile=False)
     # Exact now rather than at each step: operations on float16 warn where a processor lacks them.
     features = tf.constant(train_set.features, tf.float32)
     left = range(len(rows) + 1, settings.epochs + 1)
