@@ -29,12 +29,11 @@ def guarded(call: Callable) -> Callable:
     @functools.wraps(call)
     def inside(self, *args):
         try:
-            return call(self, *args)
-        except (ImageError, ValueError, FileNotFoundError) as error:
+            call(self, *args)
+        except (ValueError, FileNotFoundError) as error:
             self.parts.say(str(error), "error")
         except Exception as error:
             self.parts.say(f"This did not work: {type(error).__name__}: {error}", "error")
-        return None
 
     return inside
 

@@ -47,9 +47,8 @@ def ink(colour: str) -> str:
     return "#000000" if light > 0.179 else "#ffffff"
 
 
-environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "template"), autoescape=True
-)
+templates = FileSystemLoader(Path(__file__).parent / "template")
+environment = Environment(loader=templates, autoescape=True)
 environment.filters |= {"shorten": shorten, "ink": ink}
 HTML = environment.get_template("answer.html.j2").module
 

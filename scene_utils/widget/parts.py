@@ -133,8 +133,7 @@ class Parts:
         )
         self.hint = _html("hint")
         self.ideas = _down("ideas", self.hint, _across("chips", *self.chips))
-        asked = _across("chips", *self.past)
-        self.before = _down("card", _html("hint", "Asked before"), asked)
+        self.before = _down("card", _html("hint", "Asked before"), _across("chips", *self.past))
         return _down("right", self.playing, self.finding, self.ideas, self.before)
 
     def arrange(self, mode: str) -> None:

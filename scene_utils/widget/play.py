@@ -7,7 +7,6 @@ handles and keys to this project. Its box is also in four number fields, for arr
 
 import random
 from collections.abc import Callable, Sequence
-from functools import partial
 from html import escape
 
 import ipywidgets
@@ -48,8 +47,8 @@ class Drawing:
         self.canvas = BBoxWidget(classes=["you"], colors=[YOU], hide_buttons=True)
         self.canvas.add_class("sq-draw")
         self.middle = ipywidgets.Button(description="Box in the middle")
-        new = partial(ipywidgets.BoundedIntText, 0, min=0, max=10_000)
-        self.fields = [new(description=label) for label in SIDES.values()]
+        number = ipywidgets.BoundedIntText  # from 0 on
+        self.fields = [number(description=label, max=10_000) for label in SIDES.values()]
         self._own = False
         self.canvas.observe(self._drawn, "bboxes")
         self.middle.on_click(lambda _: self._take([side // 3 for side in self.view.size] * 2))
