@@ -55,13 +55,9 @@ def area(boxes: np.ndarray) -> np.ndarray:
 def intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Area that two boxes share, `(...)` of boxes that broadcast against each other."""
     # Side by side: where two or four numbers are the last axis, NumPy is ten times slower.
-    sides = (
-        np.minimum(first[..., place + 2], second[..., place + 2])
-        - np.maximum(first[..., place], second[..., place])
-        for place in (0, 1)
-    )
-    width, height = (np.maximum(side, 0) for side in sides)
-    return width * height
+    width = np.minimum(first[..., 2], second[..., 2]) - np.maximum(first[..., 0], second[..., 0])
+    height = np.minimum(first[..., 3], second[..., 3]) - np.maximum(first[..., 1], second[..., 1])
+    return np.maximum(width, 0) * np.maximum(height, 0)
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -57,15 +57,10 @@ def val_row(
     """A row of the history; `answer` as `batches.best_boxes` takes it."""
     found = batches.best_boxes(answer, val)
     iou, hit = box_ops.iou(found, val.boxes), box_ops.holds_centre(val.boxes, found)
-    return {
-        "epoch": epoch,
-        "score_loss": round(float(losses[0]), 5),
-        "box_loss": round(float(losses[1]), 5),
-        "val_mean_iou": round(float(iou.mean()), 5),
-        "val_accuracy_0.5": round(float((iou >= 0.5).mean()), 5),
-        "val_pointing": round(float(hit.mean()), 5),
-        "seconds": round(seconds, 1),
-    }
+    row = {"score_loss": losses[0], "box_loss": losses[1], "val_mean_iou": iou.mean()}
+    row |= {"val_accuracy_0.5": (iou >= 0.5).mean(), "val_pointing": hit.mean()}
+    row = {name: round(float(value), 5) for name, value in row.items()}
+    return {"epoch": epoch} | row | {"seconds": round(seconds, 1)}
 
 
 def described_run(
@@ -80,13 +75,9 @@ def described_run(
     for one in sets:
         # The pictures are those of the mentions; all of them would take long to read.
         arrays += [array for name, array in vars(one).items() if name != "pictures"]
-    return (
-        made_with
-        | asdict(settings)
-        | {"model": "grid", "word_dim": embeddings.shape[1]}
-        | {"label": backbone.label, "weights_sha256": backbone.sha256}
-        | {"fingerprint": fingerprint(__file__, *arrays)}
-    )
+    known = {"model": "grid", "word_dim": embeddings.shape[1], "label": backbone.label}
+    known |= {"weights_sha256": backbone.sha256, "fingerprint": fingerprint(__file__, *arrays)}
+    return made_with | asdict(settings) | known
 
 
 def train_grid(
