@@ -232,7 +232,6 @@ def generate(root: Path, seed: int = 0, train: int = 4000, val: int = 200, test:
     if root.exists() and _whole(root, arguments):
         return
     wanted = [(split, index) for split in SPLITS for index in range(arguments[split])]
-    ids: dict[str, list[str]] = {split: [] for split in SPLITS}
     unrelated = ["# format: <imageID> <sentence number>"]
     with new_folder(root) as new:
         for file in FILES:
@@ -243,9 +242,9 @@ def generate(root: Path, seed: int = 0, train: int = 4000, val: int = 200, test:
             xml.write_text(annotation_xml(scene))
             _write(text, scene.sentences)
             render(scene).save(picture, quality=88)
-            ids[split].append(scene.image_id)
             unrelated += [f"{scene.image_id} {number + 1}" for number in scene.unrelated]
-        for split, listed in ids.items():
+        for split in SPLITS:
+            listed = [image_id(seed, split, index) for index in range(arguments[split])]
             _write(new / f"{split}.txt", listed)
         _write(new / "UNRELATED_CAPTIONS", unrelated)
         _write(new / "sample.json", [json.dumps(arguments)])
