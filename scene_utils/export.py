@@ -63,8 +63,7 @@ def grid(folder: str) -> dict[str, ov.Model]:
             tf.TensorSpec((None, settings["length"]), tf.int32, "tokens"),
         ),
     }
-    pairs = sentence_network.load_networks(path)
-    if pairs is not None:
+    if pairs := sentence_network.load_networks(path):
         inputs = specs(pairs.reads) + specs(pairs.lies)
         made["context"] = frozen(pairs.said, [pairs.reads, pairs.lies], *inputs)
     return made

@@ -49,10 +49,9 @@ def progress_bar(*args, **kwargs) -> tqdm:
     A notebook that is executed by `make` has its own output; bars there would be left over in the
     result, and nobody would see them while they move.
     """
-    terminal = os.environ.get(TERMINAL)
-    if not terminal:
-        return at_home(*args, **kwargs)
-    return tqdm(*args, file=open(terminal, "w"), dynamic_ncols=True, **kwargs)
+    if terminal := os.environ.get(TERMINAL):
+        return tqdm(*args, file=open(terminal, "w"), dynamic_ncols=True, **kwargs)
+    return at_home(*args, **kwargs)
 
 
 def fingerprint(module: str, *parts: str | bytes | np.ndarray) -> str:

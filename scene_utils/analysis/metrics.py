@@ -65,8 +65,7 @@ def check_predictions(table: pd.DataFrame, name: str = "predictions") -> pd.Data
     `rank` counts from 1, the best, for each mention. Raises ValueError that names the column or
     row: a missing column, a wrong type, what is no box, a rank given twice.
     """
-    missing = [column for column in PREDICTION_COLUMNS if column not in table]
-    if missing:
+    if missing := [column for column in PREDICTION_COLUMNS if column not in table]:
         raise ValueError(
             f"{name}: expected columns {PREDICTION_COLUMNS}, missing {missing}, got {list(table)}"
         )

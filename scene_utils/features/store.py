@@ -55,8 +55,7 @@ class FeatureStore:
 
     def array(self, ids: Sequence[str]) -> np.ndarray:
         """Features of `ids` in their order, `(n, channels)` float16; KeyError names a missing id"""
-        missing = [image_id for image_id in ids if image_id not in self.row]
-        if missing:
+        if missing := [image_id for image_id in ids if image_id not in self.row]:
             wanted = f"features of {len(ids)} pictures, {len(missing)} are missing"
             raise KeyError(f"{self.folder}: expected {wanted}, first {missing[0]}")
         rows = [self.shards[shard][row] for shard, row in map(self.row.get, ids)]

@@ -14,8 +14,7 @@ OWN = ("seed", "epochs", "teachers", "taught_by", "fingerprint")
 def read_settings(folder: Path) -> dict:
     """Settings of one finished model. FileNotFoundError for a folder that is no such."""
     needed = ("settings.json", *(f"{part}.weights.h5" for part in PARTS))
-    missing = ", ".join(name for name in needed if not (folder / name).is_file())
-    if missing:
+    if missing := ", ".join(name for name in needed if not (folder / name).is_file()):
         raise FileNotFoundError(f"{folder}: expected a finished grid model, found no {missing}")
     return json.loads((folder / "settings.json").read_text(encoding="utf-8"))
 
