@@ -106,8 +106,7 @@ def to_pixels(boxes: np.ndarray, width: ArrayLike, height: ArrayLike) -> np.ndar
 
 
 def _scale(width: ArrayLike, height: ArrayLike) -> np.ndarray:
-    sides = np.broadcast_arrays(width, height, width, height)
-    return np.stack(sides, axis=-1).astype(np.float32)
+    return np.stack(np.broadcast_arrays(width, height, width, height), axis=-1).astype(np.float32)
 
 
 def coverage(relative: np.ndarray, cells: int = 50) -> np.ndarray:
