@@ -3,8 +3,8 @@
     .venv/bin/python data/pretrained/train_instances.py DATA
 
 DATA is a folder of Flickr30k Entities; notebooks 01 to 03 have run on it (profile flickr30k). Of
-each member: keep in the cache what it sees of mentions of several things, and of as many of one (20
-minutes on two cores, 7 GB), train `network.build_instances` on that (15 minutes), and write
+the first member: keep in the cache what it sees of mentions of several things, and of as many of
+one (20 minutes on two cores, 7 GB), train `network.build_instances` on that (15 minutes), and write
 instances.weights.h5. Then fit on val when a thing is told, and how sure it is: instances.json. A
 finished cache is used again.
 """
@@ -33,7 +33,7 @@ from scene_utils.exported import Network
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
 from scene_utils.grid import batches, network
 from scene_utils.grid.batches import Mentions
-from scene_utils.grid.folders import STRIDE, member_folders, read_settings
+from scene_utils.grid.folders import STRIDE, read_settings
 from scene_utils.grid.layers import cell_centres
 from scene_utils.grid.localizer import load_grid_localizer
 from scene_utils.grid.ranking import distinct, ranked_boxes
@@ -144,14 +144,14 @@ def member_networks(model: network.GridModel, settings: dict) -> tuple[Network, 
     return see, ask
 
 
-def keep(folder: Path, member: Path, given: list[View], pictures: np.ndarray) -> None:
-    """Write what a member makes of the views, as arrays of one row a mention, and `map` of one a
-    view, to which `view` points. Nothing to do where `ok` says that it is done."""
+def keep(folder: Path, given: list[View], pictures: np.ndarray) -> None:
+    """Write what the first member makes of the views, as arrays of one row a mention, and `map` of
+    one a view, to which `view` points. Nothing to do where `ok` says that it is done."""
     if (folder / "ok").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    settings = read_settings(member)
-    model = network.load_grid(member, policy="float32")
+    settings = read_settings(FOLDER)
+    model = network.load_grid(FOLDER, policy="float32")
     see, ask = member_networks(model, settings)
     counts = [len(view.tokens) for view in given]
     ends = np.cumsum(counts)
@@ -178,7 +178,7 @@ def keep(folder: Path, member: Path, given: list[View], pictures: np.ndarray) ->
         return see(pixels)[0]
 
     looked = batches.prefetched(map(look, given))
-    bar = progress_bar(looked, total=len(given), desc=folder.name, unit="view")
+    bar = progress_bar(looked, total=len(given), desc="views", unit="view")
     for number, (grid, end, count) in enumerate(zip(bar, ends, counts, strict=True)):
         rows = slice(end - count, end)
         seen, scores, phrases = ask(grid, given[number].tokens.astype(np.int32))
@@ -316,12 +316,11 @@ def main() -> None:
     train = batches.make_mentions(phrases, "train", store, vocabulary, settings["length"])
     chosen, *_ = boxed_mentions(phrases, "train", store.row)
     given = list(views(train, thing_boxes(chosen, boxes), vocabulary))
-    for member in member_folders(FOLDER):
-        folder = CACHE / "instances" / member.name
-        keep(folder, member, given, store.pictures)
-        trained = learn(folder, network.load_grid(member, policy="float32"))
-        trained.save_weights(folder / network.INSTANCE_WEIGHTS)
-        halve(folder / network.INSTANCE_WEIGHTS, member / network.INSTANCE_WEIGHTS)
+    folder = CACHE / "instances"
+    keep(folder, given, store.pictures)
+    trained = learn(folder, network.load_grid(FOLDER, policy="float32"))
+    trained.save_weights(folder / network.INSTANCE_WEIGHTS)
+    halve(folder / network.INSTANCE_WEIGHTS, FOLDER / network.INSTANCE_WEIGHTS)
     found = fit(phrases, boxes, store)
     paths.write_text(FOLDER / "instances.json", json.dumps(found, indent=1) + "\n")
     print(*found.items(), sep="\n")

@@ -36,8 +36,8 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members of one vocabulary and input size; for each its presence network and that of single
-    things, or none."""
+    """Members of one vocabulary and input size; for each its presence network, or none; and the
+    first one's network of single things, or none."""
 
     members: tuple[GridModel, ...] = field(repr=False)
     networks: tuple[keras.Model, ...] = field(repr=False, default=())
@@ -70,14 +70,12 @@ class Ensemble:
         if not self.parting:
             none = tf.zeros_like(each[0].scores[:, :1])
             return tf.zeros_like(each[0].boxes[:, :1]), none
-        logits, boxes = [], []
-        for network, grid, one in zip(self.parting, maps, each, strict=True):
-            phrases = tf.reshape(one.phrases, (*tf.unstack(tf.shape(tokens)[:2]), -1))
-            found = network([grid, one.seen, one.scores, phrases], training=False)
-            logits.append(found[0])
-            boxes.append(found[1])
-        likely, cell = tf.math.top_k(tf.sigmoid(tf.concat(logits, axis=1)), THINGS)
-        return tf.gather(tf.concat(boxes, axis=1), cell, batch_dims=1), likely
+        (network,), one = self.parting, each[0]
+        phrases = tf.reshape(one.phrases, (*tf.unstack(tf.shape(tokens)[:2]), -1))
+        given = [maps[0], one.seen, one.scores, phrases]
+        logits, boxes = network(given, training=False)
+        likely, cell = tf.math.top_k(tf.sigmoid(logits), THINGS)
+        return tf.gather(boxes, cell, batch_dims=1), likely
 
     @tf.function(reduce_retracing=True)
     def answer(self, pixels: tf.Tensor, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -333,11 +333,10 @@ BESIDE = {PRESENCE_WEIGHTS: build_presence, INSTANCE_WEIGHTS: build_instances}
 
 
 def load_beside(folder: Path, models: Sequence[GridModel], file: str) -> tuple[keras.Model, ...]:
-    """The trained network of `BESIDE` of each member of a finished model, if there are."""
-    if not (folder / file).is_file():
-        return ()
+    """The trained networks of `BESIDE` of those of a finished model's members that have one."""
     networks = []
     for model, member in zip(models, member_folders(folder), strict=True):
-        networks.append(BESIDE[file](model))
-        networks[-1].load_weights(member / file)
+        if (member / file).is_file():
+            networks.append(BESIDE[file](model))
+            networks[-1].load_weights(member / file)
     return tuple(networks)
