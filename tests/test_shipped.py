@@ -188,5 +188,5 @@ def test_each_thing_is_answered_once_with_its_own_score(shipped):
 
 def test_a_model_that_tells_no_things_apart_says_so(shipped):
     without = dataclasses.replace(shipped, instances=None)
-    with pytest.raises(ValueError, match=r"got one without instances\\.json"):
+    with pytest.raises(ValueError, match=r"got one without instances\.json"):
         without.ground(paths.PHOTOS / "chelsea.jpg", "a cat", instances=True)
