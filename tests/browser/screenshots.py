@@ -36,7 +36,7 @@ def four_photos():
         for name in ("phrases", "boxes")
     )
     model = models.load_model("grid")
-    figure, axes = plots.new_figure(8.4, 2.5, ncols=4)
+    figure, axes = plots.new_figure(8.4, 2.7, ncols=4)
     for axis, (photo, phrase) in zip(axes.flat[:3], THREE.items(), strict=True):
         picture = images.open_image(paths.PHOTOS / f"{photo}.jpg")
         found = model.ground(picture, phrase, top_k=1).boxes[0]
