@@ -28,6 +28,7 @@ PICTURES_REMEMBERED = 32
 # A photo with a longer side than this has pixels that the network did not see; Flickr30k's have it.
 FEW_PIXELS = 500
 SMALL = 0.2  # share of the photo under which an answer is looked at again
+DOUBT = 0.1  # by so much a score may fall, for the second answer to be taken
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,21 @@ class GridLocalizer:
         self, picture: Image.Image, tokens: np.ndarray, boxes: np.ndarray, scores: np.ndarray
     ) -> None:
         """Exchange small best boxes for what the model finds in the part of the picture round them,
-        which it then sees larger; lower ranks are not to have higher scores."""
+        which it then sees larger, unless it is far less sure of that; lower ranks are not to have
+        higher scores."""
         for row in np.flatnonzero(box_ops.area(boxes[:, 0]) < SMALL):
             part = box_ops.to_pixels(around(boxes[row, 0]), *picture.size).round()
             seen = self._maps_of(picture.crop(part.tolist()))
             asked = tokens[row : row + 1]
             likely, shares, _, _, logits, *_ = self.networks["ask"](*seen, asked)
-            (found,), (score,), _ = self._ranked([likely, shares, logits], asked, 1, None)
+            (found,), ((score,),), _ = self._ranked([likely, shares, logits], asked, 1, None)
+            if score < scores[row, 0] - DOUBT:
+                continue
             left, top, right, bottom = part
             found = box_ops.to_pixels(found, right - left, bottom - top) + part[[0, 1, 0, 1]]
             boxes[row, 0] = found / np.tile(picture.size, 2)
             scores[row] = np.minimum(scores[row], score)
-            scores[row, 0] = score[0]
+            scores[row, 0] = score
 
     def _things(
         self, things: np.ndarray, likely: np.ndarray, boxes: np.ndarray, scores: np.ndarray
