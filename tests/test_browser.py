@@ -113,9 +113,9 @@ def test_suggestions_and_history_can_be_clicked(page):
 
 
 def test_a_misspelt_word_is_mended_by_a_click(page):
-    ask(page, "the astronaut in the orange suitt")
+    ask(page, "the woman in the orange suitt")
     assert "Did you mean suit" in status(page, "does not know 'suitt'")
-    page.get_by_role("button", name="the astronaut in the orange suit", exact=True).click()
+    page.get_by_role("button", name="the woman in the orange suit", exact=True).click()
     status(page, "Answered by grid")
 
 
