@@ -102,7 +102,7 @@ def photos(found: dict[str, dict]) -> pd.DataFrame:
             row = {"model": model, "photos": f"{of['photos']} to {split}"}
             row |= {"phrases": f"{of['phrases']}", "mean IoU": cell(of["mean_iou"], "mean_iou")}
             row["right (%)"] = cell(of["accuracy_0.5"])
-            row |= {k: f"{100 * share:.0f} of {n}" for k, (n, share) in of["kinds"].items()}
+            row |= {k: f"{100 * share:.0f} % of {n}" for k, (n, share) in of["kinds"].items()}
             for name in ("kept", "flagged"):
                 row[f"{name} (%)"] = "" if of[name] is None else f"{100 * of[name]:.0f}"
             rows.append(row)
