@@ -178,7 +178,9 @@ asked = kept.load_beside(cache, "things", names)
 merged = {name: predictions[name][predictions[name]["rank"] == 1] for name in asked}
 single = merged | {f"{name}, each thing": table for name, table in asked.items()}
 things = {name: breakdown.things(of, test, boxes, **draws) for name, of in single.items()}
-asked = kept.load_beside(cache, "photos", [*names, *(name + kept.ONCE for name in names)])
+asked = kept.load_beside(cache, "photos", names)
+once = kept.load_beside(cache, "photos_once", names)
+asked |= {f"{name} without a second look": table for name, table in once.items()}
 drawn = pd.read_csv(kept.PHOTO_BOXES)
 photos = {name: breakdown.photos(table, drawn, **draws) for name, table in asked.items()}
 found = {name: breakdown.mistakes(scored[name], answered[name], test) for name in scored}

@@ -75,6 +75,17 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
 
 
+def each_another(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Whether each box of `guess (n, 4)`, best first, has IoU .5 with one of `truth (m, 4)` that no
+    box before has taken, `(n,)` bool; it takes the one that it overlaps most of those left."""
+    overlap, found = iou(guess[:, None], truth[None]), np.zeros(len(guess), bool)
+    for row in range(len(guess)):
+        best = overlap[row].argmax()
+        found[row] = overlap[row, best] >= 0.5
+        overlap[:, best] *= not found[row]
+    return found
+
+
 def holds_centre(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
     """Whether the centre of `guess` lies in `truth`, `(...)` of boxes that broadcast.
 

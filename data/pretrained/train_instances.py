@@ -33,12 +33,13 @@ from scene_utils.exported import Network
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
 from scene_utils.grid import batches, network
 from scene_utils.grid.batches import Mentions
-from scene_utils.grid.folders import STRIDE, read_settings
+from scene_utils.grid.folders import STRIDE, read_settings, record
 from scene_utils.grid.layers import cell_centres
 from scene_utils.grid.localizer import load_grid_localizer
-from scene_utils.grid.ranking import distinct, ranked_boxes
-from scene_utils.grid.trainer import seen_at
-from scene_utils.runtime import make_deterministic, progress_bar
+from scene_utils.grid.ranking import ranked_boxes, single_things
+from scene_utils.grid.trainer import descend, seen_at
+from scene_utils.paths import read_finished
+from scene_utils.runtime import fingerprint, make_deterministic, progress_bar
 from scene_utils.stats import fit_logistic, log_odds
 from scene_utils.words import Vocabulary
 
@@ -55,8 +56,8 @@ class View(NamedTuple):
     """A picture as it is seen once, and the mentions asked about it."""
 
     row: int  # of the store
-    window: np.ndarray  # (4,), as in `batches.Batch`
-    light: np.ndarray  # (3,), likewise
+    window: np.ndarray  # (4,), `xyxy` in fractions; x swapped in a mirrored picture
+    light: np.ndarray  # (3,), as in `batches.Batch`
     tokens: np.ndarray  # (m, length)
     things: np.ndarray  # (m, THINGS, 4) in the window, NaN behind the last
 
@@ -100,9 +101,9 @@ def views(mentions: Mentions, things: np.ndarray, vocabulary: Vocabulary) -> Ite
         row = mentions.picture_rows[mentions.rows[group[0]]]
         yield View(row, batches.WHOLE, plain, mentions.tokens[group], things[group])
     for group in groups:
-        window, tokens, boxes = batches._window(rng), mentions.tokens[group], things[group]
+        window, tokens, boxes = batches.random_window(rng), mentions.tokens[group], things[group]
         there = np.isfinite(boxes[..., 0])
-        moved, share = batches._view(boxes, window)
+        moved, share = batches.in_view(boxes, window)
         seen = np.nan_to_num(share) >= batches.VISIBLE
         usable = seen.any(axis=1) & ((seen.sum(axis=1) > 1) == (there.sum(axis=1) > 1))
         if usable.any():
@@ -146,9 +147,11 @@ def member_networks(model: network.GridModel, settings: dict) -> tuple[Network, 
 
 def keep(folder: Path, given: list[View], pictures: np.ndarray) -> None:
     """Write what the first member makes of the views, as arrays of one row a mention, and `map` of
-    one a view, to which `view` points. Nothing to do where `ok` says that it is done."""
-    if (folder / "ok").is_file():
+    one a view, to which `view` points. Nothing to do where that was done with the same model."""
+    finished, wanted = folder / "kept.json", {"fingerprint": fingerprint(__file__, record(FOLDER))}
+    if read_finished(finished, wanted):
         return
+    finished.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     settings = read_settings(FOLDER)
     model = network.load_grid(FOLDER, policy="float32")
@@ -186,7 +189,7 @@ def keep(folder: Path, given: list[View], pictures: np.ndarray) -> None:
         arrays["seen"][rows] = seen.reshape(count, cells**2, -1)
         arrays["scores"][rows], arrays["phrases"][rows] = scores, phrases
         arrays["things"][rows], arrays["view"][rows] = given[number].things, number
-    (folder / "ok").touch()
+    paths.write_text(finished, json.dumps(wanted) + "\n")
 
 
 def things_loss(logits: tf.Tensor, boxes: tf.Tensor, things: tf.Tensor, cells: int) -> tuple:
@@ -229,15 +232,10 @@ def learn(folder: Path, model: network.GridModel) -> keras.Model:
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.05, global_clipnorm=5.0)
 
-    @tf.function
-    def step(grid, seen, scores, phrases, things):
-        with tf.GradientTape() as tape:
-            logits, boxes = made([grid, seen, scores, phrases], training=True)
-            losses = things_loss(logits, boxes, things, cells)
-            loss = losses[0] + 2 * losses[1]
-        gradients = tape.gradient(loss, made.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, made.trainable_variables, strict=True))
-        return losses
+    def loss(grid, seen, scores, phrases, things):
+        logits, boxes = made([grid, seen, scores, phrases], training=True)
+        score_loss, box_loss = things_loss(logits, boxes, things, cells)
+        return score_loss + 2 * box_loss
 
     def batch(rows: np.ndarray) -> list[np.ndarray]:
         rows = np.sort(rows)
@@ -251,9 +249,7 @@ def learn(folder: Path, model: network.GridModel) -> keras.Model:
     parts = (order[number * BATCH : (number + 1) * BATCH] for number in range(steps))
     made_of = batches.prefetched(map(batch, parts))
     bar = progress_bar(made_of, total=steps, desc="instances", unit="step")
-    for given in bar:
-        score_loss, box_loss = step(*map(tf.constant, given))
-        bar.set_postfix(score=float(score_loss), box=float(box_loss))
+    descend(loss, made.trainable_variables, optimizer, bar)
     return made
 
 
@@ -271,26 +267,15 @@ def fit(phrases: pd.DataFrame, boxes: pd.DataFrame, pictures: PictureStore) -> d
     likely_boxes, shares, _, things, likely = asked.candidates(val.tokens, val.pictures, rows)
     merged, _ = ranked_boxes(likely_boxes, shares, 1)
 
-    def right(guess: np.ndarray, mention: int) -> np.ndarray:
-        """Whether each box is another of the mention's things."""
-        known = truth[mention][np.isfinite(truth[mention, :, 0])]
-        overlap, found = box_ops.iou(guess[:, None], known[None]), np.zeros(len(guess), bool)
-        for row in range(len(guess)):
-            best = overlap[row].argmax()
-            found[row] = overlap[row, best] >= 0.5
-            overlap[:, best] *= not found[row]
-        return found
-
     several = np.isfinite(truth[..., 0]).sum(axis=1)
     table, hits, scores = [], {}, {}
     for least in LEAST:
         first, counts = [], np.zeros(3)
         hits[least], scores[least] = [], []
         for mention in range(len(truth)):
-            enough = max(1, int((likely[mention] >= least).sum()))
-            kept = distinct(things[mention, :enough], 0.5)
+            kept = single_things(things[mention], likely[mention], least)
             guess = things[mention, kept] if len(kept) > 1 else merged[mention]
-            found = right(guess, mention)
+            found = box_ops.each_another(guess, truth[mention, : several[mention]])
             first.append(found[0])
             if several[mention] > 1:
                 counts += len(guess), several[mention], found.sum()

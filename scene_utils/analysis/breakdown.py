@@ -256,8 +256,8 @@ def things(
 
     `predictions` have a box for each thing that a mention names. `any`: the first is one of them.
     Of the mentions of several things, `several`, as means over mentions: `precision`, the share of
-    boxes that are each another thing, and `recall`, that of the things that have a box. A box takes
-    the thing that it overlaps most of those that no better box has taken.
+    boxes that are each another thing, and `recall`, that of the things that have a box, see
+    `box_ops.each_another`.
     """
     scored = metrics.score_mentions(predictions, phrases, boxes)
     several = phrases[phrases.n_boxes > 1][KEY]
@@ -267,12 +267,7 @@ def things(
     answers = predictions.sort_values("rank").merge(several, on=KEY).groupby(KEY)
     for key, rows in answers:
         guess = rows[box_ops.COLUMNS].to_numpy(np.float32)
-        overlap = box_ops.iou(guess[:, None], each[key][None])
-        right = 0
-        for row in range(len(guess)):
-            best = overlap[row].argmax()
-            if overlap[row, best] >= 0.5:
-                right, overlap[:, best] = right + 1, 0
+        right = box_ops.each_another(guess, each[key]).sum()
         found.append((key[0], right / len(guess), right / len(each[key])))
     images, *shares = zip(*found, strict=True) if found else ((), (), ())
     figures = metrics.figures(np.stack(shares, axis=1), images, **draws) if found else [{}, {}]
@@ -290,14 +285,13 @@ def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[st
     """
     table = drawn.merge(answered, on=["photo", "phrase"], suffixes=("", "_guess"))
     guess = table[[f"{side}_guess" for side in box_ops.COLUMNS]].to_numpy(np.float32)
-    table["iou"] = box_ops.iou(table[box_ops.COLUMNS].to_numpy(np.float32), guess)
+    table["iou_merged"] = box_ops.iou(table[box_ops.COLUMNS].to_numpy(np.float32), guess)
     found = {}
     for split, rows in table.groupby("split"):
         absent = rows.kind == "absent"
         here, said = rows[~absent], rows.present.notna().all()
-        values = np.stack([here.iou, here.iou >= 0.5], axis=1).astype(np.float64)
-        figures = metrics.figures(values, here.photo, **draws)
-        hits = (here.iou >= 0.5).groupby(here.kind).agg(["size", "mean"])
+        figures = metrics.figures(metrics.main_values(here), here.photo, **draws)
+        hits = (here.iou_merged >= 0.5).groupby(here.kind).agg(["size", "mean"])
         found[split] = {
             "photos": int(here.photo.nunique()),
             "phrases": len(here),

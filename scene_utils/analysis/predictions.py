@@ -2,9 +2,9 @@
 
 `predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it those of
 `perturbations` (answers to its `questions`), `photos` (those of `data/photos`) and, of a grid
-model, `presence` and `things` (a box of each thing). `predictions/<model>.json`, written last, has
-the fingerprint of what they were made from. Predictions without a folder in `models/` were put
-there by hand, and are read as they are.
+model, `presence`, `photos_once` (without a second look) and `things` (a box of each thing).
+`predictions/<model>.json`, written last, has the fingerprint of what they were made from.
+Predictions without a folder in `models/` were put there by hand, and are read as they are.
 """
 
 import hashlib
@@ -26,7 +26,6 @@ TOGETHER = "grid+sentence"
 ORDER = ("text-only", "image-only", "source-mse", "source", "grid", TOGETHER)
 # With boxes drawn by eye: to look at, and to measure with.
 PHOTO_PHRASES, PHOTO_BOXES = PHOTOS / "phrases.csv", PHOTOS / "boxes.csv"
-ONCE = " without a second look"
 
 
 def names(cache: Path) -> list[str]:
@@ -124,8 +123,7 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
         if model.sees:
             tables["photos"] = _ask_photos(model)
         if model.from_pixels:
-            once = _ask_photos(model, closer=False)
-            _write_table(cache, "photos", name + ONCE, once)
+            tables["photos_once"] = _ask_photos(model, closer=False)
         if model.from_pixels and model.instances is not None:
             tables["things"] = model.predict(test, pictures, instances=True)
         _write(cache, name, tables)
@@ -147,13 +145,9 @@ def _write(cache: Path, name: str, tables: dict[str, pd.DataFrame]) -> None:
     stamp = cache / "predictions" / f"{name}.json"
     stamp.unlink(missing_ok=True)
     for folder, table in tables.items():
-        _write_table(cache, folder, name, table)
+        with atomic(cache / folder / f"{name}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
     write_text(stamp, _stamp(cache, name))
-
-
-def _write_table(cache: Path, folder: str, name: str, table: pd.DataFrame) -> None:
-    with atomic(cache / folder / f"{name}.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
 
 
 def load(cache: Path) -> dict[str, pd.DataFrame]:
@@ -169,6 +163,6 @@ def load(cache: Path) -> dict[str, pd.DataFrame]:
 
 
 def load_beside(cache: Path, folder: str, wanted: list[str]) -> dict[str, pd.DataFrame]:
-    """Tables of `perturbations`, `presence`, `photos` or `things` of those models that have one."""
+    """Tables of a folder beside `predictions`, of those models that have one."""
     paths = {name: cache / folder / f"{name}.parquet" for name in wanted}
     return {name: pd.read_parquet(path) for name, path in paths.items() if path.is_file()}

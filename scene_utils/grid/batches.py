@@ -169,7 +169,7 @@ def words_of_pictures(mentions: Mentions, size: int) -> np.ndarray:
     return held
 
 
-def _window(rng: np.random.Generator) -> np.ndarray:
+def random_window(rng: np.random.Generator) -> np.ndarray:
     """A random view, `xyxy` in fractions of the picture: a crop, or a step back past its edges."""
     if rng.random() > 0.8:
         return WHOLE
@@ -179,7 +179,7 @@ def _window(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([corner, corner + size]).astype(np.float32)
 
 
-def _view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def in_view(boxes: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes as fractions of the window, and the share of each that lies in it."""
     moved = (boxes - np.tile(window[:2], 2)) / np.tile(window[2:] - window[:2], 2)
     clipped = np.clip(moved, 0, 1)
@@ -215,8 +215,8 @@ def epoch_batches(
             light = np.tile([1.0, 0.0, 1.0], (count, 1))
         parts = []
         for group in (groups[picture] for picture in chosen):
-            window = _window(rng) if settings.augmented else WHOLE
-            boxes, seen = _view(mentions.boxes[group], window)
+            window = random_window(rng) if settings.augmented else WHOLE
+            boxes, seen = in_view(mentions.boxes[group], window)
             usable = np.flatnonzero(seen >= VISIBLE)
             if len(usable) < min(3, len(group)):
                 window, boxes = WHOLE, mentions.boxes[group]
@@ -227,7 +227,7 @@ def epoch_batches(
             longer = rng.random((per, 1)) < settings.lengthened
             tokens = np.where(longer, mentions.longer[asked], mentions.tokens[asked])
             landmarks = mentions.landmarks[asked, longer[:, 0].astype(int)]
-            landmarks, seen = _view(landmarks, window)
+            landmarks, seen = in_view(landmarks, window)
             landmarks[seen < VISIBLE] = np.nan
             if settings.augmented and rng.random() < 0.5:
                 window = window[[2, 1, 0, 3]]

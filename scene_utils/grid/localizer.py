@@ -17,7 +17,14 @@ from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
 from scene_utils.grid.folders import member_folders, read_fitted, read_settings
-from scene_utils.grid.ranking import around, distinct, hit_probability, ranked_boxes, rarity
+from scene_utils.grid.ranking import (
+    around,
+    distinct,
+    hit_probability,
+    ranked_boxes,
+    rarity,
+    single_things,
+)
 from scene_utils.grid.sentences import Pairs, agree, factors, pairs_of, phrases_of
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, open_image, squeeze
@@ -133,8 +140,7 @@ class GridLocalizer:
                 "instances: expected a model that tells single things apart, got one without "
                 "instances.json"
             )
-        enough = max(1, int((likely >= self.instances["least"]).sum()))
-        kept = distinct(things[:enough], 0.5)
+        kept = single_things(things, likely, self.instances["least"])
         if len(kept) == 1:
             return boxes[:1], scores[:1]
         return things[kept], logistic(self.instances["hit"], log_odds(likely[kept]))

@@ -51,6 +51,13 @@ def distinct(boxes: np.ndarray, overlap: float = 0.8) -> np.ndarray:
     return np.array(kept)
 
 
+def single_things(boxes: np.ndarray, likely: np.ndarray, least: float) -> np.ndarray:
+    """Numbers of those of the boxes `(k, 4)`, likeliest first, that are told as single things: none
+    less `likely (k,)` than `least`, but the first always, and none over another by more than .5."""
+    enough = max(1, int((likely >= least).sum()))
+    return distinct(boxes[:enough], 0.5)
+
+
 def around(box: np.ndarray, scale: float = 2.0, least: float = 0.3) -> np.ndarray:
     """The part of a picture about a box `(4,)`: `scale` times its sides, at least `least` of the
     picture's, moved to lie within; all as fractions."""
@@ -73,9 +80,9 @@ def rarity(tokens: np.ndarray, words: int) -> np.ndarray:
 
 
 def hit_features(expected_iou: np.ndarray, rarity: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What the curve of `hit_probability` has a slope for, each of the shape that both have."""
+    """What the curve of `hit_probability` has a slope for; both arrays broadcast."""
     odds = log_odds(expected_iou)
-    return odds, rarity + 0 * odds, rarity * odds
+    return odds, rarity, rarity * odds
 
 
 def hit_probability(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from scene_utils import paths
-from scene_utils.analysis import metrics_file, predictions, references
+from scene_utils.analysis import metrics_file, references
 from scene_utils.study import tables
 from tests.benchmarks import ablation_table
 
@@ -126,7 +126,7 @@ NOTES = {
     "mistakes": "% of the mentions; last columns: of the missed, those that another phrase's box "
     "would have answered, and how often the box of a random other phrase would",
 }
-SHOWN = ("source", "grid", f"grid{predictions.ONCE}")  # on photos
+SHOWN = ("source", "grid", "grid without a second look")  # on photos
 MAKERS = {
     "photos": lambda metrics: tables.photos({name: metrics["photos"][name] for name in SHOWN}),
     **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
