@@ -76,7 +76,9 @@ $(call gone,03_features,$(CACHE)/features/chosen.txt)
 $(call gone,04_train,$(CACHE)/models/source/settings.json)
 $(call gone,05_iou_analysis,$(FIGS)/metrics.json)
 
-reproduce: $(BOOKS) $(PAGES) ## the whole study: notebooks, figures, metrics.json, result table
+# Two at a time, of those that do not need each other.
+reproduce: .venv/.done ## the whole study: notebooks, figures, metrics.json, result table
+	@$(MAKE) --no-print-directory --jobs=2 html
 	@$(BIN)/python -m tests.benchmarks.pages --show $(PROFILE)
 	@printf '\n%s\n' 'notebooks and HTML: $(BUILD)/; figures and metrics: $(FIGS)/; models and predictions: $(CACHE)/'
 
@@ -115,7 +117,8 @@ test: .venv/.done ## fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 test-slow: .venv/.done ## tests that train a network, run notebooks or score the whole real set
 	$(BIN)/python -m pytest -q -m slow --durations=12 -n 2 --dist loadfile tests
-check-notebooks: $(BOOKS) ## run the executed notebooks again and compare what they state as facts
+check-notebooks: .venv/.done ## run the executed notebooks again and compare what they state as facts
+	@$(MAKE) --no-print-directory --jobs=2 html
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(BOOKS)
 lint: .venv/.done ## ruff
 	$(BIN)/ruff check .

@@ -108,8 +108,8 @@ def run(name: str, **chosen) -> pd.DataFrame:
     return train.train(chosen, *data, folder / name)
 
 
-asked = train.LOSSES if settings.train.loss == "best" else {"mse", settings.train.loss}
-losses = {loss: run(f"source-{loss}", model="source", loss=loss) for loss in asked}
+tried = train.LOSSES if settings.train.loss == "best" else {"mse", settings.train.loss}
+losses = {loss: run(f"source-{loss}", model="source", loss=loss) for loss in tried}
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -164,10 +164,12 @@ plots.save(figure, paths.figures(profile) / "learning_curves.png")
 # %% [markdown]
 # ## Ask it
 #
-# The model just trained, asked about one photo. It gives one box a phrase.
+# The model just trained, asked about one photo. It gives one box a phrase. What answers is exported
+# here, for all that later notebooks ask.
 
 # %%
-source = models.load_model(folder / "source")
+asked = ("source", "source-mse", "text-only", "image-only")
+source, *_ = [models.load_model(folder / name) for name in asked]
 photo = images.open_image(paths.PHOTOS / "astronaut.jpg")
 answers = source.ground(photo, ["a woman", "an orange suit", "an American flag"])
 items = [(np.asarray(photo), answer.boxes, [answer.phrase]) for answer in answers]

@@ -64,8 +64,9 @@ print("models with scores:", ", ".join(metrics["calibration"]) or "none")
 #
 # Every phrase is asked about its own picture and about another. `present` is the model's
 # probability that a phrase is about the picture; below .25 the widget warns. Many phrases of
-# another picture do name something in this one ("a man"); `absent things` are those whose last word
-# no phrase of the picture uses.
+# another picture do name something in this one ("a man"). `absent things` are those whose last word
+# no phrase of the picture uses; but "a man" may name its "two males". `absent categories` are those
+# of them of whose category, such as people or animals, the picture has nothing.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -76,7 +77,7 @@ if metrics["presence"]:
     figure, ((axis,),) = plots.new_figure(5.6, 4.4)
     axis.plot([0, 100], [0, 100], color="grey", lw=1, ls=":")
     for name, kinds in metrics["presence"].items():
-        for (kind, curve), dashes in zip(kinds.items(), ("-", "--"), strict=False):
+        for (kind, curve), dashes in zip(kinds.items(), ("-", "--", ":"), strict=False):
             alarms, hits = (100 * np.array(curve[key]) for key in ("false_alarms", "found"))
             label = f"{name}, {kind}: area {curve['area']['value']:.3f}"
             axis.plot(alarms, hits, label=label, **plots.look(name) | {"ls": dashes})

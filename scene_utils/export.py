@@ -30,7 +30,9 @@ def frozen(function: Callable, models: Sequence[keras.Model], *inputs: tf.Tensor
         with keras.StatelessScope([(v, tf.constant(value)) for v, value in weights]):
             return function(*arrays)
 
-    made = tf.function(with_weights, input_signature=inputs).get_concrete_function()
+    made = tf.function(
+        with_weights, input_signature=inputs, autograph=False
+    ).get_concrete_function()
     model = ov.convert_model(made)
     # The conversion leaves loose ends behind those that were asked for.
     count = len(tf.nest.flatten(made.structured_outputs))

@@ -17,7 +17,8 @@ from scene_utils.words import tokenize
 
 pytestmark = pytest.mark.slow
 SETTINGS = batches.GridSettings(
-    size=128, epochs=16, backbone_rate=0, pictures_per_step=10, length=12, augmented=False, blocks=1
+    **{"size": 128, "epochs": 16, "pictures_per_step": 10, "length": 12, "blocks": 1},
+    **{"backbone_rate": 0, "augmented": False, "progressive": False, "presence_steps": 150},
 )
 SMALL = batches.GridSettings(size=64, epochs=1, pictures_per_step=10, length=4, blocks=1)
 
@@ -74,9 +75,9 @@ def test_presence_learns_whose_phrase_it_is_and_turns_scores_into_probabilities(
     raw = localizer.load_grid_localizer(folder).ground(picture, phrases.phrase[0])
     assert raw.present is None
     given = folder, SETTINGS, twenty.vocabulary, twenty.mentions, twenty.mentions
-    found = train_presence.train_presence(*given, steps=150)
+    found = train_presence.train_presence(*given)
     assert found["val_auc"] > 0.8
-    assert train_presence.train_presence(*given, steps=150) == found
+    assert train_presence.train_presence(*given) == found
     loaded = localizer.load_grid_localizer(folder)
     answer = loaded.ground(picture, phrases.phrase[0])
     np.testing.assert_allclose(answer.boxes, raw.boxes, atol=0.01)
@@ -153,7 +154,8 @@ def test_a_stopped_run_goes_on_from_its_last_saved_step(small, tmp_path, monkeyp
 
 
 def test_members_are_trained_apart_and_loaded_together(small, twenty, tmp_path):
-    settings, folder = replace(SMALL, members=2, seed=3, backbone_rate=0), tmp_path / "grid"
+    settings = replace(SMALL, members=2, seed=3, backbone_rate=0, presence_steps=5)
+    folder = tmp_path / "grid"
     given = settings, *data(small)
     runs = [train.train_members(*given, folder=folder) for _ in range(2)]
     for before, again in zip(*runs, strict=True):
@@ -164,7 +166,7 @@ def test_members_are_trained_apart_and_loaded_together(small, twenty, tmp_path):
     weights = [(path.parent / "text.weights.h5").read_bytes() for path in written]
     assert weights[0] != weights[1]
     sets = small.mentions, small.mentions
-    train_presence.train_presence(folder, settings, small.vocabulary, *sets, steps=5)
+    train_presence.train_presence(folder, settings, small.vocabulary, *sets)
     loaded = localizer.load_grid_localizer(folder)
     picture = entities.image_folder(twenty.root) / f"{twenty.phrases.image_id[0]}.jpg"
     answer = loaded.ground(picture, twenty.phrases.phrase[0])

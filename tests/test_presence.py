@@ -44,7 +44,8 @@ def asked_of(present, other):
     table["image_id"], table["text"] = images, [f"a thing{i}" for i in range(n)]
     own = table.assign(change=perturbations.PAIRS[0], picture=images, present=present)
     moved = table.assign(change=perturbations.PAIRS[1], picture=np.roll(images, 1), present=other)
-    return pd.concat([own, moved], ignore_index=True), table.assign(phrase=table.text)
+    phrases = table.assign(phrase=table.text, category=np.where(table.index % 2, "people", "other"))
+    return pd.concat([own, moved], ignore_index=True), phrases
 
 
 def test_presence_area_agrees_with_pairs_counted():
@@ -52,7 +53,7 @@ def test_presence_area_agrees_with_pairs_counted():
     present, other = rng.normal(0.3, 1, 60), rng.normal(0, 1, 60)
     table, phrases = asked_of(present, other)
     found = breakdown.presence(table, phrases, resamples=200)
-    assert set(found) == {"any phrase", "absent things"}
+    assert set(found) == {"any phrase", "absent things", "absent categories"}
     for kind in found.values():
         assert kind["mentions"] == [60, 60]
         expected = stats.area_under_roc(present, other)
@@ -61,12 +62,18 @@ def test_presence_area_agrees_with_pairs_counted():
         assert kind["kept"] == pytest.approx((present >= 0.5).mean())
         assert kind["flagged"] == pytest.approx((other < 0.5).mean())
     rows = tables.presence({"grid": found})
-    assert rows.phrases.tolist() == ["any phrase", "absent things"]
+    assert rows.phrases.tolist() == ["any phrase", "absent things", "absent categories"]
     assert (rows["own, other"] == "60, 60").all()
     assert (rows["own kept (%)"] == f"{100 * (present >= 0.5).mean():.1f}").all()
 
 
 def test_only_what_the_other_picture_lacks_is_absent_and_a_model_may_know_nothing_of_it():
+    table, phrases = asked_of(np.linspace(0, 1, 8), np.linspace(0, 1, 8))
+    # A picture of people alone beside one of nothing of the kind, and one beside its like.
+    phrases["category"] = ["people", "other", "people", "people", *"abcd"]
+    found = breakdown.presence(table, phrases, resamples=10)
+    assert found["absent things"]["mentions"] == [8, 8]
+    assert found["absent categories"]["mentions"] == [8, 7]
     table, phrases = asked_of(np.linspace(0, 1, 8), np.linspace(0, 1, 8))
     table["text"] = phrases["phrase"] = "a man"
     assert set(breakdown.presence(table, phrases, resamples=10)) == {"any phrase"}

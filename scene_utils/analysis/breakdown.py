@@ -307,11 +307,11 @@ def presence(asked: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> dict[s
     """Does a model's `present` tell a picture's phrases from those of another picture?
 
     `asked` has each boxed mention twice, about its picture and about another: key, `change`,
-    `text`, `picture`, `present`. Two kinds of pairs: `any phrase`, and `absent things`, those whose
-    last word no phrase of the other picture uses ("a man" is in most). Of each kind: `area` under
-    the ROC curve, `kept` and `flagged` (shares of own phrases at .5 or more, of others below), and
-    the curve: at each threshold the shares of own (`false_alarms`) and of other phrases (`found`)
-    below it.
+    `text`, `picture`, `present`. Three kinds of pairs: `any phrase`; `absent things`, whose last
+    word no phrase of the other picture uses ("a man" may still name its "two males"); and `absent
+    categories`, of whose category it has none as well. Of each kind: `area` under the ROC curve,
+    `kept` and `flagged` (shares of own phrases at .5 or more, of others below), and the curve: at
+    each threshold the shares of own (`false_alarms`) and of other phrases (`found`) below it.
     """
     if asked.present.isna().any():
         return {}
@@ -321,7 +321,11 @@ def presence(asked: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> dict[s
         not (said := tokenize(text)) or said[-1] not in words[picture]
         for text, picture in zip(other.text, other.picture, strict=True)
     ]
+    categories = phrases.groupby("image_id").category.agg(set)
+    asked_for = other.merge(phrases[[*KEY, "category"]], on=KEY, how="left").category
+    strange = [c not in categories[p] for c, p in zip(asked_for, other.picture, strict=True)]
     kinds = {"any phrase": other, "absent things": other[absent]}
+    kinds["absent categories"] = other[np.array(absent) & strange]
     return {n: _presence_of(own, kind, **draws) for n, kind in kinds.items() if len(kind)}
 
 

@@ -50,7 +50,13 @@ class GridSettings:
     blocks: int = 3
     members: int = 1  # models, of seeds one after the other, that answer together; see `ensemble`
     policy: str = "float32"
+    presence_steps: int = 300  # see `train_presence`
     seed: int = 0
+
+    @property
+    def maps_last(self) -> bool:
+        """Whether a picture has the same maps of the backbone in every step."""
+        return not (self.augmented or self.backbone_rate or self.progressive)
 
     def size_in(self, epoch: int) -> int:
         """Side in px at which epoch number `epoch`, from 0, sees pictures: in the first half of a

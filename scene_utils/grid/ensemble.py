@@ -77,7 +77,7 @@ class Ensemble:
         likely, cell = tf.math.top_k(tf.sigmoid(logits), THINGS)
         return tf.gather(boxes, cell, batch_dims=1), likely
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def answer(self, pixels: tf.Tensor, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Candidates and shares of phrases `(b, p, length)` in pictures, for `best_boxes`."""
         asked = self.ask(self.see(tf.cast(pixels, tf.float32)), tokens)

@@ -32,6 +32,7 @@ from scene_utils.stats import log_odds, logistic
 from scene_utils.words import Vocabulary, check_phrases, tokenize
 
 PICTURES_REMEMBERED = 32
+ASKED_AT_ONCE = 16  # phrases, where many are asked
 # A photo with a longer side than this has pixels that the network did not see; Flickr30k's have it.
 FEW_PIXELS = 500
 SMALL = 0.2  # share of the photo under which an answer is looked at again
@@ -208,12 +209,18 @@ class GridLocalizer:
         `rows (n,)` says which of `pictures (p, size, size, 3)` each is about."""
         found: list[np.ndarray] = []
         for row in np.unique(rows):
-            asked = np.flatnonzero(rows == row)
-            answers = self.networks["ask"](*self._see(pictures[row]), tokens[asked])
-            answers = [answers[number] for number in (0, 1, 4, 6, 7)]
+            asked, seen = np.flatnonzero(rows == row), self._see(pictures[row])
+            each, which = np.unique(tokens[asked], axis=0, return_inverse=True)
+            # Always as many at once: the runtime keeps memory for every number it has been asked.
+            shape = ASKED_AT_ONCE, tokens.shape[1]
+            parts = [
+                self.networks["ask"](*seen, np.resize(each[start:], shape))
+                for start in range(0, len(each), ASKED_AT_ONCE)
+            ]
+            answers = [np.concatenate([part[n] for part in parts]) for n in (0, 1, 4, 6, 7)]
             found = found or [np.zeros((len(rows), *part.shape[1:]), "f4") for part in answers]
             for whole, part in zip(found, answers, strict=True):
-                whole[asked] = part
+                whole[asked] = part[which.ravel()]
         shapes = (0, 1, 4), (0, 1), (0,), (0, 1, 4), (0, 1)
         return found or [np.zeros(shape, "f4") for shape in shapes]
 

@@ -132,7 +132,7 @@ def build_visual(backbone: Backbone, policy: str, depth: int) -> keras.Model:
     c3 = layers.Conv2D(64, 3, strides=2, padding="same", activation="relu", name="from_c3")(c3)
     c5 = layers.Conv2D(depth, 1, activation="relu", name="from_c5")(c5)
     c5 = layers.UpSampling2D(2, interpolation="nearest")(c5)
-    x = layers.Concatenate()([c3, c4, c5])
+    x = layers.Concatenate(name="concatenate")([c3, c4, c5])
     x = layers.Conv2D(depth, 1, activation="relu", name="fuse")(x)
     around = layers.Conv2D(depth, 3, padding="same", activation="relu", name="around")(x)
     x = layers.Conv2D(depth, 1, name="project")(x + around)
@@ -140,6 +140,13 @@ def build_visual(backbone: Backbone, policy: str, depth: int) -> keras.Model:
     # model spends its first thousand steps as a blind one.
     x = layers.LayerNormalization(name="visual_norm")(AddPlace(name="place")(x))
     return keras.Model(pixels, x, name="visual")
+
+
+def neck(visual: keras.Model) -> keras.Model:
+    """The part of `build_visual`'s that is behind the backbone: C3, C4 and C5 to the fused map."""
+    c4 = visual.get_layer("concatenate").input[1]
+    ends = visual.get_layer("from_c3").input, c4, visual.get_layer("from_c5").input
+    return keras.Model(ends, visual.output)
 
 
 def word_vectors(

@@ -118,6 +118,8 @@ def train_grid(
     trainer = Trainer(model, settings, total)
     alone = Ensemble((model,))
     step = trainer.resume(folder / "state")
+    if settings.maps_last:
+        trainer.keep_maps(train_set)
     log = folder / "history.csv"
     rows = pd.read_csv(log).to_dict("records")[: step // per_epoch] if step >= per_epoch else []
     mirrored = batches.opposite_tokens(vocabulary)
@@ -128,8 +130,7 @@ def train_grid(
             began, saved, losses = time.perf_counter(), time.perf_counter(), []
             left = batches.epoch_batches(train_set, settings, mirrored, epoch, first)
             for batch in batches.prefetched(left):
-                lost = trainer.step(size, *map(keras.ops.convert_to_tensor, batch[1:]))
-                losses.append([float(loss) for loss in lost])
+                losses.append(trainer.step(size, batch))
                 step += 1
                 bar.update()
                 if time.perf_counter() - saved > SAVE_SECONDS and step % per_epoch:

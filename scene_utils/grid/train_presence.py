@@ -29,12 +29,8 @@ from scene_utils.runtime import fingerprint, make_deterministic, progress_bar
 from scene_utils.stats import area_under_roc, fit_logistic
 from scene_utils.words import Vocabulary
 
-STEPS = 300
 
-
-def _batches(
-    mentions: Mentions, settings: GridSettings, vocabulary: Vocabulary, steps: int
-) -> Iterator[tuple]:
+def _batches(mentions: Mentions, settings: GridSettings, vocabulary: Vocabulary) -> Iterator[tuple]:
     """Batches as of epochs after the last; tokens are a picture's own and then, as many, those of
     the picture before it in the batch, and `counts` says which of these to use."""
     mirrored = batches.opposite_tokens(vocabulary)
@@ -42,7 +38,7 @@ def _batches(
     settings = replace(settings, lengthened=0)
     given = mentions, settings, mirrored
     epochs = (batches.epoch_batches(*given, settings.epochs + number) for number in count())
-    for batch in islice(chain.from_iterable(epochs), steps):
+    for batch in islice(chain.from_iterable(epochs), settings.presence_steps):
         own, picture = batch.tokens, np.arange(len(batch.tokens))
         others = np.roll(own, 1, axis=0)
         # A word that the picture's own phrases use may well be there.
@@ -58,7 +54,6 @@ def train_presence(
     vocabulary: Vocabulary,
     train_set: Mentions,
     val_set: Mentions,
-    steps: int = STEPS,
 ) -> dict:
     """Train the networks of a finished grid model's members, fit the curves on val, and return what
     presence.json holds: the curves, and on val the area under the ROC curve and the mentions.
@@ -67,22 +62,23 @@ def train_presence(
     it is.
     """
     finished = folder / "presence.json"
+    steps = settings.presence_steps
     wanted = {"steps": steps, "fingerprint": fingerprint(__file__, record(folder))}
     if known := read_finished(finished, wanted):
         return known
     for model, member in zip(load_members(folder), member_folders(folder), strict=True):
         make_deterministic(settings.seed)
-        made = batches.prefetched(_batches(train_set, settings, vocabulary, steps))
+        made = batches.prefetched(_batches(train_set, settings, vocabulary))
         bar = progress_bar(made, total=steps, desc="presence", unit="step")
-        _learn(model, settings, bar, steps).save_weights(member / PRESENCE_WEIGHTS)
+        _learn(model, settings, bar).save_weights(member / PRESENCE_WEIGHTS)
     found = wanted | fit_curves(load_grid_localizer(folder), val_set)
     write_text(finished, json.dumps(found, indent=1) + "\n")
     return found
 
 
-def _learn(model: GridModel, settings: GridSettings, made: Iterable, steps: int) -> keras.Model:
+def _learn(model: GridModel, settings: GridSettings, made: Iterable) -> keras.Model:
     network = build_presence(model)
-    schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.01)
+    schedule = keras.optimizers.schedules.CosineDecay(1e-3, settings.presence_steps, alpha=0.01)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
 
     def loss(pixels, windows, light, tokens, counts):

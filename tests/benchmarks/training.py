@@ -11,7 +11,7 @@ WORDS, WORD_DIM = 8000, 50
 def grid_step(size: int):
     """A function that takes one step at `size` px, with weights and pictures at random."""
     from scene_utils.features import backbones
-    from scene_utils.grid.batches import LANDMARKS, GridSettings
+    from scene_utils.grid.batches import LANDMARKS, Batch, GridSettings
     from scene_utils.grid.network import build_grid
     from scene_utils.grid.trainer import Trainer
 
@@ -25,7 +25,8 @@ def grid_step(size: int):
     rng = np.random.default_rng(0)
     b, p = settings.pictures_per_step, settings.phrases_per_picture
     boxes = np.sort(rng.uniform(0, 1, (b, p, 2, 2)), axis=2).reshape(b, p, 4).astype(np.float32)
-    given = (
+    batch = Batch(
+        np.arange(b),
         rng.integers(0, 256, (b, size, size, 3), np.uint8),
         np.tile(np.float32([0, 0, 1, 1]), (b, 1)),
         np.tile(np.float32([1, 0, 1]), (b, 1)),
@@ -34,7 +35,7 @@ def grid_step(size: int):
         np.repeat(boxes[:, :, None], LANDMARKS, axis=2),
         np.ones((b, p, b), bool),
     )
-    return lambda: float(trainer.step(size, *given)[0])
+    return lambda: trainer.step(size, batch)
 
 
 def measure(repeats: int = 7, sizes: tuple[int, ...] = SIZES) -> dict:
