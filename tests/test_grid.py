@@ -37,6 +37,9 @@ def test_the_backbone_is_trained_behind_its_first_map_or_not_at_all():
     )
     assert none == []
     assert [v.path for v in same] == [v.path for v in fast]
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    maps = model.visual.layers[1](pixels)
+    np.testing.assert_array_equal(network.neck(model.visual)(maps), model.visual(pixels))
     stages = {v.path.split("_")[0].split("/")[-1] for v in slow}
     assert stages == {"stage4", "stage5", "stage6", "stage7", "head"}
 

@@ -105,6 +105,8 @@ def test_context_is_trained_beside_a_grid_model_and_read_again(trained, twenty):
         model.predict(phrases, store, ranks=3, sentences=sentences)
         for model, sentences in ((loaded, False), (unweighted, True))
     )
+    once = loaded.predict(phrases, store, ranks=3, asked=loaded.asked(phrases, store))
+    pd.testing.assert_frame_equal(once, alone)
     names = list(box_ops.COLUMNS)
     np.testing.assert_allclose(alone[names], nothing_said[names], atol=0.5)
     loud = replace(loaded, context=loaded.context | {"weight": 2.0})

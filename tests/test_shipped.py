@@ -13,6 +13,8 @@ from scene_utils import box_ops, images, paths
 from scene_utils.grid import ranking
 from tests.makers import command
 
+THINGS = ["woman", "astronaut", "helmet", "suit", "flag", "rocket", "smile", "hand", "badge"]
+
 
 def test_it_finds_what_people_would_ask_for_in_photos_it_never_saw(shipped):
     ious = {}
@@ -36,6 +38,18 @@ def test_a_picture_in_memory_and_a_large_copy_give_the_same_place(shipped):
     large = image.resize((image.width * 3, image.height * 3), Image.Resampling.BICUBIC)
     small, big = (shipped.ground(way, "a cat", top_k=1).boxes[0] for way in (image, large))
     assert box_ops.iou(small * 3, big) > 0.9
+
+
+def test_many_phrases_are_answered_as_each_is_alone(shipped):
+    """Asked sixteen at a time, each different one once."""
+    photo = images.open_image(paths.PHOTOS / "astronaut.jpg")
+    seen = images.squeeze(photo, shipped.size)[None]
+    phrases = [f"{article} {thing}" for article in ("a", "the") for thing in THINGS] + ["a flag"]
+    boxes, present = shipped.look(phrases, seen, np.zeros(len(phrases), int))
+    for phrase, box, there in list(zip(phrases, boxes, present, strict=True))[::4]:
+        alone = shipped.ground(photo, phrase, top_k=1, closer=False)
+        np.testing.assert_allclose(box_ops.to_pixels(box, *photo.size), alone.boxes[0], atol=0.1)
+        assert there == pytest.approx(alone.present, abs=1e-3)
 
 
 def test_ground_on_the_command_line(tmp_path):

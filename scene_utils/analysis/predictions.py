@@ -99,15 +99,20 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
     asked = perturbations.questions(test, seed)
     place = {image_id: row for row, image_id in enumerate([*ids, perturbations.BLANK])}
     rows = asked.picture.map(place).to_numpy()
+    known: dict[Path, dict] = {}  # what `grid` was asked, for all of its tables
     for name in wanted:
-        model = models.load_model(_folder(cache, name), weights or None)
-        pictures = store
+        folder, pictures = _folder(cache, name), store
+        model = models.load_model(folder, weights or None)
         if model.from_pixels:
             pictures = model.pictures(entities.image_folder(root), ids, cache / "test_pictures")
+            if folder not in known:
+                known[folder] = {"asked": model.asked(test, pictures)}
+        given, how = (test, pictures), known.get(folder, {})
         if name == TOGETHER:
-            _write(cache, name, {"predictions": model.predict(test, pictures, sentences=True)})
+            found = model.predict(*given, sentences=True, **how)
+            _write(cache, name, {"predictions": found})
             continue
-        tables = {"predictions": model.predict(test, pictures)}
+        tables = {"predictions": model.predict(*given, **how)}
         boxes, present = model.look(asked.text.tolist(), model.seen(pictures, ids), rows)
         finite = int(np.isfinite(boxes).all(axis=-1).sum())
         if boxes.shape != (len(asked), 4) or finite < len(asked):
@@ -125,7 +130,7 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
         if model.from_pixels:
             tables["photos_once"] = _ask_photos(model, closer=False)
         if model.from_pixels and model.instances is not None:
-            tables["things"] = model.predict(test, pictures, instances=True)
+            tables["things"] = model.predict(*given, instances=True, **how)
         _write(cache, name, tables)
 
 

@@ -9,6 +9,9 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from scene_utils.runtime import progress_bar
 
 # Raised whenever the same arguments give other files, so that old samples are made anew.
 VERSION = 5
+FEW = 500  # pictures
 # Of each picture, by its id.
 FILES = ("Annotations/{}.xml", "Sentences/{}.txt", "flickr30k-images/{}.jpg")
 
@@ -236,18 +240,28 @@ def generate(root: Path, seed: int = 0, train: int = 4000, val: int = 200, test:
     with new_folder(root) as new:
         for file in FILES:
             (new / file).parent.mkdir()
-        for split, index in progress_bar(wanted, desc="pictures"):
-            scene = describe(seed, split, index)
-            xml, text, picture = (new / file.format(scene.image_id) for file in FILES)
-            xml.write_text(annotation_xml(scene))
-            _write(text, scene.sentences)
-            render(scene).save(picture, quality=88)
-            unrelated += [f"{scene.image_id} {number + 1}" for number in scene.unrelated]
+        # Few are drawn before another process has started.
+        job = partial(_write_picture, new, seed), wanted
+        pool = None if len(wanted) < FEW else ProcessPoolExecutor(mp_context=get_context("spawn"))
+        with pool or contextlib.nullcontext():
+            made = pool.map(*job, chunksize=32) if pool else map(*job)
+            for lines in progress_bar(made, total=len(wanted), desc="pictures"):
+                unrelated += lines
         for split in SPLITS:
             listed = [image_id(seed, split, index) for index in range(arguments[split])]
             _write(new / f"{split}.txt", listed)
         _write(new / "UNRELATED_CAPTIONS", unrelated)
         _write(new / "sample.json", [json.dumps(arguments)])
+
+
+def _write_picture(folder: Path, seed: int, place: tuple[str, int]) -> list[str]:
+    """One picture's files, and its lines of UNRELATED_CAPTIONS."""
+    scene = describe(seed, *place)
+    xml, text, picture = (folder / file.format(scene.image_id) for file in FILES)
+    xml.write_text(annotation_xml(scene))
+    _write(text, scene.sentences)
+    render(scene).save(picture, quality=88)
+    return [f"{scene.image_id} {number + 1}" for number in scene.unrelated]
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

@@ -240,6 +240,14 @@ class GridLocalizer:
         boxes, _, present = self._ranked(found[:3], tokens, 1, None)
         return boxes[:, 0], present
 
+    def asked(self, phrases: pd.DataFrame, store: PictureStore) -> tuple:
+        """Rows of an entities phrase table whose picture is in the store, their tokens, and what
+        `candidates` gives for them."""
+        phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
+        rows = phrases.image_id.map(store.row).to_numpy(int)
+        tokens = self.vocabulary.encode(phrases.phrase, self.settings["length"])
+        return phrases, tokens, self.candidates(tokens, store.pictures, rows)
+
     def predict(
         self,
         phrases: pd.DataFrame,
@@ -247,18 +255,17 @@ class GridLocalizer:
         ranks: int = 10,
         sentences: bool = False,
         instances: bool = False,
+        asked: tuple | None = None,
     ) -> pd.DataFrame:
         """A prediction table for rows of an entities phrase table, `ranks` boxes a mention.
 
         Phrases of a picture that is not in the store get no row. No column of boxes is read. With
         `sentences` the phrases of a sentence help each other, see `sentences`; with `instances`
-        each thing that a phrase names has a box, see `ground`, and there may be fewer.
+        each thing that a phrase names has a box, see `ground`, and there may be fewer. Who wants
+        several tables gives what `asked` gave.
         """
-        phrases = phrases[phrases.image_id.isin(store.row)].reset_index(drop=True)
-        rows = phrases.image_id.map(store.row).to_numpy(int)
+        phrases, tokens, found = asked or self.asked(phrases, store)
         pairs = pairs_of(phrases, self.vocabulary) if sentences else None
-        tokens = self.vocabulary.encode(phrases.phrase, self.settings["length"])
-        found = self.candidates(tokens, store.pictures, rows)
         boxes, scores, _ = self._ranked(found[:3], tokens, ranks, pairs)
         if instances:
             for row, given in enumerate(zip(*found[3:], boxes.copy(), scores.copy(), strict=True)):

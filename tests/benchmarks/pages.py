@@ -7,6 +7,7 @@ bench.json.
 
 import argparse
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -155,7 +156,30 @@ def _training(section: dict) -> pd.DataFrame:
     return pd.DataFrame(sizes).rename_axis("runtime")
 
 
+def _start(section: dict) -> pd.DataFrame:
+    """A row a process, and the widget's page: seconds, and MiB at most or while it stands."""
+    rows = {name: dict(of) for name, of in section["processes"].items()}
+    page = section["page"]
+    opened, closed = page["one_page"]["mebibytes"], page["all_closed"]["mebibytes"]
+    rows["widget, page to first box"] = {"seconds": page["opened_seconds"], "mebibytes": opened}
+    rows["widget, reload to first box"] = {"seconds": page["reloaded_seconds"]}
+    rows["widget, all pages closed"] = {"mebibytes": closed}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("cold")
+    return table.set_axis(["seconds", "MiB", "times TensorFlow's import"], axis=1)
+
+
+def _query(section: dict) -> pd.DataFrame:
+    kinds = {"fresh": "not seen before", "seen": "seen before", "twice": "looked at twice"}
+    rows = {
+        text: {"median": section[f"{name}_ms"], "nine of ten": section[f"{name}_ms_9_of_10"]}
+        for name, text in kinds.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("photo")
+
+
 BENCH = {
+    "start": (_start, "medians of whole processes; the widget's server with its kernels"),
+    "query": (_query, "milliseconds from photo and phrase to boxes, the grid model that ships"),
     "pass": (_pass, "pictures of 224 x 224 px a second"),
     "caching": (_caching, "pass, reading and caching: pictures a second"),
     "training": (_training, "seconds a step of 16 pictures"),
@@ -165,6 +189,8 @@ BENCH = {
 def _digits(value: object) -> str:
     if not isinstance(value, float):
         return str(value)
+    if math.isnan(value):
+        return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
