@@ -6,6 +6,7 @@ A folder is named by a hash of all that its networks were made of, and lists the
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,9 @@ class Network:
         # Its link to NumPy is made by the first call: two threads at once would wait for ever.
         ov.Type.f32.to_dtype()
         hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "PERFORMANCE_HINT": hint}
+        if os.access(path.parent, os.W_OK):
+            # Compiled once, it is ready in a fifth of the time; weights stay in the checked file.
+            hints |= {"CACHE_DIR": str(path.parent / "compiled"), "CACHE_MODE": "OPTIMIZE_SIZE"}
         self._compiled = ov.Core().compile_model(path, "CPU", hints)
         self._own = threading.local()
 

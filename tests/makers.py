@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ PHOTOS = sorted(
 
 
 def files_of(folder):
-    """Name and content of each file of a store, but for its lock."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    """Name and content of each file of a folder, but for a store's lock."""
+    files = filter(Path.is_file, folder.iterdir())
+    return {path.name: path.read_bytes() for path in files if path.name != ".lock"}
 
 
 def command(*words):

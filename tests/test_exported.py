@@ -85,6 +85,20 @@ def test_what_is_damaged_is_made_anew(made, kept, exports, damage):
     assert files_of(folder)["regress.bin"] == before["regress.bin"]
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_what_is_compiled_is_kept_and_damaged_it_is_compiled_anew(made, kept, exports, share):
+    np.testing.assert_array_equal(load(SHIPPED, kept), made[1])
+    blobs = {path: path.read_bytes() for path in networks_in(kept).glob("compiled/*")}
+    place = int(share * min(map(len, blobs.values())))
+    for half in (False, True):
+        for path, content in blobs.items():
+            path.chmod(0o644)
+            rest = b"" if half else bytes(64) + content[place + 64 :]
+            path.write_bytes(content[:place] + rest)
+        np.testing.assert_array_equal(load(SHIPPED, kept), made[1])
+    assert exports == []
+
+
 def test_other_weights_are_exported_again(made, kept, exports, tmp_path):
     network = train.load_regressor(SHIPPED)
     last = [layer for layer in network.layers if layer.weights][-1]

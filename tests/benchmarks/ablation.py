@@ -83,7 +83,9 @@ def run(
             settings = replace(GRID[name], seed=seed, **changes)
         else:
             seed = ships["seed"]
-            settings = GridSettings(**{f.name: ships[f.name] for f in fields(GridSettings)})
+            settings = GridSettings(
+                **{f.name: ships[f.name] for f in fields(GridSettings) if f.name in ships}
+            )
         same = [row for row in done if (row["row"], row["seed"]) == (name, seed)]
         # A row that was trained before there was a setting has its default.
         before, wanted = (json.loads(json.dumps(asdict(of))) for of in (type(settings)(), settings))
