@@ -74,6 +74,11 @@ def test_only_what_the_other_picture_lacks_is_absent_and_a_model_may_know_nothin
     found = breakdown.presence(table, phrases, resamples=10)
     assert found["absent things"]["mentions"] == [8, 8]
     assert found["absent categories"]["mentions"] == [8, 7]
+    # Where one picture alone lacks a category, many draws do not have it.
+    phrases["category"] = ["people", *["other"] * 7]
+    few = breakdown.presence(table, phrases, resamples=50)["absent categories"]
+    assert few["mentions"] == [8, 2]
+    assert 0 <= few["area"]["low"] <= few["area"]["high"] <= 1
     table, phrases = asked_of(np.linspace(0, 1, 8), np.linspace(0, 1, 8))
     table["text"] = phrases["phrase"] = "a man"
     assert set(breakdown.presence(table, phrases, resamples=10)) == {"any phrase"}

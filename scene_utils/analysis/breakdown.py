@@ -337,7 +337,10 @@ def _presence_of(
     draws = metrics.draw_clusters(len(names), resamples, seed)
     scores = (own.present.to_numpy(), other.present.to_numpy())
     weights = (draws[:, images[: len(own)]], draws[:, images[len(own) :]])
-    low, high = np.percentile(area_under_roc(*scores, *weights), [2.5, 97.5])
+    # Of few pictures a draw may have none.
+    both_drawn = np.logical_and(*(of.any(axis=1) for of in weights))
+    areas = area_under_roc(*scores, *(of[both_drawn] for of in weights))
+    low, high = np.percentile(areas, [2.5, 97.5])
     mine = (np.arange(len(both)) < len(own))[np.argsort(both.present, kind="stable")]
     at = np.unique(np.linspace(0, len(both) - 1, 200).astype(int))
     return {

@@ -43,12 +43,13 @@ class Trainer:
     def keep_maps(self, mentions: Mentions) -> None:
         """Make the maps of all pictures once, for steps in which neither view nor backbone change;
         they take .2 MB a picture of 224 px."""
-        see = tf.function(self.model.visual.layers[1])
-        parts = []
-        for rows in np.array_split(mentions.picture_rows, -(-len(mentions.picture_rows) // 8)):
-            pixels = tf.constant(mentions.pictures[rows], tf.float32)
-            parts.append([np.asarray(made, np.float16) for made in see(pixels)])
-        self.maps = [np.concatenate(made) for made in zip(*parts, strict=True)]
+        see, rows = tf.function(self.model.visual.layers[1]), mentions.picture_rows
+        for start in range(0, len(rows), 8):
+            made = see(tf.constant(mentions.pictures[rows[start : start + 8]], tf.float32))
+            if not self.maps:
+                self.maps = [np.empty((len(rows), *of.shape[1:]), np.float16) for of in made]
+            for kept, of in zip(self.maps, made, strict=True):
+                kept[start : start + 8] = of
 
     def step(self, size: int, batch: Batch) -> list[float]:
         """One update on a batch of pictures seen at `size` px; gives score loss and box loss."""
