@@ -85,7 +85,7 @@ reproduce: .venv/.done ## the whole study: notebooks, figures, metrics.json, res
 features: $(BUILD)/03_features.ipynb ## features alone: SET="features.engine=openvino features.precision=bfloat16"
 	@$(RUN) cache verify
 
-smoke: ## the same on a tiny sample, in about two minutes
+smoke: ## the same on a tiny sample, in about three minutes
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke
 
 figures: .venv/.done ## figures and metrics.json of notebooks 05 to 05d again, from cached predictions alone
