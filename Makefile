@@ -76,8 +76,7 @@ $(call gone,03_features,$(CACHE)/features/chosen.txt)
 $(call gone,04_train,$(CACHE)/models/source/settings.json)
 $(call gone,05_iou_analysis,$(FIGS)/metrics.json)
 
-# Two at a time, of those that do not need each other.
-reproduce: .venv/.done ## the whole study: notebooks, figures, metrics.json, result table
+reproduce: .venv/.done ## the whole study, two notebooks at a time: figures, metrics.json, result table
 	@$(MAKE) --no-print-directory --jobs=2 html
 	@$(BIN)/python -m tests.benchmarks.pages --show $(PROFILE)
 	@printf '\n%s\n' 'notebooks and HTML: $(BUILD)/; figures and metrics: $(FIGS)/; models and predictions: $(CACHE)/'
@@ -117,8 +116,7 @@ test: .venv/.done ## fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 test-slow: .venv/.done ## tests that train a network, run notebooks or score the whole real set
 	$(BIN)/python -m pytest -q -m slow --durations=12 -n 2 --dist loadfile tests
-check-notebooks: .venv/.done ## run the executed notebooks again and compare what they state as facts
-	@$(MAKE) --no-print-directory --jobs=2 html
+check-notebooks: reproduce ## run the executed notebooks again and compare what they state as facts
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(BOOKS)
 lint: .venv/.done ## ruff
 	$(BIN)/ruff check .
@@ -139,5 +137,4 @@ screenshots: .venv/.done ## the README's pictures of the widget, from a headless
 clean: ## remove executed notebooks and the cache of PROFILE
 	rm -rf $(BUILD) $(CACHE)
 distclean: ## remove everything that is not committed: environment, builds, caches, downloads
-	rm -rf .venv build data/cache data/raw data/pretrained/resnet50* figures/smoke \
-	  *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build data/cache data/raw data/pretrained/resnet50* figures/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
