@@ -9,6 +9,7 @@ import pandas as pd
 
 from scene_utils import box_ops
 from scene_utils.analysis import metrics, perturbations
+from scene_utils.analysis.alike import GUESS
 from scene_utils.dataset.mentions import MENTION_KEY as KEY
 from scene_utils.stats import area_under_roc
 from scene_utils.words import tokenize
@@ -274,6 +275,20 @@ def things(
     first = metrics.figures((scored[["iou_any"]] >= 0.5).to_numpy(float), scored.image_id, **draws)
     named = zip(("any", "precision", "recall"), (*first, *figures), strict=True)
     return {"mentions": len(scored), "several": len(several), **dict(named)}
+
+
+def of_alike(answered: pd.DataFrame, **draws: int) -> dict:
+    """How `alike.questions` were answered, boxes in `alike.GUESS`: their number, that of pictures,
+    accuracy at IoU .5, and the share of questions of which a random one of the things is right."""
+    truth, guess = (answered[columns].to_numpy(np.float32) for columns in (box_ops.COLUMNS, GUESS))
+    hits = (box_ops.iou(truth, guess) >= 0.5).astype(float)[:, None]
+    (right,) = metrics.figures(hits, answered.image_id, **draws)
+    return {
+        "questions": len(answered),
+        "pictures": int(answered.image_id.nunique()),
+        "accuracy": right,
+        "chance": round(float((1 / answered.alike).mean()), 6),
+    }
 
 
 def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[str, dict]:

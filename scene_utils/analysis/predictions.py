@@ -1,8 +1,9 @@
 """The models' boxes on the test split, kept in the cache: made once, then only read.
 
 `predictions/<model>.parquet` (every phrase; `mentions.PREDICTION_COLUMNS`), and beside it those of
-`perturbations` (answers to its `questions`), `photos` (those of `data/photos`) and, of a grid
-model, `presence`, `photos_once` (without a second look) and `things` (a box of each thing).
+`perturbations` and `alike` (answers to `questions`), `photos` (those of `data/photos`) and, of
+a grid model, `presence`, `things` (a box of each thing), `photos_once` (without a second look) and
+`alike_unplaced` (where a thing lies not weighed).
 `predictions/<model>.json`, written last, has the fingerprint of what they were made from.
 Predictions without a folder in `models/` were put there by hand, and are read as they are.
 """
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from scene_utils import box_ops, imports
-from scene_utils.analysis import metrics, perturbations
+from scene_utils.analysis import alike, metrics, perturbations
 from scene_utils.dataset import entities
 from scene_utils.paths import PHOTOS, atomic, file_hash, write_text
 
@@ -68,7 +69,7 @@ def _stamp(cache: Path, name: str) -> str:
     for made in ("settings.json", "history.csv", *fitted):
         files += sorted(_folder(cache, name).rglob(made))
     answering = "grid/localizer.py" if name in ("grid", TOGETHER) else "source/answer.py"
-    code = imports.code_hash(imports.PACKAGE / answering, perturbations.__file__)
+    code = imports.code_hash(imports.PACKAGE / answering, perturbations.__file__, alike.__file__)
     parts = [path.name + file_hash(path) for path in files if path.is_file()]
     fingerprint = hashlib.sha256("".join([code, *parts]).encode()).hexdigest()
     return json.dumps({"fingerprint": fingerprint}) + "\n"
@@ -99,6 +100,8 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
     asked = perturbations.questions(test, seed)
     place = {image_id: row for row, image_id in enumerate([*ids, perturbations.BLANK])}
     rows = asked.picture.map(place).to_numpy()
+    of_alike = alike.questions(test, pd.read_parquet(cache / "boxes.parquet"))
+    alike_rows = of_alike.image_id.map(place).to_numpy(int)
     known: dict[Path, dict] = {}  # what `grid` was asked, for all of its tables
     for name in wanted:
         folder, pictures = _folder(cache, name), store
@@ -113,7 +116,8 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             _write(cache, name, {"predictions": found})
             continue
         tables = {"predictions": model.predict(*given, **how)}
-        boxes, present = model.look(asked.text.tolist(), model.seen(pictures, ids), rows)
+        seen = model.seen(pictures, ids)
+        boxes, present = model.look(asked.text.tolist(), seen, rows)
         finite = int(np.isfinite(boxes).all(axis=-1).sum())
         if boxes.shape != (len(asked), 4) or finite < len(asked):
             raise ValueError(
@@ -127,6 +131,10 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
             tables["photos"] = _ask_photos(model)
+        ways = {"alike": {}} | ({"alike_unplaced": {"placed": False}} if model.from_pixels else {})
+        for table, how_placed in ways.items() if len(of_alike) else ():
+            boxes, _ = model.look(of_alike.phrase.tolist(), seen, alike_rows, **how_placed)
+            tables[table] = of_alike.assign(**dict(zip(alike.GUESS, boxes.T, strict=True)))
         if model.from_pixels:
             tables["photos_once"] = _ask_photos(model, closer=False)
         if model.from_pixels and model.instances is not None:

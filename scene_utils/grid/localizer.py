@@ -16,6 +16,7 @@ from PIL import Image
 from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
+from scene_utils.grid import places
 from scene_utils.grid.folders import member_folders, read_fitted, read_settings
 from scene_utils.grid.ranking import (
     around,
@@ -32,10 +33,13 @@ from scene_utils.stats import log_odds, logistic
 from scene_utils.words import Vocabulary, check_phrases, tokenize
 
 PICTURES_REMEMBERED = 32
+TOLD = 0, 1, 4, 6, 7  # of `ensemble.Asked`, what `candidates` gives
 ASKED_AT_ONCE = 16  # phrases, where many are asked
 # A photo with a longer side than this has pixels that the network did not see; Flickr30k's have it.
 FEW_PIXELS = 500
 SMALL = 0.2  # share of the photo under which an answer is looked at again
+SURE = 0.65  # how likely each thing must be, for several to be told where a phrase names one
+WHOLE = 1.3  # times the sides of a thing, in which its part is looked for
 DOUBT = 0.1  # by so much a score may fall, for the second answer to be taken
 
 
@@ -111,37 +115,95 @@ class GridLocalizer:
             logits = logistic(self.presence["presence"], np.asarray(logits, np.float64))
         return boxes, scores, logits
 
-    def _look_closer(
-        self, picture: Image.Image, tokens: np.ndarray, boxes: np.ndarray, scores: np.ndarray
+    def _found(
+        self,
+        phrases: Sequence[str],
+        tokens: np.ndarray,
+        found: list,
+        count: int,
+        pairs: Pairs | None = None,
+        placed: bool = True,
+    ) -> tuple:
+        """`_ranked` of what `candidates` found. Where a phrase says where its thing lies, what it
+        may name is weighed by that too, see `places`, unless `placed` is off."""
+        boxes, shares, logits, things, likely = found
+        named = {row: places.sides(phrase) for row, phrase in enumerate(phrases) if placed}
+        named = {row: sides for row, sides in named.items() if sides}
+        for row, sides in named.items():
+            shares[row] = places.weighed(boxes[row], shares[row], sides)
+        best, scores, present = self._ranked([boxes, shares, logits], tokens, count, pairs)
+        if self.instances is None or pairs is not None:
+            return best, scores, present
+        for row, sides in named.items():
+            kept = places.meant(things[row], likely[row], sides)[:count]
+            score = logistic(self.instances["placed"], log_odds(likely[row, kept]))
+            # Behind the last the first again, which is told as its copy.
+            best[row], scores[row] = things[row, kept[0]], 0.0
+            best[row, : len(kept)] = things[row, kept]
+            scores[row, : len(kept)] = np.minimum.accumulate(score)
+        return best, scores, present
+
+    def _asked(self, picture: Image.Image, phrase: str, **how) -> tuple[np.ndarray, float]:
+        """The best box `(4,)` of one phrase, as fractions, and its score."""
+        tokens = self.vocabulary.encode([phrase], self.settings["length"])
+        found = self.networks["ask"](*self._maps_of(picture), tokens)
+        found = [found[number] for number in TOLD]
+        boxes, scores, _ = self._found([phrase], tokens, found, 1, **how)
+        return boxes[0, 0], float(scores[0, 0])
+
+    def _exchange(
+        self,
+        picture: Image.Image,
+        phrase: str,
+        part: np.ndarray,
+        boxes: np.ndarray,
+        scores: np.ndarray,
     ) -> None:
-        """Exchange small best boxes for what the model finds in the part of the picture round them,
-        which it then sees larger, unless it is far less sure of that; lower ranks are not to have
-        higher scores."""
-        for row in np.flatnonzero(box_ops.area(boxes[:, 0]) < SMALL):
-            part = box_ops.to_pixels(around(boxes[row, 0]), *picture.size).round()
-            seen = self._maps_of(picture.crop(part.tolist()))
-            asked = tokens[row : row + 1]
-            likely, shares, _, _, logits, *_ = self.networks["ask"](*seen, asked)
-            (found,), ((score,),), _ = self._ranked([likely, shares, logits], asked, 1, None)
-            if score < scores[row, 0] - DOUBT:
-                continue
-            left, top, right, bottom = part
-            found = box_ops.to_pixels(found, right - left, bottom - top) + part[[0, 1, 0, 1]]
-            boxes[row, 0] = found / np.tile(picture.size, 2)
-            scores[row] = np.minimum(scores[row], score)
-            scores[row, 0] = score
+        """Exchange the first of an answer's boxes `(k, 4)` for what the model finds in a part of
+        the picture, which it then sees larger, unless it is far less sure of that; lower ranks are
+        not to have higher scores."""
+        part = box_ops.to_pixels(part, *picture.size).round()
+        found, score = self._asked(picture.crop(part.tolist()), phrase, placed=False)
+        if score < scores[0] - DOUBT:
+            return
+        left, top, right, bottom = part
+        found = box_ops.to_pixels(found, right - left, bottom - top) + part[[0, 1, 0, 1]]
+        boxes[0] = found / np.tile(picture.size, 2)
+        scores[:] = np.minimum(scores, score)
+        scores[0] = score
+
+    def _look_closer(
+        self, picture: Image.Image, phrases: Sequence[str], boxes: np.ndarray, scores: np.ndarray
+    ) -> None:
+        """A second look for what is small: for a part in the thing that it is a part of, and for
+        what is found in what is round it."""
+        for row, phrase in enumerate(phrases):
+            if named := places.part_of(phrase):
+                phrase, whole = named
+                thing, _ = self._asked(picture, whole)
+                self._exchange(picture, phrase, around(thing, WHOLE), boxes[row], scores[row])
+            if box_ops.area(boxes[row, 0]) < SMALL:
+                self._exchange(picture, phrase, around(boxes[row, 0]), boxes[row], scores[row])
 
     def _things(
-        self, things: np.ndarray, likely: np.ndarray, boxes: np.ndarray, scores: np.ndarray
+        self,
+        phrase: str,
+        things: np.ndarray,
+        likely: np.ndarray,
+        boxes: np.ndarray,
+        scores: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes and scores of each thing that a phrase names, of `ensemble.Asked`'s for it; where
         that is one, the first of the merged `boxes` and `scores`, which is the better answer."""
+        if places.sides(phrase):
+            return boxes[:1], scores[:1]
         if self.instances is None:
             raise ValueError(
                 "instances: expected a model that tells single things apart, got one without "
                 "instances.json"
             )
-        kept = single_things(things, likely, self.instances["least"])
+        least = self.instances["least"] if places.names_many(phrase) else SURE
+        kept = single_things(things, likely, least)
         if len(kept) == 1:
             return boxes[:1], scores[:1]
         return things[kept], logistic(self.instances["hit"], log_odds(likely[kept]))
@@ -177,16 +239,17 @@ class GridLocalizer:
         length = self.settings["length"]
         tokens = self.vocabulary.encode(asked, length)
         found = self.networks["ask"](*self._maps_of(picture), tokens)
-        likely, shares, heat, weights, logits, landmark, *things = found
-        boxes, scores, present = self._ranked([likely, shares, logits], tokens, top_k, pairs)
+        _, _, heat, weights, _, landmark, *things = found
+        told = [found[number] for number in TOLD]
+        boxes, scores, present = self._found(asked, tokens, told, top_k, pairs)
         if closer and pairs is None and max(picture.size) > FEW_PIXELS:
-            self._look_closer(picture, tokens, boxes, scores)
+            self._look_closer(picture, asked, boxes, scores)
         answers, cells = [], round(heat.shape[1] ** 0.5)
         for row, phrase in enumerate(asked):
             kept = distinct(boxes[row])
             best, score = boxes[row, kept], scores[row, kept]
             if instances:
-                best, score = self._things(*(part[row] for part in things), best, score)
+                best, score = self._things(phrase, *(part[row] for part in things), best, score)
             answers.append(
                 Grounding(
                     phrase,
@@ -217,7 +280,7 @@ class GridLocalizer:
                 self.networks["ask"](*seen, np.resize(each[start:], shape))
                 for start in range(0, len(each), ASKED_AT_ONCE)
             ]
-            answers = [np.concatenate([part[n] for part in parts]) for n in (0, 1, 4, 6, 7)]
+            answers = [np.concatenate([part[n] for part in parts]) for n in TOLD]
             found = found or [np.zeros((len(rows), *part.shape[1:]), "f4") for part in answers]
             for whole, part in zip(found, answers, strict=True):
                 whole[asked] = part[which.ravel()]
@@ -233,11 +296,14 @@ class GridLocalizer:
         grey = np.full((1, self.size, self.size, 3), GREY, np.uint8)
         return np.concatenate([store.pictures[[store.row[image_id] for image_id in ids]], grey])
 
-    def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:
-        """The best box `(n, 4)` as fractions and `present (n,)` of phrases in what is `seen`."""
+    def look(
+        self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray, placed: bool = True
+    ) -> tuple:
+        """The best box `(n, 4)` as fractions and `present (n,)` of phrases in what is `seen`; see
+        `_found` for `placed`."""
         tokens = self.vocabulary.encode(phrases, self.settings["length"])
         found = self.candidates(tokens, seen, rows)
-        boxes, _, present = self._ranked(found[:3], tokens, 1, None)
+        boxes, _, present = self._found(phrases, tokens, found, 1, placed=placed)
         return boxes[:, 0], present
 
     def asked(self, phrases: pd.DataFrame, store: PictureStore) -> tuple:
@@ -268,7 +334,8 @@ class GridLocalizer:
         pairs = pairs_of(phrases, self.vocabulary) if sentences else None
         boxes, scores, _ = self._ranked(found[:3], tokens, ranks, pairs)
         if instances:
-            for row, given in enumerate(zip(*found[3:], boxes.copy(), scores.copy(), strict=True)):
+            each = zip(phrases.phrase, *found[3:], boxes.copy(), scores.copy(), strict=True)
+            for row, given in enumerate(each):
                 single, score = (part[:ranks] for part in self._things(*given))
                 scores[row] = np.nan
                 boxes[row, : len(single)], scores[row, : len(single)] = single, score

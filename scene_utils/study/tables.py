@@ -94,6 +94,19 @@ def things(found: dict[str, dict]) -> pd.DataFrame:
     return _rows(found, cells)
 
 
+def alike(found: dict[str, dict]) -> pd.DataFrame:
+    """Of `breakdown.of_alike`: accuracy at IoU .5, and that of one of the things at random."""
+
+    def cells(of: dict) -> dict:
+        asked = f"{of['questions']:,} questions, {of['pictures']:,} pictures"
+        return {f"right (%) of {asked}": cell(of["accuracy"])}
+
+    table = _rows(found, cells)
+    if found:
+        table.loc["one of the things"] = f"{100 * next(iter(found.values()))['chance']:.1f}"
+    return table
+
+
 def photos(found: dict[str, dict]) -> pd.DataFrame:
     """Of `breakdown.photos` by model: a row a model and split, accuracy at IoU .5 also by kind."""
     rows = []

@@ -120,6 +120,7 @@ NOTES = {
     "last word stands in train phrases (mentions)",
     "parts": "merged box, accuracy at IoU .5 in %, by part of the split (mentions)",
     "things": "%, at IoU .5; precision and recall of boxes as means over the mentions",
+    "alike": "accuracy at IoU .5; the last row chooses one of the true things at random",
     "photos": "merged box drawn by eye; right: IoU of .5 or more, in all and by kind (of how "
     "many); kept: phrases with `present` of .5 or more; flagged: absent things below",
     "presence": "a phrase about its own picture and about another",
@@ -127,9 +128,13 @@ NOTES = {
     "mistakes": "% of the mentions; last columns: of the missed, those that another phrase's box "
     "would have answered, and how often the box of a random other phrase would",
 }
-SHOWN = ("source", "grid", "grid without a second look")  # on photos
+SHOWN = ("source", "grid", "grid without a second look", "grid without places")
 MAKERS = {
-    "photos": lambda metrics: tables.photos({name: metrics["photos"][name] for name in SHOWN}),
+    name: lambda metrics, name=name: getattr(tables, name)(
+        {model: metrics[name][model] for model in SHOWN if model in metrics[name]}
+    )
+    for name in ("photos", "alike")
+} | {
     **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
     "perturbations": _perturbations,
     "categories": lambda metrics: tables.categories(metrics["models"]),
