@@ -103,7 +103,8 @@ print(inspect.getsource(source_model.Corners))
 def run(name: str, **chosen) -> pd.DataFrame:
     """Train into models/<name>, or read what is finished; one row an epoch."""
     chosen |= {"epochs": settings.train.epochs, "batch_size": settings.train.batch}
-    chosen = train.Settings(seed=settings.seed, **chosen)
+    chosen |= {"learning_rate": settings.train.learning_rate, "seed": settings.seed}
+    chosen = train.Settings(**chosen)
     data = (train_set, val_set, embeddings, vocabulary, made_with)
     return train.train(chosen, *data, folder / name)
 
