@@ -59,7 +59,8 @@ print(inspect.getsource(network.build_head))
 # %% [markdown]
 # ## Train it, or take the one that ships
 #
-# A phrase that is not about the picture is told by a second, small network (*presence*).
+# A phrase that is not about the picture is told by a second, small network (*presence*). On the
+# sample the backbone stays as it is and pictures are seen whole, so their maps are made once.
 
 # %%
 chosen = vars(settings.grid).copy()

@@ -13,7 +13,6 @@ import pytest
 from scene_utils import paths
 from scene_utils.imports import PACKAGE, closure, imported
 from scene_utils.study import settings
-from tests.benchmarks import pages
 
 LOCK = (paths.ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -94,12 +93,9 @@ def test_answering_imports_neither_training_nor_tensorflow():
 
 # README and the pages of results.
 
+ROOMS = ("*.md", "notebooks/*.md", "figures/**/*.md", "data/*.md", "data/p*/**/*.md")
 PAGES = sorted(
-    {
-        *pages.FILES,
-        *("figures/bench.md", "notebooks/README.md", "data/README.md", "data/photos/README.md"),
-        *("data/pretrained/README.md", "data/pretrained/grid/README.md"),
-    }
+    {str(page.relative_to(paths.ROOT)) for room in ROOMS for page in paths.ROOT.glob(room)}
 )
 
 
