@@ -31,11 +31,11 @@ from scene_utils.dataset.mentions import boxed_mentions
 from scene_utils.export import frozen
 from scene_utils.exported import Network
 from scene_utils.features.pixels import PictureStore, squeeze_pictures
-from scene_utils.grid import batches, network, places
+from scene_utils.grid import batches, network
 from scene_utils.grid.batches import Mentions
 from scene_utils.grid.folders import STRIDE, read_settings, record
 from scene_utils.grid.layers import cell_centres
-from scene_utils.grid.localizer import SURE, load_grid_localizer
+from scene_utils.grid.localizer import load_grid_localizer
 from scene_utils.grid.ranking import ranked_boxes, single_things
 from scene_utils.grid.trainer import descend, seen_at
 from scene_utils.paths import read_finished
@@ -267,15 +267,13 @@ def fit(phrases: pd.DataFrame, boxes: pd.DataFrame, pictures: PictureStore) -> d
     likely_boxes, shares, _, things, likely = asked.candidates(val.tokens, val.pictures, rows)
     merged, _ = ranked_boxes(likely_boxes, shares, 1)
 
-    many = chosen.phrase.map(places.names_many).to_numpy()
     several = np.isfinite(truth[..., 0]).sum(axis=1)
     table, hits, scores = [], {}, {}
     for least in LEAST:
         first, counts = [], np.zeros(3)
         hits[least], scores[least] = [], []
         for mention in range(len(truth)):
-            enough = least if many[mention] else max(least, SURE)
-            kept = single_things(things[mention], likely[mention], enough)
+            kept = single_things(things[mention], likely[mention], least)
             guess = things[mention, kept] if len(kept) > 1 else merged[mention]
             found = box_ops.each_another(guess, truth[mention, : several[mention]])
             first.append(found[0])

@@ -38,7 +38,6 @@ ASKED_AT_ONCE = 16  # phrases, where many are asked
 # A photo with a longer side than this has pixels that the network did not see; Flickr30k's have it.
 FEW_PIXELS = 500
 SMALL = 0.2  # share of the photo under which an answer is looked at again
-SURE = 0.65  # how likely each thing must be, for several to be told where a phrase names one
 WHOLE = 1.3  # times the sides of a thing, in which its part is looked for
 DOUBT = 0.1  # by so much a score may fall, for the second answer to be taken
 
@@ -202,8 +201,7 @@ class GridLocalizer:
                 "instances: expected a model that tells single things apart, got one without "
                 "instances.json"
             )
-        least = self.instances["least"] if places.names_many(phrase) else SURE
-        kept = single_things(things, likely, least)
+        kept = single_things(things, likely, self.instances["least"])
         if len(kept) == 1:
             return boxes[:1], scores[:1]
         return things[kept], logistic(self.instances["hit"], log_odds(likely[kept]))
