@@ -27,6 +27,7 @@ SECTIONS = {
     "query": ("__main__", "measure_query"),
     "widget": ("widget", "measure"),
     "ray": ("ray", "measure"),
+    "study": ("study", "measure"),
 }
 
 

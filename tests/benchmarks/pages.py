@@ -173,6 +173,13 @@ def _start(section: dict) -> pd.DataFrame:
     return table.set_axis(["seconds", "MiB", "times TensorFlow's import"], axis=1)
 
 
+def _study(section: dict) -> pd.DataFrame:
+    """A row a target of make, in a fresh clone."""
+    rows = {f"make {name}": of for name, of in section["targets"].items()}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("in a fresh clone")
+    return table[["seconds", "mebibytes"]].set_axis(["seconds", "MiB at most"], axis=1)
+
+
 def _query(section: dict) -> pd.DataFrame:
     kinds = {"fresh": "not seen before", "seen": "seen before", "twice": "looked at twice"}
     rows = {
@@ -184,6 +191,7 @@ def _query(section: dict) -> pd.DataFrame:
 
 BENCH = {
     "start": (_start, "medians of whole processes; the widget's server with its kernels"),
+    "study": (_study, "whole processes with all that they start; one after the other"),
     "query": (_query, "milliseconds from photo and phrase to boxes, the grid model that ships"),
     "pass": (_pass, "pictures of 224 x 224 px a second"),
     "caching": (_caching, "pass, reading and caching: pictures a second"),
