@@ -20,8 +20,9 @@ from scene_utils.study import tables
 from tests.benchmarks import pages
 from tests.makers import phrase_table
 
-# What needs a trained model: `test_presence`, `test_ablation` and `test_analysis` have these.
-ASKED = ("presence", "perturbations", "photos", "things", "ablation")
+# What needs a trained model: `test_presence`, `test_ablation`, `test_places` and `test_analysis`
+# have these.
+ASKED = ("presence", "perturbations", "photos", "alike", "things", "ablation")
 TABLES = [name for name in pages.TABLES if name not in ASKED]
 
 
@@ -237,8 +238,9 @@ def test_answers_are_stale_when_what_they_came_from_has_changed(cache):
 
 @pytest.mark.parametrize("sides", [4, 2])
 def test_a_model_whose_answers_are_no_boxes_is_named(cache, monkeypatch, sides):
-    table, _ = phrase_table([("a", 0, 1, 0, "it", "other", [(0, 0, 9, 9)])])
-    table.to_parquet(cache / "phrases.parquet")
+    tables = phrase_table([("a", 0, 1, 0, "it", "other", [(0, 0, 9, 9)])])
+    for name, table in zip(("phrases", "boxes"), tables, strict=True):
+        table.to_parquet(cache / f"{name}.parquet")
     model = SimpleNamespace(from_pixels=False, predict=lambda *_: None, seen=lambda *_: None)
     model.look = lambda texts, *_: (np.full((len(texts), sides), np.nan), None)
     monkeypatch.setattr("scene_utils.models.load_model", lambda *_: model)
