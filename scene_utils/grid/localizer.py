@@ -219,9 +219,10 @@ class GridLocalizer:
         boxes, fewer where others would be copies of these, see `ranking.distinct`.
 
         `image` is whatever `images.open_image` takes. A picture asked before is not seen again.
-        With a `sentence` that the phrases stand in, they help each other, see `sentences`; else
-        small things in a photo of more than `FEW_PIXELS` get a second look, see `_look_closer`,
-        unless `closer` is off. `heat` stays that of each phrase by itself, and of the first look.
+        Where a phrase says where its thing lies, that counts, see `places`. With a `sentence` that
+        the phrases stand in, they help each other, see `sentences`; else small things and parts in
+        a photo of more than `FEW_PIXELS` get a second look, see `_look_closer`, unless `closer` is
+        off. `heat` stays that of each phrase by itself, and of the first look.
         With `instances` a phrase of several things is answered by each of them, best first, with
         the probability that it is one. Raises ImageError for what is no picture, ValueError for
         `top_k` outside 1-30, for a sentence that lacks one of the phrases, and for a sentence or
