@@ -299,7 +299,7 @@ def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[st
     the shares of phrases `kept` and of absent things `flagged`, None where `present` is not said.
     """
     table = drawn.merge(answered, on=["photo", "phrase"], suffixes=("", "_guess"))
-    guess = table[[f"{side}_guess" for side in box_ops.COLUMNS]].to_numpy(np.float32)
+    guess = table[GUESS].to_numpy(np.float32)
     table["iou_merged"] = box_ops.iou(table[box_ops.COLUMNS].to_numpy(np.float32), guess)
     found = {}
     for split, rows in table.groupby("split"):

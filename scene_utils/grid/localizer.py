@@ -88,6 +88,12 @@ class GridLocalizer:
                 self._maps.popitem(last=False)
         return self._maps[key]
 
+    def _ask(self, picture: Image.Image, phrases: Sequence[str]) -> tuple:
+        """Tokens of phrases, what `ask` finds for them, and of that what `candidates` gives."""
+        tokens = self.vocabulary.encode(phrases, self.settings["length"])
+        found = self.networks["ask"](*self._maps_of(picture), tokens)
+        return tokens, found, [found[number] for number in TOLD]
+
     def said(self, *arrays: np.ndarray) -> np.ndarray:
         """What boxes of one phrase say for those of another, see `sentences.factors`."""
         return self.networks["context"](*arrays)[0]
@@ -126,6 +132,7 @@ class GridLocalizer:
         """`_ranked` of what `candidates` found. Where a phrase says where its thing lies, what it
         may name is weighed by that too, see `places`, unless `placed` is off."""
         boxes, shares, logits, things, likely = found
+        shares = shares.copy()  # what was asked once may serve for several tables
         named = {row: places.sides(phrase) for row, phrase in enumerate(phrases) if placed}
         named = {row: sides for row, sides in named.items() if sides}
         for row, sides in named.items():
@@ -142,12 +149,10 @@ class GridLocalizer:
             scores[row, : len(kept)] = np.minimum.accumulate(score)
         return best, scores, present
 
-    def _asked(self, picture: Image.Image, phrase: str, **how) -> tuple[np.ndarray, float]:
+    def _best(self, picture: Image.Image, phrase: str, **how) -> tuple[np.ndarray, float]:
         """The best box `(4,)` of one phrase, as fractions, and its score."""
-        tokens = self.vocabulary.encode([phrase], self.settings["length"])
-        found = self.networks["ask"](*self._maps_of(picture), tokens)
-        found = [found[number] for number in TOLD]
-        boxes, scores, _ = self._found([phrase], tokens, found, 1, **how)
+        tokens, _, told = self._ask(picture, [phrase])
+        boxes, scores, _ = self._found([phrase], tokens, told, 1, **how)
         return boxes[0, 0], float(scores[0, 0])
 
     def _exchange(
@@ -162,7 +167,7 @@ class GridLocalizer:
         the picture, which it then sees larger, unless it is far less sure of that; lower ranks are
         not to have higher scores."""
         part = box_ops.to_pixels(part, *picture.size).round()
-        found, score = self._asked(picture.crop(part.tolist()), phrase, placed=False)
+        found, score = self._best(picture.crop(part.tolist()), phrase, placed=False)
         if score < scores[0] - DOUBT:
             return
         left, top, right, bottom = part
@@ -179,7 +184,7 @@ class GridLocalizer:
         for row, phrase in enumerate(phrases):
             if named := places.part_of(phrase):
                 phrase, whole = named
-                thing, _ = self._asked(picture, whole)
+                thing, _ = self._best(picture, whole)
                 self._exchange(picture, phrase, around(thing, WHOLE), boxes[row], scores[row])
             if box_ops.area(boxes[row, 0]) < SMALL:
                 self._exchange(picture, phrase, around(boxes[row, 0]), boxes[row], scores[row])
@@ -194,13 +199,13 @@ class GridLocalizer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes and scores of each thing that a phrase names, of `ensemble.Asked`'s for it; where
         that is one, the first of the merged `boxes` and `scores`, which is the better answer."""
-        if places.sides(phrase):
-            return boxes[:1], scores[:1]
         if self.instances is None:
             raise ValueError(
                 "instances: expected a model that tells single things apart, got one without "
                 "instances.json"
             )
+        if places.sides(phrase):
+            return boxes[:1], scores[:1]
         kept = single_things(things, likely, self.instances["least"])
         if len(kept) == 1:
             return boxes[:1], scores[:1]
@@ -236,10 +241,7 @@ class GridLocalizer:
         picture = open_image(image)
         width, height = picture.size
         length = self.settings["length"]
-        tokens = self.vocabulary.encode(asked, length)
-        found = self.networks["ask"](*self._maps_of(picture), tokens)
-        _, _, heat, weights, _, landmark, *things = found
-        told = [found[number] for number in TOLD]
+        tokens, (_, _, heat, weights, _, landmark, *things), told = self._ask(picture, asked)
         boxes, scores, present = self._found(asked, tokens, told, top_k, pairs)
         if closer and pairs is None and max(picture.size) > FEW_PIXELS:
             self._look_closer(picture, asked, boxes, scores)
@@ -331,7 +333,7 @@ class GridLocalizer:
         """
         phrases, tokens, found = asked or self.asked(phrases, store)
         pairs = pairs_of(phrases, self.vocabulary) if sentences else None
-        boxes, scores, _ = self._ranked(found[:3], tokens, ranks, pairs)
+        boxes, scores, _ = self._found(phrases.phrase, tokens, found, ranks, pairs)
         if instances:
             each = zip(phrases.phrase, *found[3:], boxes.copy(), scores.copy(), strict=True)
             for row, given in enumerate(each):

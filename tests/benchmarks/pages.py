@@ -128,13 +128,16 @@ NOTES = {
     "mistakes": "% of the mentions; last columns: of the missed, those that another phrase's box "
     "would have answered, and how often the box of a random other phrase would",
 }
-SHOWN = ("source", "grid", "grid without a second look", "grid without places")
+
+
+def _shown(found: dict, without: str) -> dict:
+    """Of what was found by model, the rows that a page shows."""
+    return {model: found[model] for model in ("source", "grid", f"grid without {without}")}
+
+
 MAKERS = {
-    name: lambda metrics, name=name: getattr(tables, name)(
-        {model: metrics[name][model] for model in SHOWN if model in metrics[name]}
-    )
-    for name in ("photos", "alike")
-} | {
+    "photos": lambda metrics: tables.photos(_shown(metrics["photos"], "a second look")),
+    "alike": lambda metrics: tables.alike(_shown(metrics["alike"], "places")),
     **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
     "perturbations": _perturbations,
     "categories": lambda metrics: tables.categories(metrics["models"]),
@@ -175,7 +178,8 @@ def _start(section: dict) -> pd.DataFrame:
 
 def _study(section: dict) -> pd.DataFrame:
     """A row a target of make, in a fresh clone."""
-    rows = {f"make {name}": of for name, of in section["targets"].items()}
+    targets = section["targets"].items()
+    rows = {f"make {name}" + " (failed)" * ("failed" in of): of for name, of in targets}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("in a fresh clone")
     return table[["seconds", "mebibytes"]].set_axis(["seconds", "MiB at most"], axis=1)
 

@@ -16,6 +16,7 @@ import psutil
 
 from scene_utils import paths
 from scene_utils.widget import page as widget_page
+from tests.benchmarks import tools
 from tests.benchmarks.tools import interleave
 from tests.browser import browser, server
 
@@ -59,11 +60,10 @@ def measure_processes(repeats: int) -> dict:
 
 
 def memory() -> dict:
-    """MiB that the page's server and its kernels hold; what they share counts once."""
+    """MiB that the page's server and its kernels hold, see `tools.held`."""
     (server,) = (p for p in psutil.Process().children() if "voila" in p.cmdline())
     kernels = server.children(recursive=True)
-    held = sum(process.memory_full_info().pss for process in [server, *kernels])
-    return {"mebibytes": held / 2**20, "kernels": len(kernels)}
+    return {"mebibytes": tools.held([server, *kernels]), "kernels": len(kernels)}
 
 
 def measure_page(repeats: int, reloads: int = 10, closed_seconds: float = 60) -> dict:

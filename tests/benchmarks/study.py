@@ -1,6 +1,5 @@
 """How long the study and its tests take in a fresh clone, set-up included, and how much memory."""
 
-import contextlib
 import subprocess
 import tempfile
 import time
@@ -9,17 +8,9 @@ from pathlib import Path
 import psutil
 
 from scene_utils import paths
+from tests.benchmarks import tools
 
 TARGETS = ("env", "reproduce", "smoke", "test")
-
-
-def held() -> int:
-    """Bytes that all processes started by this one hold; what they share counts once."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            total += process.memory_full_info().pss
-    return total
 
 
 def made(target: str, clone: Path) -> dict:
@@ -30,11 +21,11 @@ def made(target: str, clone: Path) -> dict:
             ["make", target], cwd=clone, stdout=output, stderr=subprocess.STDOUT
         )
         while process.poll() is None:
-            most = max(most, held())
+            most = max(most, tools.held(psutil.Process().children(recursive=True)))
             time.sleep(0.5)
-    failed = {"failed": log.read_text()[-2000:]} if process.returncode else {}
-    found = {"seconds": time.perf_counter() - start, "mebibytes": most / 2**20}
-    told = [line for line in log.read_text().splitlines() if line.startswith("seconds: ")]
+    found, said = {"seconds": time.perf_counter() - start, "mebibytes": most}, log.read_text()
+    failed = {"failed": said[-2000:]} if process.returncode else {}
+    told = [line for line in said.splitlines() if line.startswith("seconds: ")]
     return found | failed | ({"notebooks": told[0].removeprefix("seconds: ")} if told else {})
 
 

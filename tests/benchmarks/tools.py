@@ -5,14 +5,15 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from scene_utils import images, paths
 
@@ -85,6 +86,15 @@ def race(
             except RuntimeError as error:
                 missing[name] = f"{error}; `make bench` installs it"
         return interleave(turns, repeats), missing
+
+
+def held(processes: Iterable[psutil.Process]) -> float:
+    """MiB that processes hold; what they share counts once, what has ended meanwhile nothing."""
+    total = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total / 2**20
 
 
 def machine() -> dict:
