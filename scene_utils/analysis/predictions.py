@@ -131,15 +131,21 @@ def make(cache: Path, root: Path, wanted: list[str], weights: str = "", seed: in
             tables["presence"] = asked.assign(present=present)[pairs]
         if model.sees:
             tables["photos"] = _ask_photos(model)
-        ways = {"alike": {}} | ({"alike_unplaced": {"placed": False}} if model.from_pixels else {})
-        for table, how_placed in ways.items() if len(of_alike) else ():
-            boxes, _ = model.look(of_alike.phrase.tolist(), seen, alike_rows, **how_placed)
-            tables[table] = of_alike.assign(**dict(zip(alike.GUESS, boxes.T, strict=True)))
+        if len(of_alike):
+            tables["alike"] = _ask_alike(model, of_alike, seen, alike_rows)
+        if len(of_alike) and model.from_pixels:
+            tables["alike_unplaced"] = _ask_alike(model, of_alike, seen, alike_rows, placed=False)
         if model.from_pixels:
             tables["photos_once"] = _ask_photos(model, closer=False)
         if model.from_pixels and model.instances is not None:
             tables["things"] = model.predict(*given, instances=True, **how)
         _write(cache, name, tables)
+
+
+def _ask_alike(model, asked: pd.DataFrame, seen, rows: np.ndarray, **how) -> pd.DataFrame:
+    """Questions of `alike` with the best box of each."""
+    boxes, _ = model.look(asked.phrase.tolist(), seen, rows, **how)
+    return asked.assign(**dict(zip(alike.GUESS, boxes.T, strict=True)))
 
 
 def _ask_photos(model, **how) -> pd.DataFrame:
