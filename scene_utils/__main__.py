@@ -68,19 +68,15 @@ def ground(arguments: argparse.Namespace) -> None:
             drawn = images.with_box(drawn, box)
         if arguments.json:
             said = {"phrase": answer.phrase, "boxes": found, "words": dict(answer.words)}
-            passed = ("unknown", "rare", "unread")
-            print(json.dumps(said | {name: getattr(answer, name) for name in passed}))
+            more = ("present", "unknown", "rare", "unread")
+            print(json.dumps(said | {name: getattr(answer, name) for name in more}))
             continue
         if sentence:
             print(answer.phrase)
         for rank, box in enumerate(found, start=1):
             print(rank, "  ".join(f"{name} {value:g}" for name, value in box.items()))
-        if answer.unknown:
-            print("words that the model does not know:", ", ".join(answer.unknown))
-        if answer.rare:
-            print("words that it has seldom seen in training:", ", ".join(answer.rare))
-        if answer.unread:
-            print("words that it does not read, the last of the phrase:", " ".join(answer.unread))
+        for notice in suggest.notices([answer], model.vocabulary)[0]:
+            print(notice)
     if arguments.save:
         with atomic(Path(arguments.save)) as temporary:
             drawn.save(temporary)

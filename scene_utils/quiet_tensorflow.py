@@ -1,12 +1,14 @@
 """Import TensorFlow without the banner that its C++ side prints before any log level applies.
 
-Import this module before keras or tensorflow. Python errors and warnings are not touched. Under
+Import this module before keras or tensorflow. Python errors and warnings are not touched; what
+TensorFlow's C++ side logs is not shown, not as an error either: it calls a kernel that is slower an
+error, and what is one is raised as a Python error too. Under
 another backend of Keras, as `data/pretrained/train_on_gpu.py` chooses, nothing is imported.
 """
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
     _stderr = os.dup(2)
     with open(os.devnull, "w") as _null:

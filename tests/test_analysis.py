@@ -171,7 +171,7 @@ def test_photos_are_scored_by_split_and_kind():
         ],
         columns=["photo", "split", "phrase", "kind", *SIDES],
     )
-    answers = drawn[["photo", "phrase"]].assign(present=[0.9, 0.4, 0.1, 0.5])
+    answers = drawn[["photo", "phrase"]].assign(present=[0.9, 0.04, 0.05, 0.1])
     answers[SIDES] = [LEFT, RIGHT, ALL, LEFT]
     found = breakdown.photos(answers, drawn, resamples=20)
     look = found["look"]

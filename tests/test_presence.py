@@ -8,6 +8,7 @@ from scene_utils import stats
 from scene_utils.analysis import breakdown, perturbations
 from scene_utils.dataset import entities
 from scene_utils.grid import ranking
+from scene_utils.grounding import ABSENT
 from scene_utils.study import tables
 
 
@@ -59,12 +60,12 @@ def test_presence_area_agrees_with_pairs_counted():
         expected = stats.area_under_roc(present, other)
         assert kind["area"]["value"] == pytest.approx(expected, abs=1e-6)
         assert kind["area"]["low"] < expected < kind["area"]["high"]
-        assert kind["kept"] == pytest.approx((present >= 0.5).mean())
-        assert kind["flagged"] == pytest.approx((other < 0.5).mean())
+        assert kind["kept"] == pytest.approx((present >= ABSENT).mean())
+        assert kind["flagged"] == pytest.approx((other < ABSENT).mean())
     rows = tables.presence({"grid": found})
     assert rows.phrases.tolist() == ["any phrase", "absent things", "absent categories"]
     assert (rows["own, other"] == "60, 60").all()
-    assert (rows["own kept (%)"] == f"{100 * (present >= 0.5).mean():.1f}").all()
+    assert (rows["own kept (%)"] == f"{100 * (present >= ABSENT).mean():.1f}").all()
 
 
 def test_only_what_the_other_picture_lacks_is_absent_and_a_model_may_know_nothing_of_it():

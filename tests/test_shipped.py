@@ -61,6 +61,7 @@ def test_ground_on_the_command_line(tmp_path):
     assert found["unknown"] == ["womman"]
     assert 1 <= len(found["boxes"]) <= 2  # the second may be a copy of the first
     assert found["unread"] == []
+    assert 0 < found["present"] < 1
     assert set(found["words"]) == {"a", "womman", "wearing"}
     before, after = Image.open(photo), Image.open(saved)
     assert after.size == before.size

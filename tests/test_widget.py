@@ -175,7 +175,8 @@ def test_more_boxes_truth_and_heat_are_drawn_without_asking_again(fresh):
     ("phrase", "unknown", "present", "told"),
     [
         ("a man", (), 0.8, []),
-        ("a hat", (), 0.12, ["'a hat' is probably not in the picture (chance that it is: 12 %)."]),
+        ("a hat", (), 0.12, []),
+        ("a hat", (), 0.04, ["'a hat' is probably not in the picture (chance that it is: 4 %)."]),
         ("der hut", ("der", "hut"), None, ["The model reads English; it does not know der, hut."]),
     ],
 )

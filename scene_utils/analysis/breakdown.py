@@ -11,6 +11,7 @@ from scene_utils import box_ops
 from scene_utils.analysis import metrics, perturbations
 from scene_utils.analysis.alike import GUESS
 from scene_utils.dataset.mentions import MENTION_KEY as KEY
+from scene_utils.grounding import ABSENT
 from scene_utils.stats import area_under_roc
 from scene_utils.words import tokenize
 
@@ -296,7 +297,8 @@ def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[st
 
     `answered` has photo, phrase, box and `present`. Of each split `photos`, `phrases`, the figures
     of `metrics.MAIN_METRICS` with intervals by photo, `kinds` (by kind, phrases and accuracy), and
-    the shares of phrases `kept` and of absent things `flagged`, None where `present` is not said.
+    the shares of phrases `kept` and of absent things `flagged` (`present` of `grounding.ABSENT` or
+    more, and below), None where `present` is not said.
     """
     table = drawn.merge(answered, on=["photo", "phrase"], suffixes=("", "_guess"))
     guess = table[GUESS].to_numpy(np.float32)
@@ -312,8 +314,8 @@ def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[st
             "phrases": len(here),
             **dict(zip(metrics.MAIN_METRICS, figures, strict=True)),
             "kinds": {k: [int(n), round(float(share), 6)] for k, n, share in hits.itertuples()},
-            "kept": round(float((here.present >= 0.5).mean()), 6) if said else None,
-            "flagged": round(float((rows.present[absent] < 0.5).mean()), 6) if said else None,
+            "kept": round(float((here.present >= ABSENT).mean()), 6) if said else None,
+            "flagged": round(float((rows.present[absent] < ABSENT).mean()), 6) if said else None,
         }
     return found
 
@@ -325,8 +327,8 @@ def presence(asked: pd.DataFrame, phrases: pd.DataFrame, **draws: int) -> dict[s
     `text`, `picture`, `present`. Three kinds of pairs: `any phrase`; `absent things`, whose last
     word no phrase of the other picture uses ("a man" may still name its "two males"); and `absent
     categories`, of whose category it has none as well. Of each kind: `area` under the ROC curve,
-    `kept` and `flagged` (shares of own phrases at .5 or more, of others below), and the curve: at
-    each threshold the shares of own (`false_alarms`) and of other phrases (`found`) below it.
+    `kept` and `flagged` (shares of own phrases at `grounding.ABSENT` or more, of others below), and
+    the curve: at each threshold the shares of own (`false_alarms`) and of others (`found`) below.
     """
     if asked.present.isna().any():
         return {}
@@ -361,8 +363,8 @@ def _presence_of(
     return {
         "mentions": [len(own), len(other)],
         "area": metrics.figure(area_under_roc(*scores), low, high),
-        "kept": round(float((own.present >= 0.5).mean()), 6),
-        "flagged": round(float((other.present < 0.5).mean()), 6),
+        "kept": round(float((own.present >= ABSENT).mean()), 6),
+        "flagged": round(float((other.present < ABSENT).mean()), 6),
         "false_alarms": (np.cumsum(mine) / mine.sum())[at].round(5).tolist(),
         "found": (np.cumsum(~mine) / (~mine).sum())[at].round(5).tolist(),
     }

@@ -5,14 +5,12 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from scene_utils.grounding import Grounding
+from scene_utils.grounding import ABSENT, Grounding
 from scene_utils.words import PAD, UNKNOWN, Vocabulary, tokenize
 
 LONGEST = 500  # characters
 SHORT = 30  # characters of a word in a message; real words are shorter
 MOST_PHRASES = 12
-# A warning is to be rare where the phrase is right: at .5 it meets a fifth of those.
-ABSENT = 0.25
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _BETWEEN = re.compile(r"[,;\n]")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from scene_utils import paths
 from scene_utils.analysis import metrics_file, references
+from scene_utils.grounding import ABSENT
 from scene_utils.study import tables
 from tests.benchmarks import ablation_table
 
@@ -122,8 +123,9 @@ NOTES = {
     "things": "%, at IoU .5; precision and recall of boxes as means over the mentions",
     "alike": "accuracy at IoU .5; the last row chooses one of the true things at random",
     "photos": "merged box drawn by eye; right: IoU of .5 or more, in all and by kind (of how "
-    "many); kept: phrases with `present` of .5 or more; flagged: absent things below",
-    "presence": "a phrase about its own picture and about another",
+    f"many); kept: phrases with `present` of {ABSENT} or more; flagged: absent things below",
+    "presence": "a phrase about its own picture and about another; kept: `present` of "
+    f"{ABSENT} or more; flagged: below",
     "perturbations": "accuracy at IoU .5 after the change, %, and its fall in points; merged box",
     "mistakes": "% of the mentions; last columns: of the missed, those that another phrase's box "
     "would have answered, and how often the box of a random other phrase would",
