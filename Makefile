@@ -112,10 +112,11 @@ check-readme: .venv/.done ## fail where these tables differ from what they are m
 	@$(BIN)/python -m tests.benchmarks.pages --check
 html: $(PAGES) ## executed notebooks as HTML pages
 # Two workers, each of which holds a TensorFlow: more would need more memory than a laptop has.
+TESTS := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 test: .venv/.done ## fast tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(TESTS)
 test-slow: .venv/.done ## tests that train a network, run notebooks or score the whole real set
-	$(BIN)/python -m pytest -q -m slow --durations=12 -n 2 --dist loadfile tests
+	$(TESTS) -m slow --durations=12
 check-notebooks: reproduce ## run the executed notebooks again and compare what they state as facts
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(BOOKS)
 lint: .venv/.done ## ruff

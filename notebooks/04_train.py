@@ -30,7 +30,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from scene_utils import box_ops, images, models, paths, plots, runtime, words
+from scene_utils import box_ops, grounding, images, models, paths, plots, runtime, words
 from scene_utils.features import encode
 from scene_utils.source import model as source_model
 from scene_utils.source import train
@@ -174,7 +174,7 @@ source, *_ = [models.load_model(folder / name) for name in asked]
 photo = images.open_image(paths.PHOTOS / "astronaut.jpg")
 answers = source.ground(photo, ["a woman", "an orange suit", "an American flag"])
 items = [(np.asarray(photo), answer.boxes, [answer.phrase]) for answer in answers]
-figure = plots.picture_grid(items, source.label)
+figure = plots.picture_grid(items, grounding.label(source.settings, "source"))
 plots.save(figure, paths.figures(profile) / "source_photo.png")
 
 # %% [markdown]

@@ -220,7 +220,6 @@ metrics = metrics_file.write_metrics(
     things=things,
     perturbations={name: table.to_dict("records") for name, table in falls.items()},
 )
-print(metrics_file.caption(metrics))
 
 # %% [markdown]
 # Next: `05b_more`, or `06_query_widget` to ask it yourself.

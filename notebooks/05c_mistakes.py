@@ -63,7 +63,7 @@ print("models with scores:", ", ".join(metrics["calibration"]) or "none")
 # ## Is it there at all?
 #
 # Every phrase is asked about its own picture and about another. `present` is the model's
-# probability that a phrase is about the picture; below .25 the widget warns. Many phrases of
+# probability that a phrase is about the picture; below .1 the widget warns. Many phrases of
 # another picture do name something in this one ("a man"). `absent things` are those whose last word
 # no phrase of the picture uses; but "a man" may name its "two males". `absent categories` are those
 # of them of whose category, such as people or animals, the picture has nothing.

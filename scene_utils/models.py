@@ -1,6 +1,6 @@
 """Every trained model behind one face: load it by name or folder, ask it about a photo or a split.
 
-A model has `settings`, `label`, `vocabulary`, `sees`, `size`, `from_pixels` and `reads_sentences`;
+A model has `settings`, `vocabulary`, `sees`, `size`, `from_pixels` and `reads_sentences`;
 it answers a photo (`ground`), rows of a phrase table (`predict`) and phrases of pictures that it
 has seen (`look`); see `source.answer.SourceModel` and `grid.localizer.GridLocalizer`.
 """

@@ -12,6 +12,11 @@ from scene_utils.features import pixels
 from scene_utils.grid import batches
 
 
+def pytest_collection_modifyitems(items):
+    """What takes minutes first: where a worker took it last, the other would wait for it."""
+    items.sort(key=lambda item: item.path.stem not in ("test_repeat", "test_grid_training"))
+
+
 @pytest.fixture(scope="session")
 def shipped():
     """The grid model that ships, loaded."""

@@ -156,7 +156,7 @@ def test_single_things_are_counted_once_each(worked):
     assert found["any"]["value"] == 0.5
     assert found["precision"]["value"] == pytest.approx(1 / 3, abs=1e-6)
     assert found["recall"]["value"] == 0.5
-    assert tables.things({"it": found}).loc["it", "recall (1 of several things)"][:4] == "50.0"
+    assert pages.things({"it": found}).loc["it", "recall (1 of several things)"][:4] == "50.0"
     none = breakdown.things(answers, man, boxes, resamples=20)
     assert (none["several"], none["precision"], none["recall"]) == (0, {}, {})
 
@@ -180,7 +180,7 @@ def test_photos_are_scored_by_split_and_kind():
     assert look["kinds"] == {"part": [1, 0.0], "plain": [1, 1.0]}
     assert found["score"]["accuracy_0.5"]["value"] == 1
     unsaid = breakdown.photos(answers.assign(present=None), drawn, resamples=20)
-    rows = tables.photos({"grid": found, "source": unsaid})
+    rows = pages.photos({"grid": found, "source": unsaid})
     assert rows.photos.tolist() == ["1 to look", "1 to score"] * 2
     assert rows["kept (%)"].tolist() == ["50", "100", "", ""]
 

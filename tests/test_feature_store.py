@@ -5,9 +5,11 @@ The encoder here is a small function of the pixels; what is tested is all around
 
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,19 +25,9 @@ from tests.makers import files_of
 MADE_WITH = {"backbone": "colours", "size": 32, "channels": 48}
 SHARD, BATCH = 4, 2
 
-# A run of its own process: folder of pictures, store, and seconds to rest after each batch.
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from scene_utils.features import store as feature_store
-from tests.test_feature_store import BATCH, MADE_WITH, SHARD, encode, make
-rest = float(sys.argv[3])
-def slow(pixels):
-    time.sleep(rest)
-    return encode(pixels)
-print("ready", flush=True)
-make(Path(sys.argv[1]), Path(sys.argv[2]), slow)
-"""
+# One process imports what a run needs, and each run is a copy of it: to import takes seconds.
+RUNS = multiprocessing.get_context("forkserver")
+RUNS.set_forkserver_preload([__name__])
 
 
 def encode(pixels):
@@ -52,11 +44,21 @@ def make(images, folder, encode=encode, ids=None):
     return feature_store.open_store(folder)
 
 
-def start(images, folder, rest=0.0):
-    command = [sys.executable, "-c", PROGRAM, str(images), str(folder), str(rest)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": paths.ROOT}
-    running = subprocess.Popen(command, text=True, **pipes)
-    running.stdout.readline()
+def make_slowly(images, folder, rest, ready):
+    def slow(pixels):
+        time.sleep(rest)
+        return encode(pixels)
+
+    ready.set()
+    make(images, folder, slow)
+
+
+def start(images, folder, rest):
+    """A run in a process of its own that rests so many seconds after each batch."""
+    ready = RUNS.Event()
+    running = RUNS.Process(target=make_slowly, args=(images, folder, rest, ready))
+    running.start()
+    ready.wait()
     return running
 
 
@@ -191,7 +193,7 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(images, tmp_path):
         assert len(feature_store.open_store(folder).row) >= SHARD
     finally:
         running.kill()
-        running.communicate()
+        running.join()
     assert len(make(images, folder).row) == 18
 
 
@@ -317,14 +319,12 @@ def test_fifty_kills_at_random_moments_change_no_bit(tmp_path):
     while kills < 50:
         folder = tmp_path / f"store{finished}"
         running = start(images, folder, rest=0.002)
-        try:
-            # Mostly short ones: creating, renaming and listing are a small share of a run.
-            running.wait(rng.uniform(0, 0.15))
-        except subprocess.TimeoutExpired:
-            running.kill()
-            kills += 1
-        _, error = running.communicate()
-        assert "Error" not in error, error
+        # Mostly short ones: creating, renaming and listing are a small share of a run.
+        running.join(rng.uniform(0, 0.15))
+        running.kill()
+        running.join()
+        assert running.exitcode in (0, -signal.SIGKILL)
+        kills += running.exitcode != 0
         partial.add((finished, len(list(folder.glob("0*.json")))))
         if len(list(folder.glob("0*.json"))) == 15:
             make(images, folder)

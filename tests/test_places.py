@@ -7,7 +7,7 @@ import pytest
 from scene_utils import box_ops, paths
 from scene_utils.analysis import alike, breakdown
 from scene_utils.grid import places
-from scene_utils.study import tables
+from tests.benchmarks import pages
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_questions_are_made_where_one_thing_alone_lies_at_a_side():
     found = breakdown.of_alike(half, resamples=20)
     assert found["accuracy"]["value"] == 0.5
     assert found["chance"] == pytest.approx((4 / 2 + 4 / 3) / 8, abs=1e-6)
-    table = tables.alike({"it": found}).iloc[:, 0]
+    table = pages.alike({"it": found}).iloc[:, 0]
     assert table["it"].startswith("50.0 [")
     assert table["one of the things"] == "41.7"
     assert alike.questions(*(table.iloc[:0] for table in made_phrases())).empty

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import scene_utils
-from scene_utils import box_ops, images, paths
+from scene_utils import box_ops, grounding, images, paths
 from scene_utils.grid import ranking
 from tests.makers import command
 
@@ -128,7 +128,7 @@ def test_both_models_refuse_the_same_numbers_of_boxes(name, top_k):
 def test_the_source_system_that_ships_answers_in_python_and_on_the_command_line():
     photo = paths.PHOTOS / "astronaut.jpg"
     source = scene_utils.load_model("source")
-    assert source.label == "source (EfficientNet-Lite0, GloVe 50)"
+    assert grounding.label(source.settings, "source") == "source (EfficientNet-Lite0, GloVe 50)"
     one, other = source.ground(photo, ["a woman", "an American flag"], top_k=5)
     assert one.boxes.shape == other.boxes.shape == (1, 4)
     assert (one.boxes != other.boxes).any()

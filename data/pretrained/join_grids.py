@@ -12,7 +12,7 @@ What ships was made by, with D the folder of Flickr30k Entities and G=data/cache
     fit_curves.py $D
 
 each after `.venv/bin/python data/pretrained/`. The first three want a GPU; the fourth takes 20
-minutes on two CPU cores, `train_instances` an hour.
+minutes on two CPU cores, `train_instances` 35.
 """
 
 import argparse

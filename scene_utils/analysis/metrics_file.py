@@ -60,14 +60,3 @@ def note(data: dict, labels: dict[str, str]) -> str:
     untrained = any("untrained" in label for label in labels.values())
     text = f"{data['name']}, {data['split']}, {data['mentions']:,} mentions"
     return text + (", untrained" if untrained else "")
-
-
-def caption(metrics: dict) -> str:
-    """One line that says what the figures rest on."""
-    data, made = metrics["data"], metrics["made_with"]
-    return (
-        f"{data['name']}, split {data['split']}: {data['images']:,} images, "
-        f"{data['mentions']:,} boxed mentions; trained on {data['train_images']:,} images; "
-        f"source: {made['backbone']}, {made['vectors']}, seed {made['seed']}; "
-        f"{metrics['code']['date']}"
-    )

@@ -53,11 +53,6 @@ class GridSettings:
     presence_steps: int = 300  # see `train_presence`
     seed: int = 0
 
-    @property
-    def maps_last(self) -> bool:
-        """Whether a picture has the same maps of the backbone in every step."""
-        return not (self.augmented or self.backbone_rate or self.progressive)
-
     def size_in(self, epoch: int) -> int:
         """Side in px at which epoch number `epoch`, from 0, sees pictures: in the first half of a
         progressive run .7 of the whole, which takes half the time (after Tan and Le 2021,

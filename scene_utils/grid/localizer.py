@@ -63,10 +63,6 @@ class GridLocalizer:
     from_pixels = True
 
     @property
-    def label(self) -> str:
-        return grounding.label(self.settings, "grid")
-
-    @property
     def reads_sentences(self) -> bool:
         """Whether phrases of a sentence can help each other, see `sentences`."""
         return self.context is not None

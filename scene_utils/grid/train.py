@@ -118,7 +118,8 @@ def train_grid(
     trainer = Trainer(model, settings, total)
     alone = Ensemble((model,))
     step = trainer.resume(folder / "state")
-    if settings.maps_last:
+    # A picture then has the same maps of the backbone in every step.
+    if not (settings.augmented or settings.backbone_rate or settings.progressive):
         trainer.keep_maps(train_set)
     log = folder / "history.csv"
     rows = pd.read_csv(log).to_dict("records")[: step // per_epoch] if step >= per_epoch else []
@@ -134,7 +135,7 @@ def train_grid(
                 step += 1
                 bar.update()
                 if time.perf_counter() - saved > SAVE_SECONDS and step % per_epoch:
-                    trainer.save(step)
+                    trainer.states.save(step)
                     saved = time.perf_counter()
             trainer.swap()
             seconds = time.perf_counter() - began
@@ -144,7 +145,7 @@ def train_grid(
             trainer.swap()
             rows.append(row)
             write_text(log, pd.DataFrame(rows).to_csv(index=False))
-            trainer.save(step)
+            trainer.states.save(step)
             bar.set_postfix(val_iou=row["val_mean_iou"], val_accuracy=row["val_accuracy_0.5"])
     write_text(finished, json.dumps(wanted, indent=1) + "\n")
     started.unlink()

@@ -12,12 +12,12 @@ import pandas as pd
 from scene_utils import box_ops, exported, grounding
 from scene_utils.dataset.mentions import prediction_table
 from scene_utils.features.encode import FeatureStore, cache_features, openvino_encoder
-from scene_utils.features.weights import Weights, find_weights
+from scene_utils.features.weights import SIZE, Weights, find_weights
 from scene_utils.grounding import Grounding
 from scene_utils.images import GREY, ImageSource, read_squeezed
 from scene_utils.words import Vocabulary, check_phrases
 
-LEAST = 0.002  # side of a box, as a fraction of the picture, that a network let collapse
+LEAST = 0.002  # smallest side of a box, as a fraction of the picture: a narrower one is widened
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,14 @@ class SourceModel:
     vocabulary: Vocabulary
     network: exported.Network = field(repr=False)
     weights: str | Path | None = None
+    size = SIZE  # side in px of the square that a picture is squeezed to
     from_pixels = False  # it answers from features that may be cached, see `seen`
     reads_sentences = False
-
-    @property
-    def label(self) -> str:
-        return grounding.label(self.settings, self.settings["model"])
 
     @property
     def sees(self) -> bool:
         """Whether its answer depends on the picture at all."""
         return self.settings["model"] != "text-only"
-
-    @property
-    def size(self) -> int:
-        """Side in px of the square that a picture is squeezed to; 0 for one that does not see."""
-        return self.backbone.size if self.sees else 0
 
     @cached_property
     def backbone(self) -> Weights:
@@ -82,7 +74,7 @@ class SourceModel:
         asked, length = check_phrases(phrases), self.settings["length"]
         if not asked:
             return []
-        pixels, width, height = read_squeezed(image, self.size or 32)
+        pixels, width, height = read_squeezed(image, self.size)
         feature = self.encode(pixels[None])  # (1, channels)
         tokens = self.vocabulary.encode(asked, length)  # (n, 12)
         relative = self.regress(feature, np.zeros(len(asked), int), tokens)  # (n, 4)
@@ -100,7 +92,7 @@ class SourceModel:
 
     def seen(self, store: FeatureStore, ids: list[str]) -> np.ndarray:
         """What it sees of pictures of a store, for `look`, and last of one without content."""
-        grey = self.encode(np.full((1, self.size or 1, self.size or 1, 3), GREY, np.uint8))
+        grey = self.encode(np.full((1, self.size, self.size, 3), GREY, np.uint8))
         return np.concatenate([store.array(ids) if self.sees else grey.repeat(len(ids), 0), grey])
 
     def look(self, phrases: Sequence[str], seen: np.ndarray, rows: np.ndarray) -> tuple:

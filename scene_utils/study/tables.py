@@ -19,7 +19,7 @@ def cell(figure: dict, metric: str = "") -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _rows(found: dict, cells: Callable[..., dict]) -> pd.DataFrame:
+def by_model(found: dict, cells: Callable[..., dict]) -> pd.DataFrame:
     """A row a model: the cells, by column, of what was found of it."""
     rows = {model: cells(of) for model, of in found.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
@@ -28,12 +28,12 @@ def _rows(found: dict, cells: Callable[..., dict]) -> pd.DataFrame:
 def scores(results: dict[str, dict], protocol: str = "merged") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: a column for each of `METRICS`."""
     names = {name: name.replace("_", " ") for name in METRICS}
-    return _rows(results, lambda of: {names[n]: cell(of[protocol][n], n) for n in METRICS})
+    return by_model(results, lambda of: {names[n]: cell(of[protocol][n], n) for n in METRICS})
 
 
 def recall(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: recall at 1, 5, 10 and the upper bound over all mentions."""
-    table = _rows(
+    table = by_model(
         {model: of["recall"][protocol]["all"] for model, of in results.items()},
         lambda found: {name: cell(found[name]) for name in RECALLS},
     )
@@ -42,7 +42,7 @@ def recall(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
 
 def categories(results: dict[str, dict], protocol: str = "any") -> pd.DataFrame:
     """Of `metrics.evaluate`'s results: recall at 1, a column a category with its mentions."""
-    return _rows(
+    return by_model(
         {model: of["recall"][protocol] for model, of in results.items()},
         lambda found: {
             f"{name} ({of['mentions']:,})": f"{100 * of['1']['value']:.1f}"
@@ -80,50 +80,11 @@ def frequency(rows: list[dict]) -> pd.DataFrame:
     for row in rows:
         text = cell(row) + ("" if row["score"] is None else f", score {100 * row['score']:.0f}")
         cells.setdefault(row["model"], {})[f"{row['bin']} ({row['mentions']:,})"] = text
-    return _rows(cells, dict)
-
-
-def things(found: dict[str, dict]) -> pd.DataFrame:
-    """Of `breakdown.things`: recall at 1, any box, and precision and recall of several things."""
-
-    def cells(of: dict) -> dict:
-        several = f"{of['several']:,} of several things"
-        row = {f"any: R@1 ({of['mentions']:,})": cell(of["any"])}
-        return row | {f"{name} ({several})": cell(of[name]) for name in ("precision", "recall")}
-
-    return _rows(found, cells)
-
-
-def alike(found: dict[str, dict]) -> pd.DataFrame:
-    """Of `breakdown.of_alike`: accuracy at IoU .5, and that of one of the things at random."""
-
-    def cells(of: dict) -> dict:
-        asked = f"{of['questions']:,} questions, {of['pictures']:,} pictures"
-        return {f"right (%) of {asked}": cell(of["accuracy"])}
-
-    table = _rows(found, cells)
-    if found:
-        table.loc["one of the things"] = f"{100 * next(iter(found.values()))['chance']:.1f}"
-    return table
-
-
-def photos(found: dict[str, dict]) -> pd.DataFrame:
-    """Of `breakdown.photos` by model: a row a model and split, accuracy at IoU .5 also by kind."""
-    rows = []
-    for model, splits in found.items():
-        for split, of in splits.items():
-            row = {"model": model, "photos": f"{of['photos']} to {split}"}
-            row |= {"phrases": f"{of['phrases']}", "mean IoU": cell(of["mean_iou"], "mean_iou")}
-            row["right (%)"] = cell(of["accuracy_0.5"])
-            row |= {k: f"{100 * share:.0f} % of {n}" for k, (n, share) in of["kinds"].items()}
-            for name in ("kept", "flagged"):
-                row[f"{name} (%)"] = "" if of[name] is None else f"{100 * of[name]:.0f}"
-            rows.append(row)
-    return pd.DataFrame(rows).set_index("model") if rows else pd.DataFrame()
+    return by_model(cells, dict)
 
 
 def presence(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
-    """Of `breakdown.presence`: a row a model and kind, the ROC curve's area and what .5 does."""
+    """Of `breakdown.presence`: a row a model and kind: area, and what `grounding.ABSENT` does."""
     rows = [
         {
             "model": model,

@@ -116,7 +116,7 @@ def notices(
             asks = f" Did you mean {' or '.join(near)}?" if near else ""
             told.append(f"The model does not know '{shorten(word, SHORT)}'.{asks}")
         for word in answer.rare:
-            told.append(f"'{shorten(word, SHORT)}' was seldom seen in training.")
+            told.append(f"'{shorten(word, SHORT)}' was seldom or never seen in training.")
         if answer.unread:
             words = shorten(" ".join(answer.unread), 80)
             told.append(f"The model does not read the last words, '{words}'.")

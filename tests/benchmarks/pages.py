@@ -36,9 +36,20 @@ def markdown(table: pd.DataFrame, note: str) -> str:
     return "\n".join([*lines, "", f"({note})"])
 
 
+def caption(metrics: dict) -> str:
+    """One line that says what the figures rest on."""
+    data, made = metrics["data"], metrics["made_with"]
+    return (
+        f"{data['name']}, split {data['split']}: {data['images']:,} images, "
+        f"{data['mentions']:,} boxed mentions; trained on {data['train_images']:,} images; "
+        f"source: {made['backbone']}, {made['vectors']}, seed {made['seed']}; "
+        f"{metrics['code']['date']}"
+    )
+
+
 def _captioned(table: pd.DataFrame, note: str, metrics: dict) -> str:
     labelled = table.rename(index=metrics["labels"])
-    return markdown(labelled, f"{note}; {metrics_file.caption(metrics)}")
+    return markdown(labelled, f"{note}; {caption(metrics)}")
 
 
 def models(metrics: dict) -> str:
@@ -69,7 +80,11 @@ def _summary(metrics: dict) -> pd.DataFrame:
 def _perturbations(metrics: dict) -> pd.DataFrame:
     """A column a change: accuracy after it and its fall in points."""
     rows = {
-        model: {row["change"]: f"{100 * row['changed']:.1f}, fall {tables.cell(row)}" for row in of}
+        model: {
+            f"{row['change']} ({row['mentions']:,})": f"{100 * row['changed']:.1f}, fall "
+            + tables.cell(row)
+            for row in of
+        }
         for model, of in metrics["perturbations"].items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").fillna("")
@@ -126,10 +141,55 @@ NOTES = {
     f"many); kept: phrases with `present` of {ABSENT} or more; flagged: absent things below",
     "presence": "a phrase about its own picture and about another; kept: `present` of "
     f"{ABSENT} or more; flagged: below",
-    "perturbations": "accuracy at IoU .5 after the change, %, and its fall in points; merged box",
+    "perturbations": "accuracy at IoU .5 after the change, %, and its fall in points, on the "
+    "mentions for which it can be made (how many); merged box",
     "mistakes": "% of the mentions; last columns: of the missed, those that another phrase's box "
     "would have answered, and how often the box of a random other phrase would",
 }
+
+
+def things(found: dict[str, dict]) -> pd.DataFrame:
+    """Of `breakdown.things`: recall at 1, any box, and precision and recall of several things."""
+
+    def cells(of: dict) -> dict:
+        several = f"{of['several']:,} of several things"
+        row = {f"any: R@1 ({of['mentions']:,})": tables.cell(of["any"])}
+        return row | {
+            f"{name} ({several})": tables.cell(of[name]) for name in ("precision", "recall")
+        }
+
+    return tables.by_model(found, cells)
+
+
+def alike(found: dict[str, dict]) -> pd.DataFrame:
+    """Of `breakdown.of_alike`: accuracy at IoU .5, and that of one of the things at random."""
+
+    def cells(of: dict) -> dict:
+        asked = f"{of['questions']:,} questions, {of['pictures']:,} pictures"
+        return {f"right (%) of {asked}": tables.cell(of["accuracy"])}
+
+    table = tables.by_model(found, cells)
+    if found:
+        table.loc["one of the things"] = f"{100 * next(iter(found.values()))['chance']:.1f}"
+    return table
+
+
+def photos(found: dict[str, dict]) -> pd.DataFrame:
+    """Of `breakdown.photos` by model: a row a model and split, accuracy at IoU .5 also by kind."""
+    rows = []
+    for model, splits in found.items():
+        for split, of in splits.items():
+            row = {"model": model, "photos": f"{of['photos']} to {split}"}
+            row |= {
+                "phrases": f"{of['phrases']}",
+                "mean IoU": tables.cell(of["mean_iou"], "mean_iou"),
+            }
+            row["right (%)"] = tables.cell(of["accuracy_0.5"])
+            row |= {k: f"{100 * share:.0f} % of {n}" for k, (n, share) in of["kinds"].items()}
+            for name in ("kept", "flagged"):
+                row[f"{name} (%)"] = "" if of[name] is None else f"{100 * of[name]:.0f}"
+            rows.append(row)
+    return pd.DataFrame(rows).set_index("model") if rows else pd.DataFrame()
 
 
 def _shown(found: dict, without: str) -> dict:
@@ -138,10 +198,11 @@ def _shown(found: dict, without: str) -> dict:
 
 
 MAKERS = {
-    "photos": lambda metrics: tables.photos(_shown(metrics["photos"], "a second look")),
-    "alike": lambda metrics: tables.alike(_shown(metrics["alike"], "places")),
+    "photos": lambda metrics: photos(_shown(metrics["photos"], "a second look")),
+    "alike": lambda metrics: alike(_shown(metrics["alike"], "places")),
     **{"summary": _summary, "recall": _recall, "differences": _differences, "mistakes": _mistakes},
     "perturbations": _perturbations,
+    "things": lambda metrics: things(metrics["things"]),
     "categories": lambda metrics: tables.categories(metrics["models"]),
 }
 WHOLE = {"models": models, "misses": _misses, "ablation": _ablation}
