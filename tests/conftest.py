@@ -14,7 +14,7 @@ from scene_utils.grid import batches
 
 def pytest_collection_modifyitems(items):
     """What takes minutes first: where a worker took it last, the other would wait for it."""
-    items.sort(key=lambda item: item.path.stem not in ("test_repeat", "test_grid_training"))
+    items.sort(key=lambda item: item.path.stem != "test_repeat")
 
 
 @pytest.fixture(scope="session")
