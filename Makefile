@@ -93,8 +93,7 @@ figures: .venv/.done ## figures and metrics.json of notebooks 05 to 05d again, f
 	  $(RUN) notebook notebooks/$$name.py $(BUILD)/$$name.ipynb -p profile=$(PROFILE) -p 'changes=renew=false $(SET)' || exit 1; done
 	@ls $(FIGS)
 
-# What converts for a peer of the benchmark, and the peer, lie beside the environment: none of the
-# study needs them.
+# A peer of the benchmark, and what converts for it, lie beside the environment: no study needs them.
 bench: .venv/.done build/bench/.done ## measure speed here, against other runtimes: figures/bench.json
 	@$(BIN)/python -m tests.benchmarks --profile $(PROFILE) $(if $(ROOT),--data-root $(ROOT)) $(if $(ONLY),--only $(ONLY))
 build/bench/.done: pyproject.toml

@@ -1,9 +1,9 @@
 """Import TensorFlow without the banner that its C++ side prints before any log level applies.
 
-Import this module before keras or tensorflow. Python errors and warnings are not touched; what
-TensorFlow's C++ side logs is not shown, not as an error either: it calls a kernel that is slower an
-error, and what is one is raised as a Python error too. Under
-another backend of Keras, as `data/pretrained/train_on_gpu.py` chooses, nothing is imported.
+Import this module before keras or tensorflow. Python errors and warnings are not touched. What the
+C++ side logs is not shown, not even as an error: it calls a slower kernel one, and what is one is
+raised in Python too. Under another backend of Keras, as `data/pretrained/train_on_gpu.py` chooses,
+nothing is imported.
 """
 
 import os

@@ -49,8 +49,14 @@ def make_slowly(images, folder, rest, ready):
         time.sleep(rest)
         return encode(pixels)
 
+    os.dup2(os.open(log_of(folder), os.O_CREAT | os.O_APPEND | os.O_WRONLY), 2)
     ready.set()
     make(images, folder, slow)
+
+
+def log_of(folder):
+    """What runs into a store say on their standard error."""
+    return folder.with_suffix(".log")
 
 
 def start(images, folder, rest):
@@ -58,7 +64,7 @@ def start(images, folder, rest):
     ready = RUNS.Event()
     running = RUNS.Process(target=make_slowly, args=(images, folder, rest, ready))
     running.start()
-    ready.wait()
+    assert ready.wait(60)
     return running
 
 
@@ -324,6 +330,7 @@ def test_fifty_kills_at_random_moments_change_no_bit(tmp_path):
         running.kill()
         running.join()
         assert running.exitcode in (0, -signal.SIGKILL)
+        assert "Error" not in log_of(folder).read_text()
         kills += running.exitcode != 0
         partial.add((finished, len(list(folder.glob("0*.json")))))
         if len(list(folder.glob("0*.json"))) == 15:

@@ -37,6 +37,7 @@ BINS = {
     "boxes of the phrase": "1 2 3 4-5 6+",
     "words unknown to GloVe": "0 1+",
 }
+UNSAID = {"kept": None, "flagged": None}  # of a model that says nothing of it
 # Highest number of each bin.
 FREQUENCIES = {"never": 0, "1-5": 5, "6-20": 20, "21-100": 100, "101-500": 500, ">500": np.inf}
 MISTAKES = (
@@ -292,6 +293,12 @@ def of_alike(answered: pd.DataFrame, **draws: int) -> dict:
     }
 
 
+def _limited(own: pd.Series, other: pd.Series) -> dict[str, float]:
+    """Of `present` of own phrases the share at the limit or above, of others that below."""
+    kept, flagged = (own >= ABSENT).mean(), (other < ABSENT).mean()
+    return {"kept": round(float(kept), 6), "flagged": round(float(flagged), 6)}
+
+
 def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[str, dict]:
     """How the phrases of `data/photos/boxes.csv`, `drawn`, were answered, by its `split`.
 
@@ -314,8 +321,7 @@ def photos(answered: pd.DataFrame, drawn: pd.DataFrame, **draws: int) -> dict[st
             "phrases": len(here),
             **dict(zip(metrics.MAIN_METRICS, figures, strict=True)),
             "kinds": {k: [int(n), round(float(share), 6)] for k, n, share in hits.itertuples()},
-            "kept": round(float((here.present >= ABSENT).mean()), 6) if said else None,
-            "flagged": round(float((rows.present[absent] < ABSENT).mean()), 6) if said else None,
+            **(_limited(here.present, rows.present[absent]) if said else UNSAID),
         }
     return found
 
@@ -363,8 +369,7 @@ def _presence_of(
     return {
         "mentions": [len(own), len(other)],
         "area": metrics.figure(area_under_roc(*scores), low, high),
-        "kept": round(float((own.present >= ABSENT).mean()), 6),
-        "flagged": round(float((other.present < ABSENT).mean()), 6),
+        **_limited(own.present, other.present),
         "false_alarms": (np.cumsum(mine) / mine.sum())[at].round(5).tolist(),
         "found": (np.cumsum(~mine) / (~mine).sum())[at].round(5).tolist(),
     }

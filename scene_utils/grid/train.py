@@ -135,7 +135,7 @@ def train_grid(
                 step += 1
                 bar.update()
                 if time.perf_counter() - saved > SAVE_SECONDS and step % per_epoch:
-                    trainer.states.save(step)
+                    trainer.save(step)
                     saved = time.perf_counter()
             trainer.swap()
             seconds = time.perf_counter() - began
@@ -145,7 +145,7 @@ def train_grid(
             trainer.swap()
             rows.append(row)
             write_text(log, pd.DataFrame(rows).to_csv(index=False))
-            trainer.states.save(step)
+            trainer.save(step)
             bar.set_postfix(val_iou=row["val_mean_iou"], val_accuracy=row["val_accuracy_0.5"])
     write_text(finished, json.dumps(wanted, indent=1) + "\n")
     started.unlink()

@@ -81,10 +81,14 @@ class Trainer:
         return losses
 
     def resume(self, folder: Path) -> int:
-        """Go on from what `states` kept in the folder, if anything; the number of steps done."""
+        """Go on from what `save` left in the folder, if anything; the number of steps done."""
         self.states = tf.train.CheckpointManager(self.checkpoint, folder, max_to_keep=1)
         self.states.restore_or_initialize()
         return int(self.optimizers[0].iterations)
+
+    def save(self, step: int) -> None:
+        """Keep what `resume` takes, and none older."""
+        self.states.save(step)
 
     def swap(self) -> None:
         """Exchange the model's weights with their moving average."""
