@@ -157,7 +157,7 @@ def keep(folder: Path, given: list[View], pictures: np.ndarray) -> None:
     model = network.load_grid(FOLDER, policy="float32")
     see, ask = member_networks(model, settings)
     counts = [len(view.tokens) for view in given]
-    ends = np.cumsum(counts)
+    ends = np.cumsum(counts).tolist()  # NumPy writes its own integers so that it cannot read them
     cells = settings["size"] // STRIDE
     shapes = {
         "map": ((len(given), cells**2, model.visual.output_shape[-1]), np.float16),
