@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from scene_utils import paths
+from scene_utils.dataset import entities
+from scene_utils.features.pixels import squeeze_pictures
 
 
 @pytest.fixture
@@ -58,6 +60,30 @@ def test_as_many_single_things_are_chosen_as_there_are_several_in_a_picture(scri
         boxes = view.things[np.isfinite(view.things[..., 0])]
         assert ((boxes >= 0) & (boxes <= 1)).all()
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
+
+
+@pytest.mark.slow
+def test_what_the_first_member_sees_is_kept_and_read_again(script, twenty, tmp_path):
+    module, mentions = script("train_instances"), twenty.mentions
+    things = np.full((len(mentions.rows), module.THINGS, 4), np.nan, np.float32)
+    things[:, :2] = mentions.boxes[:, None]
+    whole, *_, moved = module.views(mentions, things, twenty.vocabulary)
+    pictures = entities.image_folder(twenty.root)
+    store = squeeze_pictures(pictures, twenty.store.row, 320, tmp_path / "squeezed")
+    module.keep(tmp_path, [whole, moved], store.pictures)
+    names = ("map", "seen", "scores", "phrases", "things", "view")
+    kept = {name: np.load(tmp_path / f"{name}.npy") for name in names}
+    counts = [len(view.tokens) for view in (whole, moved)]
+    np.testing.assert_array_equal(kept["view"], np.repeat([0, 1], counts))
+    np.testing.assert_array_equal(kept["things"], np.concatenate([whole.things, moved.things]))
+    assert kept["map"].shape == (2, 400, 256)
+    for name in ("map", "seen", "scores", "phrases"):
+        assert np.isfinite(kept[name]).all()
+        assert kept[name].min() < kept[name].max()
+    # It is not made again.
+    made = (tmp_path / "seen.npy").stat().st_mtime_ns
+    module.keep(tmp_path, [whole, moved], store.pictures)
+    assert (tmp_path / "seen.npy").stat().st_mtime_ns == made
 
 
 def test_a_table_of_words_grows_and_keeps_what_it_had(script, tmp_path):
