@@ -83,7 +83,7 @@ def test_a_member_that_is_not_finished_or_of_another_kind_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"found no settings\.json"):
         folders.member_folders(tmp_path)
     first = {"members": 2, "size": 320, "seed": 0, "epochs": 36, "fingerprint": "a"}
-    write_settings(tmp_path, **first)
+    write_settings(tmp_path, **first, views=4400)
     with pytest.raises(FileNotFoundError, match=r"member2: expected a finished grid model"):
         folders.member_folders(tmp_path)
     other = first | {"seed": 1, "epochs": 16, "taught_by": [], "fingerprint": "b"}

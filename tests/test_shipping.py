@@ -1,14 +1,17 @@
 """The scripts that make what ships: their losses, choices and files."""
 
 import importlib
+from dataclasses import replace
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
-from scene_utils import paths
+from scene_utils import box_ops, paths, words
 from scene_utils.dataset import entities
 from scene_utils.features.pixels import squeeze_pictures
+from scene_utils.grid import batches
 
 
 @pytest.fixture
@@ -62,6 +65,25 @@ def test_as_many_single_things_are_chosen_as_there_are_several_in_a_picture(scri
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
 
 
+def test_questions_of_place_are_learned_from_as_single_things(script, twenty):
+    module, mentions = script("train_instances"), twenty.mentions
+    things = np.full((len(mentions.rows), module.THINGS, 4), np.nan, np.float32)
+    things[:, 0] = mentions.boxes
+    image_id, row = next(iter(twenty.store.row.items()))
+    asked = [
+        (image_id, f"the circle on the {side}", 0.1, 0.2, 0.3, 0.4) for side in ("left", "top")
+    ]
+    asked = pd.DataFrame(asked, columns=["image_id", "phrase", *box_ops.COLUMNS])
+    joined, things = module.with_questions(mentions, things, asked, twenty.store, twenty.vocabulary)
+    assert (mentions.picture_rows[joined.rows[-2:]] == row).all()
+    np.testing.assert_array_equal(things[-2:, 0], joined.boxes[-2:])
+    assert np.isnan(things[-2:, 1:]).all()
+    # No phrase names several things, so no other is chosen.
+    chosen = module.choose(joined, things, np.random.default_rng(0), 2)
+    assert set(chosen) == {len(things) - 2, len(things) - 1}
+    assert len(module.choose(joined, things, np.random.default_rng(0))) == 0
+
+
 @pytest.mark.slow
 def test_what_the_first_member_sees_is_kept_and_read_again(script, twenty, tmp_path):
     module, mentions = script("train_instances"), twenty.mentions
@@ -97,3 +119,93 @@ def test_a_table_of_words_grows_and_keeps_what_it_had(script, tmp_path):
         grown = file["layers/words/vars/0"][()]
         assert file["layers/dense/vars/0"].shape == (3, 5)
     np.testing.assert_array_equal(grown, np.concatenate([table.astype(np.float16), more]))
+
+
+def views_of(script, mentions, vocabulary, embeddings):
+    """`train_views.Views` of mentions, in which training had all but the vocabulary's last word."""
+    module, learned = script("train_views"), len(vocabulary.words) - 1
+    settings = module.GridSettings(pictures_per_step=4, seed=3)
+    return module.Views(mentions, settings, vocabulary, learned, embeddings)
+
+
+def test_pasted_pictures_keep_what_only_one_of_them_shows_and_where(script, twenty):
+    views = views_of(script, twenty.mentions, twenty.vocabulary, twenty.embeddings)
+    shade = np.arange(len(views.groups), dtype=np.uint8)
+    rows = np.argsort(twenty.mentions.picture_rows)
+    flat = np.broadcast_to(shade[rows][:, None, None, None], twenty.mentions.pictures.shape)
+    views.mentions = replace(twenty.mentions, pictures=flat)
+    for seed in range(8):
+        shown, pixels, mentions, boxes = views.four(np.random.default_rng(seed), seed)
+        assert seed in shown
+        assert set(np.unique(pixels)) == set(shown)
+        x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2 * len(pixels)
+        found = pixels[y.astype(int), x.astype(int), 0]
+        np.testing.assert_array_equal(found, twenty.mentions.rows[mentions])
+        for number in np.unique(found):
+            own = views.last[mentions[found == number]]
+            others = views.held[shown[shown != number]].any(axis=0)
+            assert not others[own].any()
+
+
+def test_a_question_of_place_stays_true_in_every_view(script, twenty):
+    mentions, vocabulary = twenty.mentions, twenty.vocabulary
+    words = [*vocabulary.words, "left", "right", "on", "leftmost", "rightmost", "zebra"]
+    vocabulary = type(vocabulary).of(list(dict.fromkeys(words)))
+    plain = np.ones((len(vocabulary.words), 4), np.float32)
+    views = views_of(script, mentions, vocabulary, plain)
+    sides = {"left": [0.1, 0.4, 0.3, 0.6], "right": [0.6, 0.4, 0.8, 0.6]}
+    ids = {row: image_id for image_id, row in twenty.store.row.items()}
+    asked = [
+        (ids[row], f"the zebra on the {side}", *box)
+        for row in mentions.picture_rows
+        for side, box in sides.items()
+    ]
+    asked = pd.DataFrame(asked, columns=["image_id", "phrase", *box_ops.COLUMNS])
+    views.ask(asked, twenty.store.row, vocabulary)
+    told = 0
+    for step in range(12):
+        batch = views.batch(step)
+        assert ((batch.boxes >= 0) & (batch.boxes <= 1)).all()
+        again = views.batch(step)
+        np.testing.assert_array_equal(again.tokens, batch.tokens)
+        for window, phrases, boxes in zip(batch.windows, batch.tokens, batch.boxes, strict=True):
+            top, left, bottom, right = window
+            size, corner = np.array([right - left, bottom - top]), np.array([left, top])
+            for tokens, box in zip(phrases, boxes, strict=True):
+                said = {vocabulary.words[token % len(vocabulary.words)] for token in tokens}
+                if "zebra" not in said:
+                    continue
+                ends = box.reshape(2, 2) * size + corner
+                seen = np.concatenate([ends.min(axis=0), ends.max(axis=0)])
+                side = "left" if {"left", "leftmost"} & said else "right"
+                if left > right:  # mirrored
+                    side = {"left": "right", "right": "left"}[side]
+                assert box_ops.iou(seen, np.array(sides[side])) >= 0.59
+                told += 1
+    assert told > 50
+
+
+@pytest.mark.slow
+def test_a_member_is_trained_on_and_words_that_training_lacks_stay(script, twenty, tmp_path):
+    module, member = script("train_views"), paths.PRETRAINED / "grid"
+    vocabulary = words.Vocabulary.load(member / "vocabulary.txt")
+    folder = entities.image_folder(twenty.root)
+    store = squeeze_pictures(folder, twenty.store.row, 320, tmp_path / "squeezed")
+    mentions = batches.make_mentions(twenty.phrases, "train", store, vocabulary, 12)
+    plain = np.ones((len(vocabulary.words), 50), np.float32)
+    settings = module.GridSettings(backbone="efficientnet_lite2", pictures_per_step=2)
+    settings = replace(settings, policy="mixed_bfloat16", landmarks_shown=False)
+    views = module.Views(mentions, settings, vocabulary, 16_000, plain)
+    module.STEPS, module.SCORED, module.SAVED = 2, 2, 1
+    module.go_on(member, tmp_path, views, mentions, plain)
+    for name in ("visual", "text", "head"):
+        assert (tmp_path / f"{name}.weights.h5").is_file()
+    before, after = (len(pd.read_csv(of / "history.csv")) for of in (member, tmp_path))
+    assert after == before + 1
+    tables = []
+    for of in (member, tmp_path):
+        with h5py.File(of / "text.weights.h5") as file:
+            tables.append(file["layers/words/vars/0"][()])
+    assert tables[1].shape == tables[0].shape
+    np.testing.assert_array_equal(tables[1][16_000:], tables[0][16_000:])
+    assert (tables[1][:16_000] != tables[0][:16_000]).any()

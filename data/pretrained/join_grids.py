@@ -5,14 +5,16 @@ What ships was made by, with D the folder of Flickr30k Entities and G=data/cache
     train_on_gpu.py $G/first --data-root $D epochs=36 seed=4
     train_on_gpu.py $G/other --data-root $D epochs=12 seed=2
     train_on_gpu.py $G/second --data-root $D epochs=16 seed=6 --teacher $G/first --teacher $G/other
-    join_grids.py $G/both $G/first $G/second --data-root $D
+    train_views.py $D $G/first $G/views
+    join_grids.py $G/both $G/views $G/second --data-root $D
     ship_grid.py $G/both
     add_words.py
     train_instances.py $D
     fit_curves.py $D
 
-each after `.venv/bin/python data/pretrained/`. The first three want a GPU; the fourth takes 20
-minutes on two CPU cores, `train_instances` 35.
+each after `.venv/bin/python data/pretrained/`. The first three want a GPU; on two CPU cores
+`train_views` takes 90 minutes, `join_grids` 20, `train_instances` 20. What ships went on from the
+first member's weights as they had been shipped before, rounded and with the words of `add_words`.
 """
 
 import argparse

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ import tensorflow as tf
 from ship_grid import halve
 
 from scene_utils import box_ops, paths
+from scene_utils.analysis import alike
 from scene_utils.box_tensors import iou_and_giou
 from scene_utils.dataset import entities
 from scene_utils.dataset.mentions import boxed_mentions
@@ -45,6 +47,7 @@ from scene_utils.words import Vocabulary
 
 FOLDER = paths.PRETRAINED / "grid"
 CACHE = paths.cache("flickr30k")
+PLACED = 3  # questions of `alike` a picture, at most
 THINGS = 10  # of one phrase; the largest
 EPOCHS, BATCH, RATE, WARM = 3, 64, 1e-3, 50
 # The middle of a thing, in which a cell answers for it, in sides each way; at least a cell.
@@ -76,9 +79,33 @@ def thing_boxes(chosen: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
     return np.clip(found, 0, 1)
 
 
-def choose(mentions: Mentions, things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of the mentions of several things, and of as many of the same pictures that name one,
-    by picture."""
+def with_questions(
+    mentions: Mentions,
+    things: np.ndarray,
+    asked: pd.DataFrame,
+    store: PictureStore,
+    vocabulary: Vocabulary,
+) -> tuple[Mentions, np.ndarray]:
+    """The mentions and their things, and behind them, as if mentioned too, what some questions of
+    `alike.questions` ask for."""
+    asked = asked.sample(frac=1, random_state=0).groupby("image_id").head(PLACED)
+    number = {row: place for place, row in enumerate(mentions.picture_rows)}
+    more = {
+        "rows": asked.image_id.map(store.row).map(number).to_numpy(int),
+        "tokens": vocabulary.encode(asked.phrase, mentions.tokens.shape[1]),
+        "boxes": asked[box_ops.COLUMNS].to_numpy(np.float32),
+    }
+    meant = np.full((len(asked), THINGS, 4), np.nan, np.float32)
+    meant[:, 0] = more["boxes"]
+    joined = {name: np.concatenate([getattr(mentions, name), new]) for name, new in more.items()}
+    return replace(mentions, **joined), np.concatenate([things, meant])
+
+
+def choose(
+    mentions: Mentions, things: np.ndarray, rng: np.random.Generator, questions: int = 0
+) -> np.ndarray:
+    """Numbers of the mentions of several things, of as many of the same pictures that name one, and
+    of the last ones, which are `questions`; by picture."""
     keep = np.isfinite(things[..., 0]).sum(axis=1) > 1
     room = np.bincount(mentions.rows[keep], minlength=len(mentions.picture_rows))
     order = rng.permutation(len(keep))
@@ -86,15 +113,18 @@ def choose(mentions: Mentions, things: np.ndarray, rng: np.random.Generator) -> 
         row = mentions.rows[mention]
         keep[mention] = room[row] > 0
         room[row] -= keep[mention]
+    keep[len(keep) - questions :] = questions > 0
     kept = np.flatnonzero(keep)
     return kept[np.argsort(mentions.rows[kept], kind="stable")]
 
 
-def views(mentions: Mentions, things: np.ndarray, vocabulary: Vocabulary) -> Iterator[View]:
+def views(
+    mentions: Mentions, things: np.ndarray, vocabulary: Vocabulary, questions: int = 0
+) -> Iterator[View]:
     """Each picture whole, and then once more in a random view, as `batches.epoch_batches` has it;
     there mentions are left out of which one of several things is left."""
     rng, mirrored = np.random.default_rng(0), batches.opposite_tokens(vocabulary)
-    kept = choose(mentions, things, rng)
+    kept = choose(mentions, things, rng, questions)
     groups = [kept[group] for group in batches.by_picture(mentions.rows[kept])]
     plain = np.float32([1, 0, 1])
     for group in groups:
@@ -300,7 +330,11 @@ def main() -> None:
     store = squeeze_pictures(entities.image_folder(root), ids, settings["size"], CACHE / "squeezed")
     train = batches.make_mentions(phrases, "train", store, vocabulary, settings["length"])
     chosen, *_ = boxed_mentions(phrases, "train", store.row)
-    given = list(views(train, thing_boxes(chosen, boxes), vocabulary))
+    known = phrases[(phrases.split == "train") & phrases.image_id.isin(store.row)]
+    asked = alike.questions(known, boxes[boxes.image_id.isin(known.image_id)])
+    asked = train, thing_boxes(chosen, boxes), asked, store, vocabulary
+    joined, things = with_questions(*asked)
+    given = list(views(joined, things, vocabulary, len(joined.rows) - len(train.rows)))
     folder = CACHE / "instances"
     keep(folder, given, store.pictures)
     trained = learn(folder, network.load_grid(FOLDER, policy="float32"))

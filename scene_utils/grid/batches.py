@@ -174,7 +174,11 @@ def random_window(rng: np.random.Generator) -> np.ndarray:
     """A random view, `xyxy` in fractions of the picture: a crop, or a step back past its edges."""
     if rng.random() > 0.8:
         return WHOLE
-    scale, aspect = rng.uniform(0.5, 1.25), np.exp(rng.uniform(-0.2, 0.2))
+    return window_of(rng, rng.uniform(0.5, 1.25), np.exp(rng.uniform(-0.2, 0.2)))
+
+
+def window_of(rng: np.random.Generator, scale: float, aspect: float) -> np.ndarray:
+    """A view somewhere in the picture, or round it, of `scale` times its sides."""
     size = np.array([scale * aspect, scale / aspect])
     corner = rng.uniform(np.minimum(0, 1 - size), np.maximum(0, 1 - size))
     return np.concatenate([corner, corner + size]).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 STRIDE = 16
 PARTS = ("visual", "text", "head")
 # In what members may differ.
-OWN = ("seed", "epochs", "teachers", "taught_by", "fingerprint")
+OWN = ("seed", "epochs", "teachers", "taught_by", "views", "fingerprint")
 
 
 def read_settings(folder: Path) -> dict:
