@@ -1,22 +1,21 @@
 """Train a finished member of the grid model further, on views and phrases that captions lack.
 
-    .venv/bin/python data/pretrained/train_views.py DATA MEMBER FOLDER [SEED]
+    .venv/bin/python data/pretrained/train_views.py DATA MEMBER FOLDER [--seed 11 --steps 4400]
 
 DATA is a folder of Flickr30k Entities, on which notebooks 01 to 03 have run (profile flickr30k),
-MEMBER the folder of a finished member, FOLDER where the new one goes. It takes 90 minutes on two
-cores of a Xeon with AMX. The member sees
+MEMBER the folder of a finished member, FOLDER where the new one goes. A step takes 1.2 s on
+two cores of a Xeon with AMX. The member sees
 
 - four pictures pasted together, where things stand small and beside strangers ("YOLOv4",
   Bochkovskiy et al. 2020), asked for what the three others have nothing like;
 - questions of `analysis.alike`: of several things alike the one on the left, in other words too;
-- words by GloVe's vector alone, as words are read that training never had;
 - closer and wider views than `batches.random_window` gives.
 
 The backbone is trained from its last stage on. A stopped run goes on from its last 500 steps.
 """
 
+import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from PIL import Image
 
 from scene_utils import box_ops, paths
 from scene_utils.analysis import alike
-from scene_utils.features import backbones, encode
+from scene_utils.features import encode
 from scene_utils.grid import batches, network
 from scene_utils.grid.batches import Batch, GridSettings, Mentions
 from scene_utils.grid.ensemble import Ensemble
@@ -39,15 +38,14 @@ from scene_utils.grid.ranking import last_tokens
 from scene_utils.grid.train import val_row
 from scene_utils.grid.trainer import Trainer
 from scene_utils.runtime import progress_bar
-from scene_utils.words import Vocabulary, load_vectors
+from scene_utils.words import Vocabulary
 
 CACHE = paths.cache("flickr30k")
-STEPS, SAVED, SCORED = 4400, 500, 1100
+SAVED, SCORED = 550, 1100
 RATES = {"learning_rate": 4e-4, "backbone_rate": 6e-5}
 FROM = "stage7"  # the first stage of the backbone that is trained
 MOSAIC = 0.5  # of the pictures that have no question
 QUESTIONS = 3  # a picture, of its eight phrases
-PLAIN = 0.12  # of the words that training has, read by GloVe's vector alone
 NEAR = 0.62  # cosine of GloVe's vectors from which on two words may name the same
 CROPS, CROPS_OF_FOUR = (0.4, 1.3), (0.5, 1.1)  # ends of a view's side, in sides of the picture
 # A place in other words than those of `alike`.
@@ -69,20 +67,16 @@ class Views:
         mentions: Mentions,
         settings: GridSettings,
         vocabulary: Vocabulary,
-        learned: int,
-        plain: np.ndarray,
+        table: np.ndarray,
     ):
-        """Of the vocabulary train has the first `learned` words; `plain (words, d)`: GloVe's vector
-        of each, zeros where it has none."""
+        """`table (words, d)` has the vector of each word of the vocabulary."""
         self.mentions, self.settings = mentions, settings
-        self.words, self.learned = len(vocabulary.words), learned
         self.groups = batches.by_picture(mentions.rows)
         self.steps_of_epoch = len(self.groups) // settings.pictures_per_step
-        self.held = batches.words_of_pictures(mentions, self.words)
+        self.held = batches.words_of_pictures(mentions, len(vocabulary.words))
         self.mirrored = batches.opposite_tokens(vocabulary)
         self.last = last_tokens(mentions.tokens[None])[0]
-        self.unit = plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), 1e-6)
-        self.plain = plain.any(axis=1) & (np.arange(self.words) < learned)
+        self.unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-6)
         self.questions: list[list] = [[] for _ in mentions.picture_rows]
 
     def ask(self, asked: pd.DataFrame, row: dict[str, int], vocabulary: Vocabulary) -> None:
@@ -167,9 +161,7 @@ class Views:
         rows = [self.picked(rng, picture) for picture in chosen]
         pixels, windows, tokens, boxes, held = map(np.stack, zip(*rows, strict=True))
         absent = ~held[:, last_tokens(tokens)].transpose(1, 2, 0)
-        plain = (rng.random(tokens.shape) < PLAIN) & self.plain[tokens]
-        tokens = np.where(plain, tokens + self.words, tokens).astype(np.int32)
-        boxes = boxes.astype(np.float32)
+        tokens, boxes = tokens.astype(np.int32), boxes.astype(np.float32)
         nowhere = np.full((*boxes.shape[:2], batches.LANDMARKS, 4), np.nan, np.float32)
         asked = tokens, boxes, nowhere, absent
         return Batch(chosen, pixels, windows.astype(np.float32), light.astype(np.float32), *asked)
@@ -183,43 +175,36 @@ def random_window(rng: np.random.Generator, low: float, high: float, often: floa
     return batches.window_of(rng, scale, aspect)
 
 
-def prepared(member: Path, plain: np.ndarray) -> network.GridModel:
-    """The member, its table of words followed by GloVe's vectors of them once more."""
-    old = network.load_grid(member, policy="mixed_bfloat16")
-    settings = read_settings(member)
-    table = old.text.get_layer("words").get_weights()[0]
-    backbone = backbones.load_backbone(settings["backbone"], untrained=True)
-    design = {name: settings[name] for name in network.DESIGN} | {"policy": "mixed_bfloat16"}
-    made = network.build_grid(backbone, np.concatenate([table, plain]), **design)
-    for part, before in zip(made.parts(), old.parts(), strict=True):
-        for variable, known in zip(part.weights, before.weights, strict=True):
-            if variable.shape == known.shape:
-                variable.assign(known)
+def train(
+    made: network.GridModel,
+    folder: Path,
+    before: pd.DataFrame,
+    views: Views,
+    val: Mentions,
+    steps: int,
+    known: int,
+) -> None:
+    """Train a member for so many steps, and leave it with averaged weights.
+
+    Of its table of words the rows from number `known` on stay as they are. Its history, which is
+    `before`, goes on in history.csv.
+    """
     fixed = True
     for layer in made.visual.layers[1].layers:
         fixed = fixed and not layer.name.startswith(FROM)
         layer.trainable = not fixed
-    return made
-
-
-def train(member: Path, folder: Path, made: network.GridModel, views: Views, val: Mentions) -> None:
-    """Train, and leave the averaged weights in the model; history.csv goes on from the member's.
-
-    Of the table of words only the rows of words that train has are trained.
-    """
-    trainer = Trainer(made, views.settings, STEPS)
+    trainer = Trainer(made, views.settings, steps)
     table = made.text.get_layer("words").embeddings
-    fixed = tf.constant(table[views.learned :])
+    unknown = tf.constant(table[known:])
     alone, log = Ensemble((made,)), folder / "history.csv"
-    before, first = pd.read_csv(member / "history.csv"), trainer.resume(folder / "state")
+    first = trainer.resume(folder / "state")
     rows = (pd.read_csv(log) if first >= SCORED else before).to_dict("records")
     rows = rows[: len(before) + first // SCORED]
-    made_of = batches.prefetched(map(views.batch, range(first, STEPS)))
-    bar = progress_bar(made_of, initial=first, total=STEPS, desc="views", unit="step")
+    made_of = batches.prefetched(map(views.batch, range(first, steps)))
+    bar = progress_bar(made_of, initial=first, total=steps, desc="views", unit="step")
     losses, began = [], time.perf_counter()
     for step, batch in enumerate(bar, start=first + 1):
         losses.append(trainer.step(views.settings.size, batch))
-        table.assign(tf.concat([table[: views.learned], fixed], axis=0))
         if step % SCORED == 0:
             seconds = time.perf_counter() - began
             epoch = round(len(before) + step / views.steps_of_epoch, 1)
@@ -231,47 +216,40 @@ def train(member: Path, folder: Path, made: network.GridModel, views: Views, val
         if step % SAVED == 0:
             trainer.save(step)
     trainer.swap()
-    table.assign(tf.concat([table[: views.learned], fixed], axis=0))
-
-
-def go_on(member: Path, folder: Path, views: Views, val: Mentions, plain: np.ndarray) -> None:
-    """Train the member further, and write the weights of its parts into the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(views.settings.seed)
-    made = prepared(member, plain)
-    train(member, folder, made, views, val)
-    finished = network.load_grid(member, policy="mixed_bfloat16")
-    for part, after in zip(finished.parts(), made.parts(), strict=True):
-        for variable, new in zip(part.weights, after.weights, strict=True):
-            variable.assign(new[: variable.shape[0]] if new.shape != variable.shape else new)
-    finished.save(folder)
+    table.assign(tf.concat([table[:known], unknown], axis=0))
 
 
 def main() -> None:
-    root, member, folder = map(Path, sys.argv[1:4])
-    seed = int(sys.argv[4]) if len(sys.argv) > 4 else 11
-    known = read_settings(member)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    for name in ("data", "member", "folder"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=4400)
+    given = parser.parse_args()
+    member, folder = given.member, given.folder
+    settings = read_settings(member)
+    names = GridSettings.__dataclass_fields__.keys() & settings
+    chosen = GridSettings(**{name: settings[name] for name in names})
+    chosen = replace(chosen, **RATES, seed=given.seed, policy="mixed_bfloat16")
     phrases, boxes = (pd.read_parquet(CACHE / f"{name}.parquet") for name in ("phrases", "boxes"))
     vocabulary = Vocabulary.load(member / "vocabulary.txt")
-    learned = len(Vocabulary.load(CACHE / "vocabulary.txt").words)
-    settings = {name: known[name] for name in GridSettings.__dataclass_fields__ if name in known}
-    settings = replace(GridSettings(**settings), **RATES, seed=seed, policy="mixed_bfloat16")
     rows = encode.open_chosen(CACHE).row
-    asked = phrases, rows, root, CACHE, vocabulary, settings.size, settings.length
+    asked = phrases, rows, given.data, CACHE, vocabulary, chosen.size, chosen.length
     store, (mentions, val) = batches.open_sets(*asked)
-    vectors = load_vectors(known["vectors"])
-    plain = np.zeros((len(vocabulary.words), known["word_dim"]), np.float32)
-    for number, word in enumerate(vocabulary.words):
-        if word in vectors.index:
-            plain[number] = vectors.matrix[vectors.index[word]]
-    views = Views(mentions, settings, vocabulary, learned, plain)
+    keras.utils.set_random_seed(given.seed)
+    made = network.load_grid(member, policy="mixed_bfloat16")
+    views = Views(mentions, chosen, vocabulary, made.text.get_layer("words").get_weights()[0])
     shown = phrases[(phrases.split == "train") & phrases.image_id.isin(store.row)]
     told = alike.questions(shown, boxes[boxes.image_id.isin(shown.image_id)])
     views.ask(told, store.row, vocabulary)
-    go_on(member, folder, views, val, plain)
+    folder.mkdir(parents=True, exist_ok=True)
+    history = pd.read_csv(member / "history.csv")
+    known = len(Vocabulary.load(CACHE / "vocabulary.txt").words)
+    train(made, folder, history, views, val, given.steps, known)
+    made.save(folder)
     vocabulary.save(folder / "vocabulary.txt")
-    known |= {"seed": seed, "views": STEPS}
-    paths.write_text(folder / "settings.json", json.dumps(known, indent=1) + "\n")
+    settings |= {"seed": given.seed, "views": given.steps}
+    paths.write_text(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
 
 
 if __name__ == "__main__":
