@@ -44,7 +44,7 @@ GRID = {
 }
 # Scored from the shipped weights, as they are rounded.
 SHIPPED = PRETRAINED / "grid"
-SHIPS = "36 epochs and the taught one (ship)"
+SHIPS = "+ views and places, both (ship)"
 ROWS = (*SOURCE, *GRID, SHIPS)
 
 
@@ -61,7 +61,7 @@ def run(
 
     `cache` holds what notebooks 01 to 03 left. `epochs` are of the source rows, `changes` of the
     grid rows; rows made otherwise are made anew. The row `SHIPS` has the seed of what ships, and
-    is passed over where that reads other words.
+    is passed over where that was trained on other words.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
@@ -74,7 +74,8 @@ def run(
     vectors = json.loads((cache / "vectors.json").read_text(encoding="utf-8"))
     given = (phrases, vocabulary, embeddings, vectors, encode.open_chosen(cache))
     ships = json.loads((SHIPPED / "settings.json").read_text(encoding="utf-8"))
-    if words.Vocabulary.load(SHIPPED / "vocabulary.txt").words != vocabulary.words:
+    read = words.Vocabulary.load(SHIPPED / "vocabulary.txt")  # behind those of train others
+    if read.words[: len(vocabulary.words)] != vocabulary.words:
         rows = [name for name in rows if name != SHIPS]
     for name, seed in product(rows, seeds):
         if name in SOURCE:
@@ -96,7 +97,9 @@ def run(
         if name in SOURCE:
             made = _source(settings, *given, folder)
         else:
-            made = _grid(settings, root, cache, *given, SHIPPED if name == SHIPS else folder)
+            where = SHIPPED if name == SHIPS else folder
+            known = (phrases, read) if name == SHIPS else given[:2]
+            made = _grid(settings, root, cache, *known, *given[2:], where)
         made |= {"settings": wanted, "row": name, "seed": seed}
         made |= {"this_run_seconds": round(time.time() - began)} | metrics_file.commit()
         done = [row for row in done if row not in same] + [made]
