@@ -127,23 +127,12 @@ class GridLocalizer:
     ) -> tuple:
         """`_ranked` of what `candidates` found. Where a phrase says where its thing lies, what it
         may name is weighed by that too, see `places`, unless `placed` is off."""
-        boxes, shares, logits, things, likely = found
+        boxes, shares, logits = found[:3]
         shares = shares.copy()  # what was asked once may serve for several tables
-        named = {row: places.sides(phrase) for row, phrase in enumerate(phrases) if placed}
-        named = {row: sides for row, sides in named.items() if sides}
-        for row, sides in named.items():
-            shares[row] = places.weighed(boxes[row], shares[row], sides)
-        best, scores, present = self._ranked([boxes, shares, logits], tokens, count, pairs)
-        if self.instances is None or pairs is not None:
-            return best, scores, present
-        for row, sides in named.items():
-            kept = places.meant(things[row], likely[row], sides)[:count]
-            score = logistic(self.instances["placed"], log_odds(likely[row, kept]))
-            # Behind the last the first again, which is told as its copy.
-            best[row], scores[row] = things[row, kept[0]], 0.0
-            best[row, : len(kept)] = things[row, kept]
-            scores[row, : len(kept)] = np.minimum.accumulate(score)
-        return best, scores, present
+        for row, phrase in enumerate(phrases if placed else ()):
+            if sides := places.sides(phrase):
+                shares[row] = places.weighed(boxes[row], shares[row], sides)
+        return self._ranked([boxes, shares, logits], tokens, count, pairs)
 
     def _best(self, picture: Image.Image, phrase: str, **how) -> tuple[np.ndarray, float]:
         """The best box `(4,)` of one phrase, as fractions, and its score."""

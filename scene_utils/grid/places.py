@@ -1,15 +1,13 @@
 """What a phrase says of where to look: "the man on the left", "the handle of the cup".
 
-No phrase of Flickr30k Entities says where in the picture a thing lies, so no network has learned
-it: the things that a phrase may name are weighed by where they lie instead. And a part of a thing
-is small; it is looked for in the thing.
+No phrase of Flickr30k Entities says where in the picture a thing lies. The networks learn it from
+questions made of annotations, see `analysis.alike`; what they find is weighed by where it lies
+besides. And a part of a thing is small; it is looked for in the thing.
 """
 
 import re
 
 import numpy as np
-
-from scene_utils.grid.ranking import distinct
 
 # A place in the picture, not one beside another thing: "on the left of the car".
 PLACE = re.compile(
@@ -74,13 +72,6 @@ def weighed(boxes: np.ndarray, likely: np.ndarray, named: tuple[str, ...]) -> np
     `sides` that are named."""
     weights = likely * np.exp(-PULL * sum(distance(boxes, side) for side in named))
     return weights / weights.sum()
-
-
-def meant(things: np.ndarray, likely: np.ndarray, named: tuple[str, ...]) -> np.ndarray:
-    """Numbers of those of the single things `(k, 4)`, so likely `(k,)`, that the `sides` named may
-    mean, best first and none over another by more than .5."""
-    order = np.argsort(-weighed(things, likely, named), kind="stable")
-    return order[distinct(things[order], 0.5)]
 
 
 def part_of(phrase: str) -> tuple[str, str] | None:
