@@ -97,13 +97,16 @@ print("grid model:", how)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-histories = {}
-for member in folders.member_folders(folder) if there else []:
-    seed = json.loads((member / "settings.json").read_text())["seed"]
-    histories[f"grid (seed {seed})"] = pd.read_csv(member / "history.csv")
+histories, kept = {}, {}
 columns = ["epoch", "val_mean_iou", "val_accuracy_0.5"]
-best = {name: h.loc[h["val_mean_iou"].idxmax(), columns] for name, h in histories.items()}
-pd.DataFrame(best, columns).T.astype({"epoch": int}).round(4)
+for member in folders.member_folders(folder) if there else []:
+    known = json.loads((member / "settings.json").read_text())
+    name = f"grid (seed {known['seed']})"
+    histories[name] = history = pd.read_csv(member / "history.csv")
+    # Of the epochs the best is kept; what was trained on for other views than these, as it ended.
+    row = history["val_mean_iou"].idxmax() if "views" not in known else history.index[-1]
+    kept[name] = history.loc[row, columns]
+pd.DataFrame(kept, columns).T.astype({"epoch": int}).round(4)
 
 # %%
 source = pd.read_csv(cache / "models" / "source" / "history.csv")
