@@ -196,17 +196,13 @@ def test_a_member_is_trained_on_and_words_that_training_lacks_stay(script, twent
     settings = module.GridSettings(backbone="efficientnet_lite2", pictures_per_step=2)
     settings = replace(settings, policy="mixed_bfloat16", landmarks_shown=False)
     made = load_grid(member, policy="mixed_bfloat16")
-    views = views_of(script, mentions, vocabulary, made.text.get_layer("words").get_weights()[0])
+    table = made.text.get_layer("words").get_weights()[0]
+    views = views_of(script, mentions, vocabulary, table)
     views.settings = settings
     module.SCORED, module.SAVED = 2, 1
     before = pd.read_csv(member / "history.csv")
     module.train(made, tmp_path, before, views, mentions, 2, 16_000)
-    made.save(tmp_path)
     assert len(pd.read_csv(tmp_path / "history.csv")) == len(before) + 1
-    tables = []
-    for of in (member, tmp_path):
-        with h5py.File(of / "text.weights.h5") as file:
-            tables.append(file["layers/words/vars/0"][()])
-    assert tables[1].shape == tables[0].shape
-    np.testing.assert_array_equal(tables[1][16_000:], tables[0][16_000:])
-    assert (tables[1][:16_000] != tables[0][:16_000]).any()
+    trained = made.text.get_layer("words").get_weights()[0]
+    np.testing.assert_array_equal(trained[16_000:], table[16_000:])
+    assert (trained[:16_000] != table[:16_000]).any()

@@ -44,7 +44,7 @@ GRID = {
 }
 # Scored from the shipped weights, as they are rounded.
 SHIPPED = PRETRAINED / "grid"
-SHIPS = "+ views and places, both (ship)"
+SHIPS = "+ views and places (ship)"
 ROWS = (*SOURCE, *GRID, SHIPS)
 
 
