@@ -82,12 +82,14 @@ def test_a_photo_of_24_megapixels(page, tmp_path, noise):
     assert (path.stat().st_size > 6e6) == bool(noise)
     choose(page, "coffee")
     wait_label(page, "a cup")
+    # Not the cup: whether its second look is taken is a matter of a hundredth of its score.
+    ask(page, "a red saucer")
+    wait_label(page, "a red saucer")
     small = boxes(page)[0]
     page.locator(".sq-find input[type=file]").set_input_files(path)
     page.locator(".sq-caption", has_text="your photo, 6000 x 4000").wait_for()
-    wait_label(page, "a cup")
-    # The second look sees more pixels of it, and so another box, a little.
-    assert box_ops.iou(boxes(page)[0], 10 * small) > 0.75
+    wait_label(page, "a red saucer")
+    assert box_ops.iou(boxes(page)[0], 10 * small) > 0.9
     picture = page.locator(".sq-stage .sq-picture")
     width, height, sent = picture.evaluate("e => [e.naturalWidth, e.naturalHeight, e.src.length]")
     assert (width, round(height / width, 2)) == (1600, 0.67)
