@@ -331,9 +331,8 @@ def main() -> None:
     train = batches.make_mentions(phrases, "train", store, vocabulary, settings["length"])
     chosen, *_ = boxed_mentions(phrases, "train", store.row)
     known = phrases[(phrases.split == "train") & phrases.image_id.isin(store.row)]
-    asked = alike.questions(known, boxes[boxes.image_id.isin(known.image_id)])
-    asked = train, thing_boxes(chosen, boxes), asked, store, vocabulary
-    joined, things = with_questions(*asked)
+    asked, things = alike.questions(known, boxes), thing_boxes(chosen, boxes)
+    joined, things = with_questions(train, things, asked, store, vocabulary)
     given = list(views(joined, things, vocabulary, len(joined.rows) - len(train.rows)))
     folder = CACHE / "instances"
     keep(folder, given, store.pictures)

@@ -11,7 +11,8 @@ two cores of a Xeon with AMX. The member sees
 - questions of `analysis.alike`: of several things alike the one on the left, in other words too;
 - closer and wider views than `batches.random_window` gives.
 
-The backbone is trained from its last stage on. A stopped run goes on from its last 500 steps.
+The backbone is trained from its last stage on. A stopped run goes on from where it was
+saved last, every 550 steps.
 """
 
 import argparse
@@ -46,7 +47,7 @@ RATES = {"learning_rate": 4e-4, "backbone_rate": 6e-5}
 FROM = "stage7"  # the first stage of the backbone that is trained
 MOSAIC = 0.5  # of the pictures that have no question
 QUESTIONS = 3  # a picture, of its eight phrases
-NEAR = 0.62  # cosine of GloVe's vectors from which on two words may name the same
+NEAR = 0.62  # cosine of their vectors from which on two words may name the same
 CROPS, CROPS_OF_FOUR = (0.4, 1.3), (0.5, 1.1)  # ends of a view's side, in sides of the picture
 # A place in other words than those of `alike`.
 SAID = {
@@ -240,8 +241,7 @@ def main() -> None:
     made = network.load_grid(member, policy="mixed_bfloat16")
     views = Views(mentions, chosen, vocabulary, made.text.get_layer("words").get_weights()[0])
     shown = phrases[(phrases.split == "train") & phrases.image_id.isin(store.row)]
-    told = alike.questions(shown, boxes[boxes.image_id.isin(shown.image_id)])
-    views.ask(told, store.row, vocabulary)
+    views.ask(alike.questions(shown, boxes), store.row, vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     history = pd.read_csv(member / "history.csv")
     known = len(Vocabulary.load(CACHE / "vocabulary.txt").words)

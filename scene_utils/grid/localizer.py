@@ -94,10 +94,26 @@ class GridLocalizer:
         """What boxes of one phrase say for those of another, see `sentences.factors`."""
         return self.networks["context"](*arrays)[0]
 
-    def _ranked(self, found: list, tokens: np.ndarray, count: int, pairs: Pairs | None) -> tuple:
+    def _found(
+        self,
+        phrases: Sequence[str],
+        tokens: np.ndarray,
+        found: list,
+        count: int,
+        pairs: Pairs | None = None,
+        placed: bool = True,
+    ) -> tuple:
         """The `count` best of what `candidates` found: boxes `(n, count, 4)`, scores `(n, count)`
-        and `present (n,)`, NaN where the model does not say it; see `Grounding`."""
-        likely, shares, logits = found
+        and `present (n,)`, NaN where the model does not say it; see `Grounding`.
+
+        Where a phrase says where its thing lies, what it may name is weighed by that too, see
+        `places`, unless `placed` is off.
+        """
+        likely, shares, logits = found[:3]
+        shares = shares.copy()  # what was asked once may serve for several tables
+        for row, phrase in enumerate(phrases if placed else ()):
+            if sides := places.sides(phrase):
+                shares[row] = places.weighed(likely[row], shares[row], sides)
         fitted = self.presence if pairs is None else self.context
         if pairs is not None:
             if self.context is None:
@@ -115,24 +131,6 @@ class GridLocalizer:
             # As if it were as likely as not beforehand.
             logits = logistic(self.presence["presence"], np.asarray(logits, np.float64))
         return boxes, scores, logits
-
-    def _found(
-        self,
-        phrases: Sequence[str],
-        tokens: np.ndarray,
-        found: list,
-        count: int,
-        pairs: Pairs | None = None,
-        placed: bool = True,
-    ) -> tuple:
-        """`_ranked` of what `candidates` found. Where a phrase says where its thing lies, what it
-        may name is weighed by that too, see `places`, unless `placed` is off."""
-        boxes, shares, logits = found[:3]
-        shares = shares.copy()  # what was asked once may serve for several tables
-        for row, phrase in enumerate(phrases if placed else ()):
-            if sides := places.sides(phrase):
-                shares[row] = places.weighed(boxes[row], shares[row], sides)
-        return self._ranked([boxes, shares, logits], tokens, count, pairs)
 
     def _best(self, picture: Image.Image, phrase: str, **how) -> tuple[np.ndarray, float]:
         """The best box `(4,)` of one phrase, as fractions, and its score."""
